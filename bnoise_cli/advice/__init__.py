@@ -1,0 +1,1 @@
+"""From a result to reasons for doubt and recommendations."""

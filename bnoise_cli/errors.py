@@ -1,0 +1,63 @@
+"""Everything that can go wrong in a way we foresaw, with the exit code it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process says to the shell; a contract with scripts."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    WRONG_CALL = 2
+    CANNOT_TELL = 3
+    RUN_FAILED = 4
+    INTERRUPTED = 130
+
+
+class BnoiseError(Exception):
+    """A foreseen failure; its text says what was needed, what was found and what to change."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+class CallError(BnoiseError):
+    """The command line asks for something impossible."""
+
+    exit_code = ExitCode.WRONG_CALL
+
+
+class RunError(BnoiseError):
+    """The measurement itself failed: out of memory, NaN, an exception in the user's code."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in a config.
+
+    `place` is `file:line:column`, or the `--set` that made the value.
+    """
+
+    place: str
+    found: str
+    expected: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.place}: found {self.found}; expected {self.expected}"
+        return text + (f"; did you mean {self.nearest}?" if self.nearest else "")
+
+
+class ConfigError(BnoiseError):
+    """The config is wrong; carries every mistake that was found."""
+
+    exit_code = ExitCode.WRONG_CALL
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,1 @@
+"""The models and datasets that configs/ name."""

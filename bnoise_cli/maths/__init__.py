@@ -1,0 +1,1 @@
+"""Pure functions, numbers in, numbers out: no torch, no files, no console."""

@@ -1,0 +1,280 @@
+"""From the replicates of a probe to the noise scale and everything reported beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bnoise_cli.maths import intervals, law, line
+from bnoise_cli.records import Estimate, Fit, Point, Quadratic
+
+Array = NDArray[np.float64]
+
+#: The mean gradient counts as seen when chance alone would show it once in a thousand probes. Without
+#: this a task with no gradient at all would be given a number in one probe of forty.
+_SIGNAL_CONFIDENCE = 0.998
+#: The law is given up when its misfit is both beyond chance and this large (relative, root mean square).
+_LAW_P_VALUE, _LAW_MISFIT = 1e-3, 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """The line along the exact gradient of the whole dataset: B → ∞, known without error."""
+
+    slope: float  # a = GᵀPG
+    signal: float  # |G|²
+    curve: Array  # p₁ … p₄ along P·G, shape (4,)
+    scale: float  # step size of x = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """What every replicate measures."""
+
+    batch_sizes: Array  # B, shape (K,), ascending
+    scales: Array  # step size of x = 1 at each, shape (K,)
+    lines: Array  # updates evaluated at each, shape (K,)
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicates:
+    """Independent replicates of one design; R of them at K batch sizes."""
+
+    curves: Array  # p₁ … p₄ averaged over a batch size's updates, shape (R, K, 4)
+    slopes: Array  # GᵀPG from gradients, shape (R,)
+    signals: Array  # |G|² from gradients, shape (R,)
+    noises: Array  # tr Σ from gradients, shape (R,)
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What the replicates say."""
+
+    noise_scale: Estimate
+    max_improvement: Estimate
+    simple_noise_scale: Estimate
+    quadratic: Quadratic
+    points: tuple[Point, ...]
+    fit: Fit
+    law_holds: bool
+    slope: float  # a, loss per unit of step size
+    slope_error: float
+    slope_gap: float | None  # p-value of "line slopes and gradient norms agree"
+    best_positions: Array  # best step over the scale at each batch size, shape (K,)
+    fitted_curvatures: Array  # shape (K,)
+    rough_noise_scale: float  # β/α however uncertain; infinite where α is not positive
+
+
+def analyse(design: Design, replicates: Replicates) -> Analysis:
+    """Fit the law to the replicates and give every quantity its jackknife interval.
+
+    Args:
+        design: what was measured; with a `limit`, a and α are exact and only the noise is estimated.
+        replicates: at least two.
+    """
+    limit, B = design.limit, design.batch_sizes
+    curves = replicates.curves.mean(axis=0)
+    curves_out = intervals.leave_one_out_means(replicates.curves)
+    if limit is None:
+        slope = np.float64(replicates.slopes.mean())
+        slope_out = intervals.leave_one_out_means(replicates.slopes)
+    else:
+        slope, slope_out = np.float64(limit.slope), np.full(len(replicates), limit.slope)
+
+    kappa, steps = line.effective_curvature(curves, slope, design.scales)
+    kappa_out, _ = line.effective_curvature(curves_out, slope_out, design.scales)
+    alpha, beta = _fit(design, kappa)
+    alpha_out, beta_out = _fit(design, kappa_out)
+    fitted = alpha + beta / B
+
+    seen = _slope_is_seen(limit, slope, slope_out) or _curvature_is_seen(alpha / beta, alpha_out / beta_out)
+    noise_scale = _noise_scale(design, alpha, beta, alpha_out, beta_out, seen)
+    residuals = (kappa - fitted) / _positive(fitted)
+    residuals_out = (kappa_out - (alpha_out[:, None] + beta_out[:, None] / B)) / _positive(fitted)
+    test = intervals.residual_test(residuals, residuals_out)
+    misfit = float(np.sqrt(np.mean(residuals**2)))
+    simple = _simple_noise_scale(design, replicates)
+    return Analysis(
+        noise_scale=noise_scale,
+        max_improvement=_max_improvement(noise_scale, slope, alpha, slope_out, alpha_out),
+        simple_noise_scale=simple,
+        quadratic=_quadratic(design, curves, noise_scale.value),
+        points=_points(design, len(replicates), slope, kappa, slope_out, kappa_out, steps, fitted, simple),
+        fit=_fit_quality(kappa, residuals, test, slope),
+        law_holds=not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
+        slope=float(slope),
+        slope_error=intervals.jackknife_error(slope_out),
+        slope_gap=_slope_gap(design, replicates),
+        best_positions=steps / design.scales,
+        fitted_curvatures=fitted,
+        rough_noise_scale=float(beta / alpha) if alpha > 0 else np.inf,
+    )
+
+
+def _fit(design: Design, kappa: Array) -> tuple[Array, Array]:
+    if design.limit is None:
+        return law.fit_curvature(design.batch_sizes, kappa)
+    alpha = limit_curvature(design.limit)
+    beta = law.fit_noise(design.batch_sizes, kappa, alpha)
+    return np.full_like(beta, alpha), beta
+
+
+def limit_curvature(limit: Limit) -> float:
+    """Effective curvature along the whole dataset's gradient: a²/(2ΔL_max), exact."""
+    kappa, _ = line.effective_curvature(
+        limit.curve[None, :], np.float64(limit.slope), np.array([limit.scale])
+    )
+    return float(kappa[0])
+
+
+def _positive(values: Array) -> Array:
+    return np.maximum(np.abs(values), 1e-300)
+
+
+def _slope_is_seen(limit: Limit | None, slope: Array, slope_out: Array) -> bool:
+    if limit is not None:
+        return True
+    quantile = intervals.t_quantile(len(slope_out), _SIGNAL_CONFIDENCE)
+    return float(slope) > quantile * intervals.jackknife_error(slope_out)
+
+
+def _curvature_is_seen(inverse: Array, inverse_out: Array) -> bool:
+    quantile = intervals.t_quantile(len(inverse_out), _SIGNAL_CONFIDENCE)
+    return float(inverse) > quantile * intervals.jackknife_error(inverse_out)
+
+
+def _noise_scale(
+    design: Design, alpha: Array, beta: Array, alpha_out: Array, beta_out: Array, seen: bool
+) -> Estimate:
+    if beta <= 0 or bool(np.any(beta_out <= 0)):
+        return Estimate(value=None, low=0.0, high=None)
+    if design.limit is not None:
+        if alpha <= 0:
+            return Estimate(value=None, low=0.0, high=None)
+        return intervals.scale_interval(float(beta / alpha), beta_out / alpha_out)
+    inverse_out = alpha_out / beta_out
+    half_width = intervals.t_quantile(len(alpha_out)) * intervals.jackknife_error(inverse_out)
+    estimate = intervals.inverse_interval(float(alpha / beta), half_width, design.batch_sizes[-1])
+    return estimate if seen else Estimate(value=None, low=estimate.low, high=None)
+
+
+def _simple_noise_scale(design: Design, replicates: Replicates) -> Estimate:
+    noise_out = intervals.leave_one_out_means(replicates.noises)
+    if design.limit is not None:
+        signal = design.limit.signal
+        if signal <= 0:
+            return Estimate(value=None, low=0.0, high=None)
+        return intervals.scale_interval(float(replicates.noises.mean() / signal), noise_out / signal)
+    noise = replicates.noises.mean()
+    if noise <= 0 or bool(np.any(noise_out <= 0)):
+        return Estimate(value=None, low=0.0, high=None)
+    inverse_out = intervals.leave_one_out_means(replicates.signals) / noise_out
+    half_width = intervals.t_quantile(len(replicates)) * intervals.jackknife_error(inverse_out)
+    inverse = float(replicates.signals.mean() / noise)
+    return intervals.inverse_interval(inverse, half_width, design.batch_sizes[-1])
+
+
+def _max_improvement(
+    noise_scale: Estimate, slope: Array, alpha: Array, slope_out: Array, alpha_out: Array
+) -> Estimate:
+    if slope <= 0 or bool(np.any(slope_out <= 0)):
+        return Estimate(value=None, low=0.0, high=None)
+    estimate = intervals.ratio_interval(float(2 * alpha / slope**2), 2 * alpha_out / slope_out**2)
+    if noise_scale.value is None:
+        return Estimate(value=None, low=estimate.low, high=estimate.high)
+    return estimate
+
+
+def _quadratic(design: Design, curves: Array, noise_scale: float | None) -> Quadratic:
+    kappa = line.curvature(curves, design.scales)
+    if design.limit is None:
+        b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa))
+    else:
+        b = float(line.curvature(design.limit.curve, np.float64(design.limit.scale)))
+        c = float(law.fit_noise(design.batch_sizes, kappa, b))
+    value = c / b if b > 0 and c > 0 else None
+    ratio = value / noise_scale if value is not None and noise_scale is not None else None
+    return Quadratic(curvature=b, noise=c, noise_scale=value, ratio=ratio)
+
+
+def _points(
+    design: Design,
+    count: int,
+    slope: Array,
+    kappa: Array,
+    slope_out: Array,
+    kappa_out: Array,
+    steps: Array,
+    fitted: Array,
+    simple: Estimate,
+) -> tuple[Point, ...]:
+    gains = _improvement(slope, kappa)
+    gains_out = _improvement(slope_out[:, None], kappa_out)
+    law_gains = _improvement(slope, fitted)
+    points = [
+        Point(
+            batch_size=int(B),
+            improvement=float(gains[k]),
+            std_error=intervals.jackknife_error(gains_out[:, k]),
+            step_size=float(steps[k]),
+            fitted=float(law_gains[k]) if fitted[k] > 0 else None,
+            gradient_error=float(np.sqrt(simple.value / B)) if simple.value is not None else None,
+            draws=count * int(design.lines[k]),
+        )
+        for k, B in enumerate(design.batch_sizes)
+    ]
+    if design.limit is not None:
+        limit = design.limit
+        gain = float(_improvement(np.float64(limit.slope), np.float64(limit_curvature(limit))))
+        step = float(
+            line.effective_curvature(
+                limit.curve[None, :], np.float64(limit.slope), np.array([limit.scale])
+            )[1][0]
+        )
+        points.append(
+            Point(
+                batch_size=None,
+                improvement=gain,
+                std_error=0.0,
+                step_size=step,
+                fitted=gain,
+                gradient_error=0.0,
+                draws=1,
+            )
+        )
+    return tuple(points)
+
+
+def _improvement(slope: Array, kappa: Array) -> Array:
+    usable = (slope > 0) & (kappa > 0)
+    return np.where(usable, slope**2 / (2 * np.where(usable, kappa, 1.0)), 0.0)
+
+
+def _fit_quality(
+    kappa: Array, residuals: Array, test: tuple[float, int, float] | None, slope: Array
+) -> Fit:
+    if slope <= 0 or bool(np.any(kappa <= 0)):
+        r_squared = None
+    else:
+        logs = np.log(kappa)
+        spread = float(np.sum((logs - logs.mean()) ** 2))
+        r_squared = 1 - float(np.sum(residuals**2)) / spread if spread > 0 else None
+    chi2, dof, p_value = test if test is not None else (None, 0, None)
+    return Fit(chi2=chi2, dof=dof, r_squared=r_squared, p_value=p_value)
+
+
+def _slope_gap(design: Design, replicates: Replicates) -> float | None:
+    """Do the losses along the updates fall as fast as the gradients say? p-value of "yes"."""
+    slopes = replicates.curves[:, -1, 0] / design.scales[-1]
+    gap = slopes - (replicates.slopes if design.limit is None else design.limit.slope)
+    error = gap.std(ddof=1) / np.sqrt(len(gap))
+    if error == 0:
+        return None
+    return float(2 * stats.t.sf(abs(gap.mean()) / error, len(gap) - 1))

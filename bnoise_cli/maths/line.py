@@ -1,0 +1,93 @@
+"""The loss along an update: from its change at a few step sizes to the best step."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: Where a line is evaluated, in units of its step-size scale. Half to twice the expected best step, and
+#: one negative step: with the start that is a polynomial of degree 4, which a quadratic loss meets exactly.
+NODES = (-0.5, 0.5, 1.0, 2.0)
+#: The furthest step that is looked at; beyond the last node a polynomial only guesses.
+LAST_NODE = NODES[-1]
+
+_POWERS = np.arange(1, len(NODES) + 1)
+_INVERSE = np.linalg.inv(np.array(NODES)[:, None] ** _POWERS)
+#: Grid on which the highest point is looked for before Newton's method polishes it.
+_GRID = np.linspace(0.0, LAST_NODE, 65)
+
+
+def coefficients(changes: Array) -> Array:
+    """Polynomial p₁x + p₂x² + p₃x³ + p₄x⁴ through ΔL at the `NODES`, x the step over its scale.
+
+    Args:
+        changes: ΔL = L(θ) − L(θ − ε·u), shape (..., 4), in nats or the loss's unit.
+
+    Returns:
+        p₁ … p₄, shape (..., 4), in the unit of `changes`.
+    """
+    return changes @ _INVERSE.T
+
+
+def best_step(curves: Array) -> tuple[Array, Array]:
+    """The highest point of averaged curves for x in [0, 2], where x = 0 counts as no gain.
+
+    The maximum is taken of a smooth average, never of single draws: the average of each draw's own
+    best does not vanish as B → 0.
+
+    Args:
+        curves: p₁ … p₄, shape (..., 4).
+
+    Returns:
+        (x, height), each of shape (...,).
+    """
+    x = _GRID[np.argmax(_height(curves[..., None, :], _GRID), axis=-1)]
+    for _ in range(4):
+        bend = _second_derivative(curves, x)
+        concave = np.where(bend < 0, bend, -1.0)
+        x = np.where(bend < 0, np.clip(x - _derivative(curves, x) / concave, 0.0, LAST_NODE), x)
+    return x, _height(curves, x)
+
+
+def _height(p: Array, x: Array) -> Array:
+    return x * (p[..., 0] + x * (p[..., 1] + x * (p[..., 2] + x * p[..., 3])))
+
+
+def _derivative(p: Array, x: Array) -> Array:
+    return p[..., 0] + x * (2 * p[..., 1] + x * (3 * p[..., 2] + x * 4 * p[..., 3]))
+
+
+def _second_derivative(p: Array, x: Array) -> Array:
+    return 2 * p[..., 1] + x * (6 * p[..., 2] + x * 12 * p[..., 3])
+
+
+def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Array, Array]:
+    """a²/(2·ΔL_opt): the curvature of the parabola with this slope and this best improvement.
+
+    On a quadratic loss it is b + c/B itself (M18 eq. 2.5 to 2.7), so the law for ΔL_opt(B) reads
+    "effective curvature is linear in 1/B". It stays finite and linear in the data where the slope is
+    lost in noise, which 1/ΔL_opt does not.
+
+    Args:
+        curves: p₁ … p₄ averaged over draws, shape (..., K, 4). p₁ is replaced: E[slope] = a for every
+            batch size (a control variate that leaves only the higher orders as noise).
+        slope: a, shape (...,), loss per unit of step size.
+        scale: step size of x = 1 at each batch size, shape (K,).
+
+    Returns:
+        (effective curvature, best step size ε), each of shape (..., K).
+    """
+    controlled = curves.copy()
+    controlled[..., 0] = slope[..., None] * scale
+    x, height = best_step(controlled)
+    at_zero = curvature(curves, scale)
+    usable = height > 0
+    gain = np.where(usable, height, 1.0)
+    return np.where(usable, slope[..., None] ** 2 / (2 * gain), at_zero), x * scale
+
+
+def curvature(curves: Array, scale: Array) -> Array:
+    """uᵀHu from the second-order coefficient, shape (..., K): E = b + c/B (M18 eq. 2.5)."""
+    return -2 * curves[..., 1] / scale**2

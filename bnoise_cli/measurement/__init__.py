@@ -1,0 +1,1 @@
+"""The only place that touches torch: gradients, line evaluations, warm-up training, the probe."""

@@ -1,0 +1,78 @@
+"""The loss along an update, by forward passes only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths import line
+from bnoise_cli.measurement.batches import Draws, Indices
+from bnoise_cli.measurement.task import EvaluationBatch, Task
+
+
+class DivergedError(RunError):
+    """The loss is not finite somewhere along the line."""
+
+
+def evaluate_line(
+    task: Task,
+    origin: list[Tensor],
+    total: list[Tensor],
+    count: int,
+    scale: float,
+    indices: Indices,
+    draws: Draws,
+) -> NDArray[np.float64]:
+    """Polynomial of ΔL(x) = L(θ) − L(θ − x·scale·P·g) with g = total/count (M18 eq. 2.5).
+
+    The same examples with the same dropout masks at every step size; means over micro-batches in
+    float64. Parameters are set in place and copied back from `origin`, bit for bit.
+
+    Args:
+        task: at the weights `origin`.
+        total: sum of `count` example gradients.
+        scale: step size of x = 1.
+        indices: evaluation examples, drawn independently of those in `total`.
+
+    Returns:
+        p₁ … p₄ of `maths.line.coefficients`, shape (4,).
+
+    Raises:
+        DivergedError: a loss along the line is not finite.
+    """
+    batches = task.evaluation_batches(indices, draws)
+    base = _mean([batch.loss for batch in batches], batches)
+    changes = []
+    with torch.no_grad():
+        try:
+            for node in line.NODES:
+                _move(task, origin, total, node * scale / count)
+                losses = [task.loss_value(b.batch, b.mask_seed, "an evaluation batch") for b in batches]
+                changes.append(base - _mean(losses, batches))
+        finally:
+            torch._foreach_copy_(task.parameters, origin)
+    task.evaluation_examples += len(indices) * (1 + len(line.NODES))
+    if not all(math.isfinite(change) for change in changes):
+        raise DivergedError(
+            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of {count} examples. "
+            "The loss surface is too steep here to measure; warm up longer or start from a checkpoint."
+        )
+    return line.coefficients(np.array(changes))
+
+
+def _move(task: Task, origin: list[Tensor], total: list[Tensor], step: float) -> None:
+    torch._foreach_copy_(task.parameters, origin)
+    if task.preconditioner is None:
+        torch._foreach_add_(task.parameters, total, alpha=-step)
+    else:
+        torch._foreach_addcmul_(task.parameters, total, task.preconditioner, value=-step)
+
+
+def _mean(losses: list[float], batches: list[EvaluationBatch]) -> float:
+    total = math.fsum(value * batch.count for value, batch in zip(losses, batches, strict=True))
+    return total / sum(batch.count for batch in batches)

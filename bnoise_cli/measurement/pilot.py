@@ -1,0 +1,226 @@
+"""The pilot: which batch sizes and step sizes are worth measuring.
+
+Its draws choose the design and nothing else: they are not used again, so that choosing cannot bias what
+is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths import line
+from bnoise_cli.maths.analysis import Design, Limit, limit_curvature
+from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
+from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.line_evaluation import DivergedError, evaluate_line
+from bnoise_cli.measurement.replicate import GradientSum
+from bnoise_cli.measurement.task import Task
+
+#: The first updates: this many of this many examples each.
+_FIRST_BLOCKS, _FIRST_SIZE = 8, 4
+#: Evaluation examples for each of the pilot's lines.
+_EVALUATION_EXAMPLES = 64
+#: The largest batch is at least this many times the noise scale, by the pilot's estimate.
+_MARGIN = 4.0
+#: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
+WELL_PLACED = (0.4, 1.7)
+#: First guess of a step: it changes the loss by this part, to first order along its own gradient.
+_FIRST_CHANGE = 0.05
+_MOST_RESCALINGS = 8
+#: |G|² below this part of tr Σ is what float32 sums leave of a zero.
+_ROUNDING = 1e-10
+#: A forward and backward pass in forward passes, and what one evaluation example costs on a line.
+_BACKWARD_COST, _LINE_COST = 3, 1 + len(line.NODES)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What each replicate does."""
+
+    design: Design
+    stages: tuple[Stage, ...]
+    evaluation_examples: int  # at each batch size
+
+    @property
+    def largest(self) -> int:
+        """Gradient examples of one replicate."""
+        return self.stages[-1].batch_size
+
+
+def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], limit: Limit | None) -> Plan:
+    """A pass over these batch sizes that spends as long on forward passes as on gradients.
+
+    Half and half is at most twice as costly as the best split, whatever the two variances are.
+    """
+    stages = plan_pass(batch_sizes)
+    affordable = batch_sizes[-1] * _BACKWARD_COST // (len(stages) * _LINE_COST)
+    design = Design(
+        batch_sizes=np.array(batch_sizes, dtype=np.float64),
+        scales=np.array(scales, dtype=np.float64),
+        lines=np.array([stage.lines for stage in stages]),
+        limit=limit,
+    )
+    return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8))
+
+
+def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | None:
+    """The gradient of the whole dataset and the loss of the whole dataset along it: no noise at all.
+
+    Returns:
+        None where that gradient is zero to rounding.
+    """
+    everything = np.arange(task.batches.length)
+    grown = GradientSum(task)
+    grown.add(everything, draws)
+    signal, slope = (value / grown.count**2 for value in task.squared_norms(grown.total))
+    if signal <= _ROUNDING * noise_given_signal(grown.norms()[0], signal):
+        return None
+
+    def curve(scale: float) -> Array:
+        return evaluate_line(task, origin, grown.total, grown.count, scale, everything, draws)
+
+    _, scale, found = _place(curve, slope, _first_scale(task, origin, grown, draws))
+    return Limit(slope=slope, signal=signal, curve=found, scale=scale)
+
+
+def scout(
+    task: Task,
+    origin: list[Tensor],
+    draws: Draws,
+    *,
+    limit: Limit | None,
+    batch_sizes: Sequence[int] | None,
+    most_examples: int,
+    out_of_time: Callable[[], bool],
+) -> Plan:
+    """Find the range of batch sizes that brackets the noise scale, and the step sizes to evaluate there.
+
+    Doubles one batch until the curvature along its mean gradient is no longer mostly noise, κ(B) ≥ 5c/B,
+    which is B ≥ 4·B_noise, or until `most_examples` or the time are spent.
+
+    Args:
+        limit: where known, the doubling is not needed.
+        batch_sizes: the user's choice, or None.
+        most_examples: the largest batch that leaves the budget enough replicates.
+    """
+    length = task.batches.length
+    grown = GradientSum(task)
+    for _ in range(_FIRST_BLOCKS):
+        grown.draw(_FIRST_SIZE, draws)
+    scale = _first_scale(task, origin, grown, draws)
+
+    def slope() -> float:
+        """GᵀPG, or where it is lost in noise about its standard error."""
+        if limit is not None:
+            return limit.slope
+        signal, noise = signal_and_noise(grown.norms()[1])
+        return max(signal, 0.2 * noise / grown.count)
+
+    def along_sum(scale: float) -> Array:
+        indices = draws.indices(_EVALUATION_EXAMPLES, length)
+        return evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws)
+
+    noise_part, scale = _noise_curvature(task, origin, draws, slope(), scale)
+    if limit is not None:
+        flat = limit_curvature(limit)
+    else:
+        while True:
+            flat, scale, _ = _place(along_sum, slope(), scale)
+            noise = _noise_of(noise_part, flat, grown.count)
+            wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
+            enough = flat * grown.count >= (1 + _MARGIN) * noise or grown.count >= wanted
+            if enough or 2 * grown.count > most_examples or out_of_time():
+                break
+            grown.draw(grown.count, draws)
+        noise_part, _ = _noise_curvature(task, origin, draws, slope(), scale)
+        flat -= _noise_of(noise_part, flat, grown.count) / grown.count
+    noise = max((noise_part - flat) * _FIRST_SIZE, 0.05 * noise_part)
+    flat = max(flat, 0.2 * noise / grown.count, 1e-12 * noise)
+    if batch_sizes is None:
+        largest = grown.count if limit is None else _power_of_two(_MARGIN * noise / flat)
+        batch_sizes = batch_sizes_up_to(max(4, min(largest, max(4, _power_of_two(most_examples, down=True)))))
+    scales = [slope() / (flat + noise / size) for size in batch_sizes]
+    return make_plan(batch_sizes, scales, limit)
+
+
+def _noise_of(noise_part: float, flat: float, count: int) -> float:
+    """c from the curvature κ = b + c/B at the first blocks' size and at `count` examples."""
+    return max(noise_part - flat, 0.05 * noise_part) / (1 / _FIRST_SIZE - 1 / count)
+
+
+def _noise_curvature(
+    task: Task, origin: list[Tensor], draws: Draws, slope: float, scale: float
+) -> tuple[float, float]:
+    """Curvature along updates of a few examples, averaged over several; and its step-size scale.
+
+    Each call of the curve draws its own updates, so that one of them is in memory at a time.
+    """
+    block = task.zeros()
+    each = _EVALUATION_EXAMPLES // _FIRST_BLOCKS
+
+    def curve(scale: float) -> Array:
+        lines = []
+        for _ in range(_FIRST_BLOCKS):
+            torch._foreach_zero_(block)
+            task.add_gradient(block, draws.indices(_FIRST_SIZE, task.batches.length), draws)
+            indices = draws.indices(each, task.batches.length)
+            lines.append(evaluate_line(task, origin, block, _FIRST_SIZE, scale, indices, draws))
+        return np.mean(lines, axis=0)
+
+    value, scale, _ = _place(curve, slope, scale)
+    return value, scale
+
+
+def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple[float, float, Array]:
+    """Move a line's scale until the best step lies well inside it.
+
+    Returns:
+        (effective curvature, scale, the curve at that scale).
+    """
+    measured = None
+    for _ in range(_MOST_RESCALINGS):
+        try:
+            found = curve(scale)
+        except DivergedError:
+            scale /= 8
+            continue
+        kappa, best = line.effective_curvature(found[None, :], np.float64(slope), np.array([scale]))
+        measured = float(kappa[0]), scale, found
+        position = float(best[0]) / scale
+        if WELL_PLACED[0] <= position <= WELL_PLACED[1]:
+            break
+        scale *= max(position, 1 / 8) if position < WELL_PLACED[0] else 4.0
+    if measured is None:
+        raise RunError(
+            f"the loss is not finite along an update, not even at a step size of {scale:.3g}. "
+            "The loss surface is too steep here to measure: warm up longer or start from a checkpoint."
+        )
+    return measured
+
+
+def _first_scale(task: Task, origin: list[Tensor], grown: GradientSum, draws: Draws) -> float:
+    indices = draws.indices(_FIRST_BLOCKS, task.batches.length)
+    loss = abs(np.mean([batch.loss for batch in task.evaluation_batches(indices, draws)]))
+    own = task.squared_norms(grown.total)[1] / grown.count**2
+    if own == 0:
+        raise RunError(
+            f"the gradient of {grown.count} examples is exactly zero. "
+            "Check that the loss depends on the trainable parameters."
+        )
+    return _FIRST_CHANGE * max(float(loss), 1e-6) / own
+
+
+def _power_of_two(value: float, down: bool = False) -> int:
+    exponent = math.log2(max(value, 1.0))
+    return int(2 ** (math.floor(exponent) if down else math.ceil(exponent)))

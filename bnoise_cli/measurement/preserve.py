@@ -1,0 +1,61 @@
+"""Give the user's model and random streams back as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def preserved(model: nn.Module, seed: int) -> Iterator[list[Tensor]]:
+    """Seed the global random streams, hold BatchNorm's statistics, and undo everything on the way out.
+
+    Restored bit for bit, also after an exception: parameters, buffers, gradients, every module's mode, and
+    the random streams of torch (CPU and CUDA), NumPy and Python.
+
+    Yields:
+        A copy of the trainable parameters: the point θ around which lines are evaluated.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        origin = [p.detach().clone() for p in trainable]
+        buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    gradients = [(p, p.grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+            for module in held_batch_norms(model):
+                module.eval()
+            yield origin
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(trainable, origin, strict=True):
+                    parameter.copy_(value)
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            for module, mode in modes:
+                module.training = mode
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def held_batch_norms(model: nn.Module) -> list[nn.Module]:
+    """BatchNorm layers in training mode with running statistics, which the probe uses instead."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]

@@ -1,0 +1,307 @@
+"""The probe: replicates until the noise scale is known well enough or the budget is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from torch import Tensor
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.analysis import Analysis, Replicates, analyse
+from bnoise_cli.maths.intervals import relative_half_width
+from bnoise_cli.maths.pass_plan import batch_sizes_up_to
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
+from bnoise_cli.measurement.preserve import preserved
+from bnoise_cli.measurement.replicate import Replicate, measure_replicate
+from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.user_code import OutOfMemoryError
+
+#: No stop for precision before this many replicates: the variance itself must be known.
+_FEWEST_REPLICATES = 12
+#: The interval is looked at again when this many times as many replicates are there. Few looks keep the
+#: coverage of an interval that decides its own end.
+_NEXT_LOOK = 1.1
+#: After this many replicates a badly placed design is replaced, at most so many times.
+_FIRST_LOOK, _MOST_REPLANS = 6, 2
+#: Best steps outside this range of a line's scale, or a noise scale above this part of the largest batch,
+#: are badly placed.
+_PLACED, _TOO_NEAR_THE_END = (0.25, 1.9), 0.5
+#: A budget must hold this many of the largest batches.
+_REPLICATES_IN_BUDGET = 16
+#: The whole dataset is used where it costs at most these parts of the examples and of the time.
+_LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
+#: Forward and backward pass over an example plus its share of a line, in gradient passes.
+_LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.0
+
+
+class StopReason(StrEnum):
+    """Why the replicates ended."""
+
+    PRECISION = "precision"
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSettings:
+    """How precisely and how long to measure."""
+
+    batch_sizes: tuple[int, ...] | None = None  # None: chosen by a pilot
+    precision: float = 0.15  # relative half width of the 95% interval
+    budget_seconds: float = 60.0
+    max_examples: int | None = None  # gradient examples
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a probe in progress knows."""
+
+    phase: str
+    replicates: int
+    analysis: Analysis | None
+    seconds: float
+    budget_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What the probe of one point of training found."""
+
+    analysis: Analysis | None  # None: fewer than two replicates
+    plan: Plan | None
+    replicates: int
+    loss: float | None  # mean over evaluation examples
+    stop: StopReason
+    failure: RunError | None
+    seconds: float
+    gradient_examples: int
+    evaluation_examples: int
+    micro_batch_size: int
+    shortened_from: int | None  # micro-batch size before memory ran out
+
+
+def probe(
+    task: Task,
+    settings: ProbeSettings,
+    *,
+    step: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Measurement:
+    """Measure the noise scale of `task` at its present weights.
+
+    The model, its gradients, buffers and modes and the global random streams are given back bit for bit.
+    Ctrl-C and a failure in the user's code end the replicates; what they measured is kept.
+
+    Args:
+        step: training steps taken before; it only makes the draws of several points independent.
+
+    Raises:
+        RunError: nothing could be measured at all.
+        KeyboardInterrupt: before the first replicate.
+    """
+    with preserved(task.model, settings.seed) as origin:
+        return _Run(task, origin, settings, step, on_progress).measure()
+
+
+class _Run:
+    """One probe under way."""
+
+    def __init__(
+        self,
+        task: Task,
+        origin: list[Tensor],
+        settings: ProbeSettings,
+        step: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.task, self.origin, self.settings, self.step = task, origin, settings, step
+        self.on_progress = on_progress
+        self.started = time.monotonic()
+        self.micro_batch_at_start = task.micro_batch_size
+        self.examples_at_start = (task.gradient_examples, task.evaluation_examples)
+        self.replicates: list[Replicate] = []
+        self.analysis: Analysis | None = None
+        self.plan: Plan | None = None
+
+    def measure(self) -> Measurement:
+        stop, failure, loss = StopReason.BUDGET, None, None
+        try:
+            loss = self._loss()
+            self._report("pilot")
+            self.plan = self._pilot()
+            stop = self._replicate_until_known(self.plan)
+        except KeyboardInterrupt:
+            if not self.replicates:
+                raise
+            stop = StopReason.INTERRUPTED
+        except OutOfMemoryError as error:
+            stop, failure = StopReason.FAILED, RunError(f"out of memory while evaluating losses: {error}")
+        except RunError as error:
+            stop, failure = StopReason.FAILED, error
+        if failure is not None and not self.replicates:
+            raise failure
+        self._analyse()
+        shortened = self.task.micro_batch_size < self.micro_batch_at_start
+        return Measurement(
+            analysis=self.analysis,
+            plan=self.plan,
+            replicates=len(self.replicates),
+            loss=loss,
+            stop=stop,
+            failure=failure,
+            seconds=self._seconds(),
+            gradient_examples=self._gradient_examples(),
+            evaluation_examples=self.task.evaluation_examples - self.examples_at_start[1],
+            micro_batch_size=self.task.micro_batch_size,
+            shortened_from=self.micro_batch_at_start if shortened else None,
+        )
+
+    def _draws(self, *key: int) -> Draws:
+        return Draws(self.settings.seed, self.step, *key)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def _gradient_examples(self) -> int:
+        return self.task.gradient_examples - self.examples_at_start[0]
+
+    def _examples_left(self) -> float:
+        if self.settings.max_examples is None:
+            return math.inf
+        return self.settings.max_examples - self._gradient_examples()
+
+    def _loss(self) -> float:
+        draws = self._draws(0)
+        indices = draws.indices(min(256, self.task.batches.length), self.task.batches.length)
+        batches = self.task.evaluation_batches(indices, draws)
+        return sum(batch.loss * batch.count for batch in batches) / len(indices)
+
+    def _pilot(self) -> Plan:
+        per_example = self._seconds_per_gradient_example()
+        limit = None
+        if self._whole_dataset_is_cheap(per_example):
+            limit = measure_limit(self.task, self.origin, self._draws(1))
+        most = self._examples_left() / _REPLICATES_IN_BUDGET
+        if self.settings.max_examples is None:
+            left = self.settings.budget_seconds - self._seconds()
+            most = max(left, 0.0) / (_REPLICATES_IN_BUDGET * _REPLICATE_COST * per_example)
+        return scout(
+            self.task,
+            self.origin,
+            self._draws(2),
+            limit=limit,
+            batch_sizes=self.settings.batch_sizes,
+            most_examples=max(int(min(most, 2**40)), 4),
+            out_of_time=lambda: self._seconds() > 0.25 * self.settings.budget_seconds,
+        )
+
+    def _seconds_per_gradient_example(self) -> float:
+        """Timed on one micro-batch, after one to warm up."""
+        draws, into = self._draws(3), self.task.zeros()
+        seconds = 0.0
+        for _ in range(2):
+            start = time.monotonic()
+            count = self.task.micro_batch_size
+            if self.settings.max_examples is not None:
+                count = max(2, min(count, self.settings.max_examples // 128))
+            norms = self.task.add_gradient(into, draws.indices(count, self.task.batches.length), draws)
+            seconds = (time.monotonic() - start) / sum(n for n, _, _ in norms)
+        return seconds
+
+    def _whole_dataset_is_cheap(self, per_example: float) -> bool:
+        if self.task.stochastic:
+            return False
+        length, most = self.task.batches.length, self.settings.max_examples
+        if most is not None and length > _LIMIT_EXAMPLES * most:
+            return False
+        return length * per_example * _LIMIT_COST <= _LIMIT_TIME * self.settings.budget_seconds
+
+    def _replicate_until_known(self, plan: Plan) -> StopReason:
+        replans, next_look = 0, _FIRST_LOOK
+        longest = 0.0
+        while True:
+            begun = self._seconds()
+            enough_for_an_answer = len(self.replicates) >= 2
+            if plan.largest > self._examples_left():
+                return StopReason.BUDGET
+            if enough_for_an_answer and begun + 0.5 * longest > self.settings.budget_seconds:
+                return StopReason.BUDGET
+            self.replicates.append(self._replicate(plan, replans))
+            longest = max(longest, self._seconds() - begun)
+            count = len(self.replicates)
+            if count >= next_look or count == 2:
+                self._analyse()
+                if count >= next_look:
+                    next_look = max(count + 1, math.ceil(count * _NEXT_LOOK))
+            self._report("replicates")
+            if count == _FIRST_LOOK and replans < _MOST_REPLANS and (better := self._better_plan(plan)):
+                self.plan = plan = better
+                self.replicates, self.analysis = [], None
+                replans, next_look = replans + 1, _FIRST_LOOK
+            elif count >= _FEWEST_REPLICATES and self.analysis is not None:
+                width = relative_half_width(self.analysis.noise_scale)
+                if count + 1 <= next_look and width <= self.settings.precision:
+                    self._analyse()
+                    return StopReason.PRECISION
+
+    def _replicate(self, plan: Plan, replans: int) -> Replicate:
+        limit = plan.design.limit
+        return measure_replicate(
+            self.task,
+            self.origin,
+            plan.stages,
+            [float(scale) for scale in plan.design.scales],
+            plan.evaluation_examples,
+            self._draws(4, replans, len(self.replicates)),
+            known_signal=limit.signal if limit is not None else None,
+        )
+
+    def _better_plan(self, plan: Plan) -> Plan | None:
+        """Another plan where the first replicates show that the pilot placed this one badly."""
+        found = self.analysis
+        assert found is not None
+        design = plan.design
+        if design.limit is None and found.slope < 3 * found.slope_error:
+            return None
+        sizes = [int(size) for size in design.batch_sizes]
+        low, high = found.best_positions.min(), found.best_positions.max()
+        wider = self.settings.batch_sizes is None and found.rough_noise_scale > _TOO_NEAR_THE_END * plan.largest
+        if wider:
+            largest = 4 * plan.largest
+            wider = self._examples_left() >= _FEWEST_REPLICATES * largest
+            sizes = list(batch_sizes_up_to(largest)) if wider else sizes
+        if not wider and _PLACED[0] <= low and high <= _PLACED[1]:
+            return None
+        B = design.batch_sizes
+        slope_of_fit, flat = np.polyfit(1 / B, found.fitted_curvatures, 1)
+        curvatures = [max(flat + slope_of_fit / size, 0.2 * slope_of_fit / size) for size in sizes]
+        return make_plan(sizes, [found.slope / curvature for curvature in curvatures], design.limit)
+
+    def _analyse(self) -> None:
+        if len(self.replicates) >= 2 and self.plan is not None:
+            gathered = Replicates(
+                curves=np.array([r.curves for r in self.replicates]),
+                slopes=np.array([r.slope for r in self.replicates]),
+                signals=np.array([r.signal for r in self.replicates]),
+                noises=np.array([r.noise for r in self.replicates]),
+            )
+            self.analysis = analyse(self.plan.design, gathered)
+
+    def _report(self, phase: str) -> None:
+        self.on_progress(
+            Progress(
+                phase=phase,
+                replicates=len(self.replicates),
+                analysis=self.analysis,
+                seconds=self._seconds(),
+                budget_seconds=self.settings.budget_seconds,
+            )
+        )

@@ -1,0 +1,192 @@
+"""What is measured: a model, its loss and its data, as gradients and losses of chosen examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.batches import Batches, Draws, Indices
+from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
+
+T = TypeVar("T")
+#: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
+Objective = Callable[[nn.Module, Any], Tensor]
+
+
+class Task:
+    """A training task at fixed weights.
+
+    Attributes:
+        model, batches: what was built from the config.
+        parameters: the trainable parameters, tied ones once.
+        preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
+        micro_batch_size: examples that go through the model at once; halved when memory runs out.
+        stochastic: whether the loss of given examples depends on random masks.
+        gradient_examples, evaluation_examples: what has been spent so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        *,
+        micro_batch_size: int,
+        preconditioner: list[Tensor] | None = None,
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.preconditioner = preconditioner
+        self.micro_batch_size = micro_batch_size
+        self.stochastic = True
+        self.gradient_examples = 0
+        self.evaluation_examples = 0
+        self._objective = objective
+        if not self.parameters:
+            raise RunError(
+                "the probe needs trainable parameters; this model has none with requires_grad. "
+                "Unfreeze what the planned run trains."
+            )
+        low = sorted({str(p.dtype) for p in self.parameters if p.dtype.itemsize < 4})
+        if low:
+            raise RunError(
+                f"the probe needs parameters in float32 or better, because it compares losses that differ "
+                f"little; it found {', '.join(low)}. Keep the parameters in float32 (model.float())."
+            )
+
+    def zeros(self) -> list[Tensor]:
+        """A place to add up gradients: one copy of the trainable parameters."""
+        return [torch.zeros_like(p) for p in self.parameters]
+
+    def loss(self, batch: Any, mask_seed: int, what: str) -> Tensor:
+        """The mean loss of a batch, differentiable.
+
+        Raises:
+            RunError: the user's code failed, or the loss is no finite scalar; says for which batch.
+            OutOfMemoryError: the batch does not fit.
+        """
+        if self.stochastic:
+            torch.manual_seed(mask_seed)
+        with user_code(f"computing the loss of {what}"):
+            value = self._objective(self.model, batch)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
+            raise RunError(
+                f"the loss must be one number, the mean over the batch; {what} gave {shape}. "
+                "Use reduction='mean', or return loss.mean()."
+            )
+        return value.reshape(())
+
+    def loss_value(self, batch: Any, mask_seed: int, what: str) -> float:
+        """The mean loss of a batch as a Python float, without a graph; may be NaN or infinite."""
+        with torch.no_grad():
+            return float(self.loss(batch, mask_seed, what).double())
+
+    def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[tuple[int, float, float]]:
+        """Add the gradients of the examples at `indices` to `into`.
+
+        Returns:
+            For each micro-batch (examples n, |S|², SᵀPS), S the sum of its n gradients.
+
+        Raises:
+            RunError: NaN or infinite loss or gradient, or no memory for a single example.
+        """
+        norms = []
+        for count, gradient in self._in_micro_batches(indices, lambda part: self._gradient(part, draws)):
+            plain, weighted = self.squared_norms(gradient)
+            if not math.isfinite(plain):
+                raise RunError(
+                    f"the gradient of {count} examples is not finite. Lower the learning rate of the warm-up, "
+                    "or look for a division or a logarithm at zero in the loss."
+                )
+            torch._foreach_add_(into, gradient, alpha=count)
+            norms.append((count, plain * count**2, weighted * count**2))
+        self.gradient_examples += len(indices)
+        return norms
+
+    def squared_norms(self, vector: list[Tensor]) -> tuple[float, float]:
+        """(|v|², vᵀPv) in float64."""
+        plain = _sum_of_squares(vector)
+        if self.preconditioner is None:
+            return plain, plain
+        scaled = torch._foreach_mul(vector, [p.sqrt() for p in self.preconditioner])
+        return plain, _sum_of_squares(list(scaled))
+
+    def _gradient(self, indices: Indices, draws: Draws) -> list[Tensor]:
+        what = f"a batch of {len(indices)} examples"
+        loss = self.loss(self.batches.fetch(indices), draws.seed(), what)
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"the loss of {what} is {float(loss)}. Lower the learning rate of the warm-up, start from a "
+                "checkpoint, or look for the cause in the data: "
+                f"the examples are {_few(indices)}."
+            )
+        if not loss.requires_grad:
+            raise RunError(
+                "the loss does not depend on any trainable parameter. "
+                "Check that the objective uses the model's output and detaches nothing."
+            )
+        with user_code(f"computing the gradient of {what}"):
+            gradient = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(self.parameters, gradient, strict=True)
+        ]
+
+    def _in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
+        """Apply `run` to `indices` in parts that fit the memory."""
+        start = 0
+        while start < len(indices):
+            part = indices[start : start + self.micro_batch_size]
+            try:
+                result = run(part)
+            except OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise RunError(
+                        "out of memory with a single example. Free memory on the device, use a larger one "
+                        f"or a smaller model. The allocator said: {error}"
+                    ) from None
+                self.micro_batch_size = len(part) // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            start += len(part)
+            yield len(part), result
+
+    def evaluation_batches(self, indices: Indices, draws: Draws) -> list[EvaluationBatch]:
+        """The examples at `indices` with their masks and their loss at the present weights."""
+
+        def evaluate(part: Indices) -> EvaluationBatch:
+            batch, seed = self.batches.fetch(part), draws.seed()
+            what = f"a batch of {len(part)} evaluation examples"
+            base = self.loss_value(batch, seed, what)
+            if not math.isfinite(base):
+                raise RunError(f"the loss of {what} is {base}: the examples are {_few(part)}.")
+            return EvaluationBatch(batch, len(part), seed, base)
+
+        return [part for _, part in self._in_micro_batches(indices, evaluate)]
+
+
+class EvaluationBatch:
+    """Examples on which a line is evaluated, always with the same masks."""
+
+    __slots__ = ("batch", "count", "loss", "mask_seed")
+
+    def __init__(self, batch: Any, count: int, mask_seed: int, loss: float) -> None:
+        self.batch, self.count, self.mask_seed, self.loss = batch, count, mask_seed, loss
+
+
+def _sum_of_squares(vector: list[Tensor]) -> float:
+    norms = torch.stack([norm.double() for norm in torch._foreach_norm(vector)])
+    return float((norms**2).sum())
+
+
+def _few(indices: Indices) -> str:
+    shown = ", ".join(str(int(index)) for index in indices[:8])
+    return f"number {shown}" + (" and others" if len(indices) > 8 else "")

@@ -1,0 +1,57 @@
+"""Running code that is the user's: its failures become one clear message, out of memory a signal."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bnoise_cli.errors import BnoiseError, RunError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: What torch's CPU allocator says where a GPU's raises torch.OutOfMemoryError.
+_CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory")
+
+
+class OutOfMemoryError(Exception):
+    """The device has no room for this many examples; fewer may fit."""
+
+
+@contextmanager
+def user_code(doing: str, remedy: str = "") -> Iterator[None]:
+    """Name what was being done, the user's error and where it was raised.
+
+    Raises:
+        OutOfMemoryError: for any allocator's failure.
+        RunError: for any other exception.
+    """
+    try:
+        yield
+    except (BnoiseError, OutOfMemoryError):
+        raise
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(str(error)) from None
+        text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
+        raise RunError(f"{text}. {remedy}".rstrip()) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_ALLOCATOR)
+
+
+def _place(error: Exception) -> str:
+    """The last line of the user's own files that the error passed through."""
+    installed = Path(torch.__file__).resolve().parent.parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        examples = _PACKAGE / "examples"
+        own = path.is_relative_to(_PACKAGE) and not path.is_relative_to(examples)
+        if not own and not path.is_relative_to(installed) and path.exists():
+            return f" (at {frame.filename}:{frame.lineno}, in {frame.name})"
+    return ""

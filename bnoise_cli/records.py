@@ -1,0 +1,177 @@
+"""Results as data: what one measurement found, and the JSON that holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A measured quantity with its confidence interval, in the unit of `value`."""
+
+    value: float | None  # None: the data do not resolve it
+    low: float  # 0.0 where unbounded below
+    high: float | None  # None where unbounded above
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseScale(Estimate):
+    """B_noise: the batch size at which one step is half as good as the best possible step."""
+
+    unit: str = "examples"
+    definition: str = "B_noise in ΔL_opt(B) = ΔL_max / (1 + B_noise/B), arXiv:1812.06162 eq. 2.7"
+    exact: float | None = None  # where the task knows its own answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalBatchSize(Estimate):
+    """The batch size that takes twice the fewest steps and twice the fewest examples."""
+
+    basis: str  # "probe" | "trajectory" | "sweep"
+    definition: str = "twice the fewest steps and twice the fewest examples, arXiv:1812.06162 eq. 2.11"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quadratic:
+    """The witness: ΔL(ε, B) = ε·a − ½ε²·(b + c/B), arXiv:1812.06162 eq. 2.5 and 2.8."""
+
+    curvature: float  # b = GᵀPHPG
+    noise: float  # c = tr(PHPΣ)
+    noise_scale: float | None  # c/b; None where b is not positive
+    ratio: float | None  # noise_scale over the fit's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What the best step at one batch size gains, averaged over draws."""
+
+    batch_size: int | None  # None: the gradient of the whole dataset
+    improvement: float  # nats, or the loss's unit
+    std_error: float
+    step_size: float  # the learning rate of that best step
+    fitted: float | None  # the law at this batch size
+    gradient_error: float | None  # sqrt(B_simple/B), eq. 2.10
+    draws: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How well the law describes the points."""
+
+    chi2: float | None  # Hotelling's T² of the residuals; None with too few replicates or points
+    dof: int
+    r_squared: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectoryPoint:
+    """One probed point of training."""
+
+    step: int
+    loss: float
+    noise_scale: Estimate
+    simple_noise_scale: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeoffRow:
+    """What training at one batch size costs; None where this device was not timed."""
+
+    batch_size: int
+    steps_ratio: float  # steps over the fewest, 1 + B_crit/B
+    examples_ratio: float  # examples over the fewest, 1 + B/B_crit
+    time_efficiency: float  # the fewest steps over these: speed relative to the limit
+    compute_efficiency: float  # the fewest examples over these
+    step_seconds: float | None = None
+    examples_per_second: float | None = None
+    relative_time: float | None = None
+    relative_cost: float | None = None
+    peak_memory_bytes: int | None = None
+    fits: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One reason to trust a result less."""
+
+    code: str
+    finding: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What the measurement spent, warm-up training apart."""
+
+    seconds: float
+    gradient_examples: int
+    evaluation_examples: int  # forward passes, each step size of a line counted
+    warmup_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where, when and with what a result was made."""
+
+    bnoise: str
+    python: str
+    torch: str
+    device: str
+    dtype: str
+    seed: int
+    time: str  # UTC, ISO 8601
+    dataset_length: int
+    dataset_hash: str | None = None  # where the dataset offers one
+    micro_batch_size: int | None = None
+    replicates: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """Everything one probe found; the fields of the JSON file, in its order."""
+
+    config: dict[str, Any]
+    config_hash: str
+    provenance: Provenance
+    noise_scale: NoiseScale
+    max_improvement: Estimate
+    simple_noise_scale: Estimate
+    quadratic: Quadratic | None
+    critical_batch_size: CriticalBatchSize
+    points: tuple[Point, ...]
+    fit: Fit
+    trajectory: tuple[TrajectoryPoint, ...]
+    tradeoff: tuple[TradeoffRow, ...]
+    doubts: tuple[Doubt, ...]
+    cost: Cost
+    recommendation: None = None  # a device's timings are needed for one
+    kind: str = "probe"
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is an answer to rely on: a value and an upper limit."""
+        return self.critical_batch_size.value is not None and self.critical_batch_size.high is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data for `json.dumps`; what is not finite becomes null."""
+        data = _plain(dataclasses.asdict(self))
+        first = {"schema_version": data.pop("schema_version"), "kind": data.pop("kind")}
+        return first | data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

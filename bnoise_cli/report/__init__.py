@@ -1,0 +1,1 @@
+"""Words and pictures made from results, and nothing else."""
