@@ -36,7 +36,7 @@ class Design:
 
     batch_sizes: Array  # B, shape (K,), ascending
     scales: Array  # step size of x = 1 at each, shape (K,)
-    lines: Array  # updates evaluated at each, shape (K,)
+    blocks: Array  # updates of fresh examples at each; 0: one update of all drawn so far, shape (K,)
     limit: Limit | None = None
 
 
@@ -90,8 +90,9 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
 
     kappa, steps = line.effective_curvature(curves, slope, design.scales)
     kappa_out, _ = line.effective_curvature(curves_out, slope_out, design.scales)
-    alpha, beta = _fit(design, kappa)
-    alpha_out, beta_out = _fit(design, kappa_out)
+    weight = _weight(design, *_fit(design, kappa, None))
+    alpha, beta = _fit(design, kappa, weight)
+    alpha_out, beta_out = _fit(design, kappa_out, weight)
     fitted = alpha + beta / B
 
     seen = _slope_is_seen(limit, slope, slope_out) or _curvature_is_seen(alpha / beta, alpha_out / beta_out)
@@ -105,7 +106,7 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
         noise_scale=noise_scale,
         max_improvement=_max_improvement(noise_scale, slope, alpha, slope_out, alpha_out),
         simple_noise_scale=simple,
-        quadratic=_quadratic(design, curves, noise_scale.value),
+        quadratic=_quadratic(design, curves, weight, noise_scale.value),
         points=_points(design, len(replicates), slope, kappa, slope_out, kappa_out, steps, fitted, simple),
         fit=_fit_quality(kappa, residuals, test, slope),
         law_holds=not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
@@ -118,12 +119,17 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     )
 
 
-def _fit(design: Design, kappa: Array) -> tuple[Array, Array]:
+def _fit(design: Design, kappa: Array, weight: Array | None) -> tuple[Array, Array]:
     if design.limit is None:
-        return law.fit_curvature(design.batch_sizes, kappa)
+        return law.fit_curvature(design.batch_sizes, kappa, weight)
     alpha = limit_curvature(design.limit)
-    beta = law.fit_noise(design.batch_sizes, kappa, alpha)
+    beta = law.fit_noise(design.batch_sizes, kappa, alpha, weight)
     return np.full_like(beta, alpha), beta
+
+
+def _weight(design: Design, alpha: Array, beta: Array) -> Array:
+    scatter = law.relative_scatter(design.batch_sizes, design.blocks, float(alpha), float(beta))
+    return np.linalg.inv(scatter)
 
 
 def limit_curvature(limit: Limit) -> float:
@@ -192,13 +198,13 @@ def _max_improvement(
     return estimate
 
 
-def _quadratic(design: Design, curves: Array, noise_scale: float | None) -> Quadratic:
+def _quadratic(design: Design, curves: Array, weight: Array, noise_scale: float | None) -> Quadratic:
     kappa = line.curvature(curves, design.scales)
     if design.limit is None:
-        b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa))
+        b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa, weight))
     else:
         b = float(line.curvature(design.limit.curve, np.float64(design.limit.scale)))
-        c = float(law.fit_noise(design.batch_sizes, kappa, b))
+        c = float(law.fit_noise(design.batch_sizes, kappa, b, weight))
     value = c / b if b > 0 and c > 0 else None
     ratio = value / noise_scale if value is not None and noise_scale is not None else None
     return Quadratic(curvature=b, noise=c, noise_scale=value, ratio=ratio)
@@ -226,7 +232,7 @@ def _points(
             step_size=float(steps[k]),
             fitted=float(law_gains[k]) if fitted[k] > 0 else None,
             gradient_error=float(np.sqrt(simple.value / B)) if simple.value is not None else None,
-            draws=count * int(design.lines[k]),
+            draws=count * max(int(design.blocks[k]), 1),
         )
         for k, B in enumerate(design.batch_sizes)
     ]

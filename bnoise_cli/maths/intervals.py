@@ -54,7 +54,7 @@ def inverse_interval(inverse: float, half_width: float, largest: float) -> Estim
     spread = math.sqrt(max(centre**2 - inverse**2 + growth * base, 0.0))
     low, high = centre - spread, centre + spread
     bound = 1.0 / high if high > 0 else 0.0
-    if low <= 0 or inverse - half_width <= 0:
+    if low <= 0:
         return Estimate(value=None, low=bound, high=None)
     return Estimate(value=1.0 / inverse, low=bound, high=1.0 / low)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths import line
+from bnoise_cli.maths import law, line
 from bnoise_cli.maths.analysis import Design, Limit, limit_curvature
 from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
@@ -30,7 +30,9 @@ _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
 #: Evaluation examples for each of the pilot's lines.
 _EVALUATION_EXAMPLES = 64
 #: The largest batch is at least this many times the noise scale, by the pilot's estimate.
-_MARGIN = 4.0
+_MARGIN = 6.0
+#: The pilot's fit needs this many batch sizes before it is believed.
+_FEWEST_SIZES = 4
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
 WELL_PLACED = (0.4, 1.7)
 #: First guess of a step: it changes the loss by this part, to first order along its own gradient.
@@ -68,7 +70,7 @@ def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], limit: Limit 
     design = Design(
         batch_sizes=np.array(batch_sizes, dtype=np.float64),
         scales=np.array(scales, dtype=np.float64),
-        lines=np.array([stage.lines for stage in stages]),
+        blocks=np.array([stage.blocks for stage in stages]),
         limit=limit,
     )
     return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8))
@@ -106,8 +108,8 @@ def scout(
 ) -> Plan:
     """Find the range of batch sizes that brackets the noise scale, and the step sizes to evaluate there.
 
-    Doubles one batch until the curvature along its mean gradient is no longer mostly noise, κ(B) ≥ 5c/B,
-    which is B ≥ 4·B_noise, or until `most_examples` or the time are spent.
+    Doubles one batch until it is well above the noise scale that the curvatures along its mean gradient
+    show, or until `most_examples` or the time are spent.
 
     Args:
         limit: where known, the doubling is not needed.
@@ -121,32 +123,34 @@ def scout(
     scale = _first_scale(task, origin, grown, draws)
 
     def slope() -> float:
-        """GᵀPG, or where it is lost in noise about its standard error."""
+        """GᵀPG, or where it is lost in noise about its standard error: the steps are placed by it."""
         if limit is not None:
             return limit.slope
         signal, noise = signal_and_noise(grown.norms()[1])
-        return max(signal, 0.2 * noise / grown.count)
+        return max(signal, 0.5 * noise / grown.count)
 
     def along_sum(scale: float) -> Array:
         indices = draws.indices(_EVALUATION_EXAMPLES, length)
         return evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws)
 
-    noise_part, scale = _noise_curvature(task, origin, draws, slope(), scale)
+    part, scale = _noise_curvature(task, origin, draws, slope(), scale)
     if limit is not None:
         flat = limit_curvature(limit)
+        noise = float(law.fit_noise(np.array([float(_FIRST_SIZE)]), np.array([part]), flat))
     else:
+        seen = {_FIRST_SIZE: part}
         while True:
-            flat, scale, _ = _place(along_sum, slope(), scale)
-            noise = _noise_of(noise_part, flat, grown.count)
+            seen[grown.count], scale, _ = _place(along_sum, slope(), scale)
+            flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
-            enough = flat * grown.count >= (1 + _MARGIN) * noise or grown.count >= wanted
-            if enough or 2 * grown.count > most_examples or out_of_time():
+            bracketed = len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
+            if bracketed or grown.count >= wanted or 2 * grown.count > most_examples or out_of_time():
                 break
             grown.draw(grown.count, draws)
-        noise_part, _ = _noise_curvature(task, origin, draws, slope(), scale)
-        flat -= _noise_of(noise_part, flat, grown.count) / grown.count
-    noise = max((noise_part - flat) * _FIRST_SIZE, 0.05 * noise_part)
-    flat = max(flat, 0.2 * noise / grown.count, 1e-12 * noise)
+        seen[_FIRST_SIZE], _ = _noise_curvature(task, origin, draws, slope(), scale)
+        flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
+    noise = max(noise, 0.05 * part * _FIRST_SIZE)
+    flat = max(flat, 0.2 * noise / grown.count)
     if batch_sizes is None:
         largest = grown.count if limit is None else _power_of_two(_MARGIN * noise / flat)
         batch_sizes = batch_sizes_up_to(max(4, min(largest, max(4, _power_of_two(most_examples, down=True)))))
@@ -154,9 +158,10 @@ def scout(
     return make_plan(batch_sizes, scales, limit)
 
 
-def _noise_of(noise_part: float, flat: float, count: int) -> float:
-    """c from the curvature κ = b + c/B at the first blocks' size and at `count` examples."""
-    return max(noise_part - flat, 0.05 * noise_part) / (1 / _FIRST_SIZE - 1 / count)
+def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
+    """Batch sizes and curvatures; a curvature that noise made negative counts as small."""
+    sizes, curvatures = np.array(list(seen), dtype=np.float64), np.array(list(seen.values()))
+    return sizes, np.maximum(curvatures, 1e-3 * curvatures.max() / sizes)
 
 
 def _noise_curvature(

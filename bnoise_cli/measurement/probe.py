@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -29,11 +30,13 @@ _FEWEST_REPLICATES = 12
 _NEXT_LOOK = 1.1
 #: After this many replicates a badly placed design is replaced, at most so many times.
 _FIRST_LOOK, _MOST_REPLANS = 6, 2
-#: Best steps outside this range of a line's scale, or a noise scale above this part of the largest batch,
-#: are badly placed.
-_PLACED, _TOO_NEAR_THE_END = (0.25, 1.9), 0.5
+#: Best steps outside this range of a line's scale, or a noise scale above the largest batch, are badly
+#: placed. Wide, because six replicates are few and starting again costs them all.
+_PLACED = (0.15, 2.5)
+#: The largest batch grows by this much when the noise scale lies beyond it.
+_WIDER = 4
 #: A budget must hold this many of the largest batches.
-_REPLICATES_IN_BUDGET = 16
+_REPLICATES_IN_BUDGET = 13
 #: The whole dataset is used where it costs at most these parts of the examples and of the time.
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
@@ -185,14 +188,14 @@ class _Run:
         return sum(batch.loss * batch.count for batch in batches) / len(indices)
 
     def _pilot(self) -> Plan:
-        per_example = self._seconds_per_gradient_example()
         limit = None
-        if self._whole_dataset_is_cheap(per_example):
+        if self._whole_dataset_is_cheap():
             limit = measure_limit(self.task, self.origin, self._draws(1))
         most = self._examples_left() / _REPLICATES_IN_BUDGET
         if self.settings.max_examples is None:
             left = self.settings.budget_seconds - self._seconds()
-            most = max(left, 0.0) / (_REPLICATES_IN_BUDGET * _REPLICATE_COST * per_example)
+            cost = _REPLICATE_COST * self._seconds_per_gradient_example
+            most = max(left, 0.0) / (_REPLICATES_IN_BUDGET * cost)
         return scout(
             self.task,
             self.origin,
@@ -203,26 +206,26 @@ class _Run:
             out_of_time=lambda: self._seconds() > 0.25 * self.settings.budget_seconds,
         )
 
+    @cached_property
     def _seconds_per_gradient_example(self) -> float:
         """Timed on one micro-batch, after one to warm up."""
         draws, into = self._draws(3), self.task.zeros()
         seconds = 0.0
         for _ in range(2):
             start = time.monotonic()
-            count = self.task.micro_batch_size
-            if self.settings.max_examples is not None:
-                count = max(2, min(count, self.settings.max_examples // 128))
-            norms = self.task.add_gradient(into, draws.indices(count, self.task.batches.length), draws)
-            seconds = (time.monotonic() - start) / sum(n for n, _, _ in norms)
+            indices = draws.indices(self.task.micro_batch_size, self.task.batches.length)
+            self.task.add_gradient(into, indices, draws)
+            seconds = (time.monotonic() - start) / len(indices)
         return seconds
 
-    def _whole_dataset_is_cheap(self, per_example: float) -> bool:
+    def _whole_dataset_is_cheap(self) -> bool:
         if self.task.stochastic:
             return False
         length, most = self.task.batches.length, self.settings.max_examples
         if most is not None and length > _LIMIT_EXAMPLES * most:
             return False
-        return length * per_example * _LIMIT_COST <= _LIMIT_TIME * self.settings.budget_seconds
+        seconds = length * self._seconds_per_gradient_example * _LIMIT_COST
+        return seconds <= _LIMIT_TIME * self.settings.budget_seconds
 
     def _replicate_until_known(self, plan: Plan) -> StopReason:
         replans, next_look = 0, _FIRST_LOOK
@@ -272,18 +275,23 @@ class _Run:
         if design.limit is None and found.slope < 3 * found.slope_error:
             return None
         sizes = [int(size) for size in design.batch_sizes]
-        low, high = found.best_positions.min(), found.best_positions.max()
-        wider = self.settings.batch_sizes is None and found.rough_noise_scale > _TOO_NEAR_THE_END * plan.largest
-        if wider:
-            largest = 4 * plan.largest
-            wider = self._examples_left() >= _FEWEST_REPLICATES * largest
-            sizes = list(batch_sizes_up_to(largest)) if wider else sizes
-        if not wider and _PLACED[0] <= low and high <= _PLACED[1]:
+        replicates_left = self._examples_left() / plan.largest
+        if replicates_left < _FEWEST_REPLICATES:
             return None
-        B = design.batch_sizes
-        slope_of_fit, flat = np.polyfit(1 / B, found.fitted_curvatures, 1)
-        curvatures = [max(flat + slope_of_fit / size, 0.2 * slope_of_fit / size) for size in sizes]
-        return make_plan(sizes, [found.slope / curvature for curvature in curvatures], design.limit)
+        wider = (
+            self.settings.batch_sizes is None
+            and found.rough_noise_scale > plan.largest
+            and replicates_left >= _FEWEST_REPLICATES * _WIDER
+        )
+        curvatures = np.maximum(found.fitted_curvatures, 0.2 * found.fitted_curvatures[0] / sizes)
+        positions = found.slope / curvatures / design.scales
+        if not wider and _PLACED[0] <= positions.min() and positions.max() <= _PLACED[1]:
+            return None
+        flat, noise = curvatures[-1], sizes[0] * (curvatures[0] - curvatures[-1])
+        if wider:
+            sizes = list(batch_sizes_up_to(_WIDER * plan.largest))
+        scales = [found.slope / max(flat, noise / size) for size in sizes]
+        return make_plan(sizes, scales, design.limit)
 
     def _analyse(self) -> None:
         if len(self.replicates) >= 2 and self.plan is not None:
