@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +16,7 @@ from bnoise_cli.maths.analysis import Analysis, Replicates, analyse
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.outcome import Measurement, StopReason
 from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.replicate import Replicate, measure_replicate
@@ -43,15 +43,6 @@ _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 _LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.0
 
 
-class StopReason(StrEnum):
-    """Why the replicates ended."""
-
-    PRECISION = "precision"
-    BUDGET = "budget"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSettings:
     """How precisely and how long to measure."""
@@ -72,23 +63,6 @@ class Progress:
     analysis: Analysis | None
     seconds: float
     budget_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """What the probe of one point of training found."""
-
-    analysis: Analysis | None  # None: fewer than two replicates
-    plan: Plan | None
-    replicates: int
-    loss: float | None  # mean over evaluation examples
-    stop: StopReason
-    failure: RunError | None
-    seconds: float
-    gradient_examples: int
-    evaluation_examples: int
-    micro_batch_size: int
-    shortened_from: int | None  # micro-batch size before memory ran out
 
 
 def probe(
@@ -154,10 +128,11 @@ class _Run:
         self._analyse()
         shortened = self.task.micro_batch_size < self.micro_batch_at_start
         return Measurement(
-            analysis=self.analysis,
-            plan=self.plan,
-            replicates=len(self.replicates),
+            step=self.step,
             loss=loss,
+            analysis=self.analysis,
+            design=self.plan.design if self.plan is not None else None,
+            replicates=len(self.replicates),
             stop=stop,
             failure=failure,
             seconds=self._seconds(),

@@ -1,0 +1,190 @@
+"""Every reason to trust a result less, as data: code, finding, remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnoise_cli.maths.analysis import Analysis
+from bnoise_cli.maths.intervals import relative_half_width
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason
+from bnoise_cli.records import Doubt
+from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.spec.schema import Config
+
+#: A dataset smaller than this many noise scales limits what a large batch can be worth.
+_SMALL_DATASET = 4
+#: The fit and its quadratic witness disagree beyond this factor.
+_WITNESS_FACTOR = 1.5
+#: The noise scale is bracketed by measured batch sizes this many times on each side.
+_BRACKET = 4
+_MISFIT_P_VALUE, _GAP_P_VALUE = 0.01, 0.001
+_FEW_REPLICATES = 8
+#: float32 rounds a loss to about this part of itself.
+_FLOAT32 = 6e-8
+_ROUNDING_MARGIN = 100
+
+
+def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
+    """The doubts about a probe, the gravest first."""
+    last = run.points[-1]
+    doubts = [*_about_the_end(run, last, config), *_about_the_task(run, last, config)]
+    if last.analysis is not None:
+        doubts += [*_about_the_answer(last, last.analysis, config), *_about_the_law(last, last.analysis)]
+        doubts += _about_the_dataset(run, last.analysis)
+    return tuple(doubts)
+
+
+def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator[Doubt]:
+    if run.failure is not None:
+        yield Doubt(
+            code="failed",
+            finding=f"the probe ended early: {run.failure}",
+            remedy="Mend the cause and probe again; the numbers here rest on what was measured before.",
+        )
+    if run.interrupted:
+        yield Doubt(
+            code="interrupted",
+            finding=f"the probe was interrupted after {last.replicates} replicates",
+            remedy="Run it to its end for a narrower interval.",
+        )
+    if last.analysis is None or last.analysis.noise_scale.high is None:
+        low = last.analysis.noise_scale.low if last.analysis is not None else 0.0
+        known = f"it is at least {significant(low)}" if low >= 1 else "nothing is known of it"
+        yield Doubt(
+            code="unresolved",
+            finding=f"the data cannot tell the noise scale; {known}",
+            remedy="Probe longer (--budget, probe.max_examples). If that changes nothing, the mean gradient here "
+            "may be zero: probe another point of training.",
+        )
+    elif last.stop is StopReason.BUDGET:
+        width = relative_half_width(last.analysis.noise_scale)
+        if width > config.probe.precision:
+            yield Doubt(
+                code="imprecise",
+                finding=f"the budget ended at ±{percent(width)}, wider than the ±{percent(config.probe.precision)} asked for",
+                remedy="Raise --budget or probe.max_examples; the width falls with the square root.",
+            )
+    if 0 < last.replicates < _FEW_REPLICATES:
+        yield Doubt(
+            code="few_replicates",
+            finding=f"only {last.replicates} replicates: the interval itself is uncertain",
+            remedy="Raise the budget, or name smaller probe.batch_sizes.",
+        )
+    if last.shortened_from is not None:
+        yield Doubt(
+            code="memory",
+            finding=f"memory ran out at {last.shortened_from} examples at once; {last.micro_batch_size} were used",
+            remedy="Nothing is wrong with the result; larger batches are accumulated from micro-batches.",
+        )
+
+
+def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterator[Doubt]:
+    if last.step == 0 and not run.from_checkpoint:
+        yield Doubt(
+            code="at_initialisation",
+            finding="probed before any training: the noise scale there is a floor, and grows by 1.7 to 100 times "
+            "over training (arXiv:1812.06162, table 1)",
+            remedy="Set probe.warmup_steps, probe.at_steps or a checkpoint.",
+        )
+    if not run.findings.is_mean:
+        yield Doubt(
+            code="not_a_mean",
+            finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
+            f"halves' by {percent(run.findings.mean_gap)} of its norm",
+            remedy="Contrastive losses and means over tokens of unequal sequences do that; the law assumes a mean over "
+            "examples, so read the number as an order of magnitude.",
+        )
+    if run.findings.batch_norms_held:
+        yield Doubt(
+            code="batch_norm",
+            finding=f"{run.findings.batch_norms_held} BatchNorm layers used their running statistics, not the batch's",
+            remedy="Warm up long enough that these have settled; training at very small batches is noisier than this says.",
+        )
+    if run.momentum:
+        yield Doubt(
+            code="momentum",
+            finding=f"measured along the gradient alone, without the momentum of {run.momentum:g}",
+            remedy="Momentum can raise the critical batch size; the number is the careful side.",
+        )
+    if run.weight_decay:
+        yield Doubt(
+            code="weight_decay",
+            finding=f"the weight decay of {run.weight_decay:g} is no part of the measured loss",
+            remedy="It has no noise of its own; nothing to do unless it dominates the step.",
+        )
+    if config.training.max_grad_norm is not None:
+        yield Doubt(
+            code="clipping",
+            finding="gradient clipping is off in the probe",
+            remedy="Where clipping acts on most steps, small batches do worse than this says.",
+        )
+
+
+def _about_the_answer(last: Measurement, analysis: Analysis, config: Config) -> Iterator[Doubt]:
+    value = analysis.noise_scale.value
+    if last.design is None or value is None:
+        return
+    low, high = last.design.batch_sizes[0], last.design.batch_sizes[-1]
+    if value < low * _BRACKET and low > 1:
+        yield Doubt(
+            code="range",
+            finding=f"the noise scale {significant(value)} is near or below the smallest batch size measured, {count(low)}",
+            remedy="Name smaller probe.batch_sizes.",
+        )
+    if value > high / 2 and last.design.limit is None:
+        yield Doubt(
+            code="range",
+            finding=f"the noise scale {significant(value)} is near or beyond the largest batch size measured, {count(high)}",
+            remedy="Raise the budget, or name larger probe.batch_sizes.",
+        )
+    smallest = min(point.improvement for point in analysis.points)
+    if last.loss is not None and 0 < smallest < _ROUNDING_MARGIN * _FLOAT32 * abs(last.loss):
+        yield Doubt(
+            code="rounding",
+            finding=f"one step at the smallest batch size gains {smallest:.1e} of a loss of {last.loss:.3g}: "
+            "near what float32 can tell apart",
+            remedy="Name larger probe.batch_sizes, or build the model in float64.",
+        )
+
+
+def _about_the_law(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
+    fit, quadratic = analysis.fit, analysis.quadratic
+    if fit.p_value is not None and fit.p_value < _MISFIT_P_VALUE:
+        yield Doubt(
+            code="law",
+            finding=f"the points do not follow the law within their errors (p = {fit.p_value:.1g}, R² = "
+            f"{'none' if fit.r_squared is None else format(fit.r_squared, '.3f')})"
+            + ("" if analysis.law_holds else ": it does not hold here"),
+            remedy="Read the measured points instead of the fit, or probe later in training.",
+        )
+    if quadratic.curvature <= 0:
+        yield Doubt(
+            code="negative_curvature",
+            finding="the loss curves downward along its gradient: c/b has no meaning here",
+            remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
+        )
+    elif quadratic.ratio is not None and not 1 / _WITNESS_FACTOR <= quadratic.ratio <= _WITNESS_FACTOR:
+        yield Doubt(
+            code="not_quadratic",
+            finding=f"the curvature alone gives {significant(quadratic.noise_scale)}, {quadratic.ratio:.2g} times the fit: "
+            "the best step is too long for a quadratic picture",
+            remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
+        )
+    if analysis.slope_gap is not None and analysis.slope_gap < _GAP_P_VALUE and last.design is not None:
+        yield Doubt(
+            code="slope",
+            finding="losses along the updates do not fall as fast as their gradients say "
+            f"(p = {analysis.slope_gap:.1g})",
+            remedy="Look for a loss that is no mean over examples, or a gradient that is not that of the loss.",
+        )
+
+
+def _about_the_dataset(run: ProbeRun, analysis: Analysis) -> Iterator[Doubt]:
+    value = analysis.noise_scale.value
+    if value is not None and run.dataset_length < _SMALL_DATASET * value:
+        yield Doubt(
+            code="small_dataset",
+            finding=f"the dataset's {count(run.dataset_length)} examples are not many times the noise scale: "
+            "larger batches soon are whole epochs",
+            remedy="The number is right for draws with replacement; no batch is worth more than the dataset.",
+        )

@@ -1,0 +1,117 @@
+"""A finished probe to the result that is printed and stored."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from bnoise_cli import __version__
+from bnoise_cli.advice.doubts import probe_doubts
+from bnoise_cli.maths.tradeoff import tradeoff, trajectory_critical_batch_size
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun
+from bnoise_cli.records import (
+    Cost,
+    CriticalBatchSize,
+    Estimate,
+    Fit,
+    NoiseScale,
+    ProbeResult,
+    Provenance,
+    TrajectoryPoint,
+)
+from bnoise_cli.spec.load import Spec
+
+_UNKNOWN = Estimate(value=None, low=0.0, high=None)
+
+
+def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
+    """Put together everything one probe found."""
+    config, last = spec.config, run.points[-1]
+    analysis = last.analysis
+    noise_scale = _noise_scale(last)
+    critical = _critical(run.points, config.training.batch_size)
+    planned = {config.training.batch_size}
+    measured = {point.batch_size for point in analysis.points if point.batch_size} if analysis else set()
+    return ProbeResult(
+        config=spec.resolved(),
+        config_hash=spec.measured_hash(),
+        provenance=_provenance(run, config.probe.seed),
+        noise_scale=NoiseScale(
+            value=noise_scale.value,
+            low=noise_scale.low,
+            high=noise_scale.high,
+            exact=last.exact_noise_scale,
+        ),
+        max_improvement=analysis.max_improvement if analysis else _UNKNOWN,
+        simple_noise_scale=analysis.simple_noise_scale if analysis else _UNKNOWN,
+        quadratic=analysis.quadratic if analysis else None,
+        critical_batch_size=critical,
+        points=analysis.points if analysis else (),
+        fit=analysis.fit if analysis else Fit(chi2=None, dof=0, r_squared=None, p_value=None),
+        trajectory=_trajectory(run.points) if len(run.points) > 1 else (),
+        tradeoff=tradeoff(critical.value, planned | measured) if critical.value is not None else (),
+        doubts=probe_doubts(run, config),
+        cost=Cost(
+            seconds=round(sum(point.seconds for point in run.points), 3),
+            gradient_examples=sum(point.gradient_examples for point in run.points),
+            evaluation_examples=sum(point.evaluation_examples for point in run.points),
+            warmup_seconds=round(run.warmup_seconds, 3),
+        ),
+    )
+
+
+def _noise_scale(point: Measurement) -> Estimate:
+    """The estimate of one point; without a value where the law does not hold."""
+    if point.analysis is None:
+        return _UNKNOWN
+    estimate = point.analysis.noise_scale
+    return estimate if point.analysis.law_holds else Estimate(value=None, low=estimate.low, high=None)
+
+
+def _critical(points: tuple[Measurement, ...], batch_size: int) -> CriticalBatchSize:
+    """At one point B_crit is its noise scale; along a trajectory the progress-weighted mean.
+
+    The limits of a trajectory are those of all its points at once, which is wider than 95%.
+    """
+    scales, steps = [_noise_scale(point) for point in points], [point.step for point in points]
+
+    def weighted(values: list[float]) -> float:
+        return trajectory_critical_batch_size(values, steps, batch_size)
+
+    low = weighted([scale.low for scale in scales])
+    values = [scale.value for scale in scales if scale.value is not None]
+    highs = [scale.high for scale in scales if scale.high is not None]
+    basis = "probe" if len(points) == 1 else "trajectory"
+    if len(values) < len(scales) or len(highs) < len(scales):
+        return CriticalBatchSize(value=None, low=low, high=None, basis=basis)
+    value, high = weighted(values), weighted(highs)
+    return CriticalBatchSize(value=value, low=min(low, value), high=max(high, value), basis=basis)
+
+
+def _trajectory(points: tuple[Measurement, ...]) -> tuple[TrajectoryPoint, ...]:
+    return tuple(
+        TrajectoryPoint(
+            step=point.step,
+            loss=point.loss if point.loss is not None else float("nan"),
+            noise_scale=_noise_scale(point),
+            simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else _UNKNOWN,
+        )
+        for point in points
+    )
+
+
+def _provenance(run: ProbeRun, seed: int) -> Provenance:
+    return Provenance(
+        bnoise=__version__,
+        python=platform.python_version(),
+        torch=version("torch"),
+        device=run.device,
+        dtype=run.dtype,
+        seed=seed,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset_length=run.dataset_length,
+        dataset_hash=run.dataset_hash,
+        micro_batch_size=run.points[-1].micro_batch_size,
+        replicates=sum(point.replicates for point in run.points),
+    )

@@ -1,0 +1,63 @@
+"""The program: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from bnoise_cli import __version__
+from bnoise_cli.cli.probe import probe
+from bnoise_cli.errors import BnoiseError, ExitCode
+
+app = typer.Typer(
+    name="bnoise",
+    help="Which batch size? Measures the gradient noise scale of your model on your data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(probe)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"bnoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program and leave with the exit code of the contract."""
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the program; returns its exit code."""
+    try:
+        app()
+    except SystemExit as end:
+        # typer ends a broken pipe and an aborted prompt with 1, which means "check failed" here.
+        code = end.code if isinstance(end.code, int) else 0
+        return ExitCode.RUN_FAILED if code == 1 else code
+    except BnoiseError as error:
+        typer.echo(f"bnoise: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("bnoise: interrupted before anything was measured.", err=True)
+        return ExitCode.INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        typer.echo("bnoise: this is a mistake in bnoise; please report it with the lines above.", err=True)
+        return ExitCode.RUN_FAILED
+    return ExitCode.DONE

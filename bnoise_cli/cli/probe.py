@@ -1,0 +1,88 @@
+"""`bnoise probe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnoise_cli.errors import ExitCode
+from bnoise_cli.spec.load import Spec, load_spec
+from bnoise_cli.storage import default_path, require_writable
+
+
+def probe(
+    config: Annotated[Path, typer.Argument(help="The YAML config.")] = Path("bnoise.yaml"),
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    budget: Annotated[str | None, typer.Option(help="Time for the measurement after the warm-up, as in 60s or 5m.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all draws.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.probe.json]")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the measurement into a png, svg or pdf.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
+) -> None:
+    """Measure the noise scale and print the critical batch size.
+
+    A config names code that is imported and run: an untrusted config is untrusted code.
+    """
+    overrides = list(override or [])
+    overrides += [f"probe.budget={budget}"] if budget is not None else []
+    overrides += [f"probe.seed={seed}"] if seed is not None else []
+    spec = load_spec(config, overrides)
+    target = out if out is not None else default_path(config, "probe")
+    require_writable(target)
+    if plot is not None:
+        from bnoise_cli.report.plot import require_plot_format
+
+        require_plot_format(plot)
+        require_writable(plot)
+    raise typer.Exit(_run(spec, device, target, plot, json=json, dry=dry_run, quiet=quiet))
+
+
+def _run(
+    spec: Spec, device: str, target: Path, plot: Path | None, *, json: bool, dry: bool, quiet: bool
+) -> int:
+    from bnoise_cli.cli.output import show, show_json, store, tell
+    from bnoise_cli.report.progress import ProgressLine
+
+    with ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line:
+        line.say("loading torch, building the model and the dataset")
+        from bnoise_cli.advice.probe_result import probe_result
+        from bnoise_cli.measurement.build import choose_device
+        from bnoise_cli.measurement.session import Session
+        from bnoise_cli.report.terminal import dry_run_report, probe_report
+
+        session = Session(spec, choose_device(device))
+        if dry:
+            from bnoise_cli.measurement.dry_run import dry_run
+
+            plan = dry_run(session)
+            line.__exit__(None, None, None)
+            show(dry_run_report(plan))
+            return ExitCode.DONE
+        run = session.run(line)
+    result = probe_result(run, spec)
+    data = result.to_json()
+    if json:
+        show_json(data)
+    else:
+        show(probe_report(result))
+    unkept = store(target, data, printed=json)
+    if plot is not None:
+        from bnoise_cli.report.plot import plot_probe
+
+        plot_probe(result, plot)
+    if unkept is not None:
+        raise unkept
+    tell(f"The result is in {target}" + (f", the picture in {plot}." if plot else "."), quiet=quiet or json)
+    if run.interrupted:
+        return ExitCode.INTERRUPTED
+    if run.failure is not None:
+        tell(f"bnoise: {run.failure}")
+        return ExitCode.RUN_FAILED
+    return ExitCode.DONE if result.resolved else ExitCode.CANNOT_TELL

@@ -1,0 +1,150 @@
+"""A spec to a task: the model, the data and the loss that a config names, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.measurement.batches import Batches
+from bnoise_cli.measurement.checkpoint import load_weights
+from bnoise_cli.measurement.task import Objective, Task
+from bnoise_cli.measurement.user_code import user_code
+from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.targets import build, build_function
+
+#: Examples that go through the model at once when the planned batch is larger.
+_LARGEST_MICRO_BATCH = 256
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one.
+
+    Raises:
+        CallError: torch knows no such device, or has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CallError(
+            f"--device needs a device that this torch can use; {name!r} is none ({reason}). "
+            "Use auto, cpu or, with a GPU, cuda or cuda:0."
+        ) from None
+    return device
+
+
+def build_task(spec: Spec, device: torch.device) -> Task:
+    """Build model, dataset and loss, load the checkpoint, and move them to `device`.
+
+    Raises:
+        ConfigError: a target or its arguments are wrong.
+        RunError: the user's code failed, or what it built cannot be probed.
+    """
+    config, folder = spec.config, spec.folder
+    spec.require_targets()
+    torch.manual_seed(config.probe.seed)
+    with user_code("building the model"):
+        model = build(config.model, folder)
+    if not isinstance(model, nn.Module):
+        raise RunError(f"`model:` must build a torch.nn.Module; it built {_kind(model)}.")
+    if config.checkpoint is not None:
+        load_weights(model, folder / config.checkpoint)
+    with user_code("moving the model to the device"):
+        model.to(device)
+    with user_code("building the dataset"):
+        dataset = build(config.dataset, folder)
+        if callable(dataset) and not hasattr(dataset, "__getitem__"):
+            dataset = dataset()
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise RunError(
+            f"`dataset:` must build something with a length and items (len(dataset), dataset[i]); "
+            f"it built {_kind(dataset)}. Wrap an iterable in a map-style torch.utils.data.Dataset."
+        )
+    with user_code("building the collate function"):
+        collate = build_function(config.collate, folder) if config.collate is not None else None
+    local = max(1, config.training.batch_size // config.training.world_size)
+    return Task(
+        model.train(),
+        _objective(spec, device),
+        Batches(dataset, collate, device),
+        micro_batch_size=min(local, _LARGEST_MICRO_BATCH),
+    )
+
+
+def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
+    """The config's optimizer over the trainable parameters.
+
+    Raises:
+        RunError: its construction failed.
+        CallError: it is not SGD, whose preconditioner is the only one known here.
+    """
+    with user_code("building the optimizer"):
+        optimizer = build(spec.config.optimizer, spec.folder, first=(task.parameters,))
+    if not isinstance(optimizer, torch.optim.SGD):
+        raise CallError(
+            "the probe needs torch.optim.SGD, with or without momentum: this version measures along the plain "
+            f"gradient, and {_kind(optimizer)} rescales it. Probe with SGD at a learning rate that trains; "
+            "the noise scale of an adaptive optimizer differs from it."
+        )
+    if any(group["maximize"] for group in optimizer.param_groups):
+        raise CallError("the probe needs an optimizer that minimizes; found maximize: true. Negate the loss instead.")
+    return optimizer
+
+
+def _objective(spec: Spec, device: torch.device) -> Objective:
+    config = spec.config
+    if config.objective is not None:
+        with user_code("building the objective"):
+            objective: Callable[[nn.Module, Any], Tensor] = build_function(config.objective, spec.folder)
+        return objective
+    if config.loss is not None:
+        with user_code("building the loss"):
+            criterion = build_function(config.loss, spec.folder)
+        if isinstance(criterion, nn.Module):
+            criterion.to(device)
+        return _Criterion(criterion)
+    return _own_loss
+
+
+class _Criterion:
+    """loss(model(x), y) for examples (x, y)."""
+
+    def __init__(self, criterion: Callable[[Any, Any], Tensor]) -> None:
+        self._criterion = criterion
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            shape = f"{len(batch)} parts" if isinstance(batch, Sequence) else _kind(batch)
+            raise RunError(
+                f"`loss:` needs examples (x, y); a batch of this dataset is {shape}. "
+                "Use `objective:` with a function f(model, batch) instead."
+            )
+        return self._criterion(model(batch[0]), batch[1])
+
+
+def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """model(**batch).loss, as transformers' models compute it."""
+    if not isinstance(batch, Mapping):
+        raise RunError(
+            f"without `loss:` or `objective:` the model is called as model(**batch).loss, and a batch of this "
+            f"dataset is {_kind(batch)}, no mapping. Add `loss:` for examples (x, y), or an `objective:`."
+        )
+    output = model(**batch)
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise RunError(
+            f"model(**batch).loss was needed; the model returned {_kind(output)} without a loss. "
+            "Pass labels in the batch, or add `loss:` or `objective:`."
+        )
+    return loss  # type: ignore[no-any-return]
+
+
+def _kind(value: Any) -> str:
+    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"

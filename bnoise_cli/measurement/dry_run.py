@@ -1,0 +1,44 @@
+"""What a probe would cost, from one batch."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.outcome import DryRun
+from bnoise_cli.measurement.preserve import preserved
+from bnoise_cli.measurement.session import Session
+
+#: Copies of the trainable parameters that a probe holds beside the model and its gradients: the start
+#: of every line, the growing sum, and the block that is evaluated.
+PARAMETER_COPIES = 3
+
+
+def dry_run(session: Session) -> DryRun:
+    """Run one micro-batch, timed after one to warm up."""
+    task, config = session.task, session.config
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
+    with preserved(task.model, config.probe.seed):
+        draws, into = Draws(config.probe.seed, 1 << 22), task.zeros()
+        seconds = 0.0
+        for _ in range(2):
+            begun = time.monotonic()
+            indices = draws.indices(task.micro_batch_size, task.batches.length)
+            task.add_gradient(into, indices, draws)
+            seconds = (time.monotonic() - begun) / len(indices)
+    peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
+    return DryRun(
+        device=session.device_name(),
+        parameters=sum(p.numel() for p in task.parameters),
+        dataset_length=task.batches.length,
+        micro_batch_size=task.micro_batch_size,
+        steps=tuple(session.steps),
+        seconds_per_example=seconds,
+        warmup_seconds=seconds * config.training.batch_size * session.steps[-1],
+        budget_seconds=config.probe.budget,
+        extra_bytes=PARAMETER_COPIES * sum(p.numel() * p.element_size() for p in task.parameters),
+        peak_bytes=peak,
+    )

@@ -1,0 +1,81 @@
+"""What a measurement hands to the advice: data, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.analysis import Analysis, Design
+
+
+class StopReason(StrEnum):
+    """Why the replicates ended."""
+
+    PRECISION = "precision"
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What the probe of one point of training found."""
+
+    step: int  # training steps taken before
+    loss: float | None  # mean over evaluation examples
+    analysis: Analysis | None  # None: fewer than two replicates
+    design: Design | None
+    replicates: int
+    stop: StopReason
+    failure: RunError | None
+    seconds: float
+    gradient_examples: int
+    evaluation_examples: int
+    micro_batch_size: int
+    shortened_from: int | None  # micro-batch size before memory ran out
+    exact_noise_scale: float | None = None  # where the model knows its own answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFindings:
+    """What the checks before the probe found."""
+
+    stochastic: bool  # the loss of given examples depends on random masks
+    batch_norms_held: int  # layers that use their running statistics during the probe
+    mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm
+    is_mean: bool  # whether that gap is rounding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRun:
+    """One call of the probe: its points of training and the facts around them."""
+
+    points: tuple[Measurement, ...]
+    findings: TaskFindings
+    from_checkpoint: bool
+    momentum: float
+    weight_decay: float
+    device: str
+    dtype: str
+    dataset_length: int
+    dataset_hash: str | None
+    warmup_seconds: float
+    interrupted: bool  # also in the warm-up between two points
+    failure: RunError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """The plan of a probe with its estimated time and memory."""
+
+    device: str
+    parameters: int
+    dataset_length: int
+    micro_batch_size: int
+    steps: tuple[int, ...]
+    seconds_per_example: float  # forward and backward
+    warmup_seconds: float
+    budget_seconds: float  # the most the measurement takes after the warm-up
+    extra_bytes: int  # beside a training step of the micro-batch
+    peak_bytes: int | None  # of one micro-batch's gradient, where the device can tell

@@ -1,0 +1,54 @@
+"""Warm-up training: the planned run's own first steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.task import Task
+
+
+class Trainer:
+    """Takes optimizer steps at the planned batch size and remembers how many."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+        max_grad_norm: float | None,
+        seed: int,
+    ) -> None:
+        self.step = 0
+        self._task, self._optimizer = task, optimizer
+        self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
+        self._draws = Draws(seed, 1 << 20)
+
+    def train_until(self, step: int, on_step: Callable[[int], None]) -> None:
+        """Train until `step` steps have been taken in all.
+
+        Raises:
+            RunError: the loss or a gradient is not finite; says at which step.
+        """
+        task = self._task
+        task.model.train()
+        while self.step < step:
+            gradient = task.zeros()
+            indices = self._draws.indices(self._batch_size, task.batches.length)
+            try:
+                task.add_gradient(gradient, indices, self._draws)
+            except RunError as error:
+                raise RunError(f"warm-up training, step {self.step}, batch of {self._batch_size}: {error}") from error
+            torch._foreach_div_(gradient, self._batch_size)
+            for parameter, value in zip(task.parameters, gradient, strict=True):
+                parameter.grad = value
+            if self._max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(task.parameters, self._max_grad_norm)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            on_step(self.step)

@@ -1,0 +1,45 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+import math
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """`value` to a few significant digits, thousands separated, without exponent where readable."""
+    if value is None or not math.isfinite(value):
+        return "?"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -4 or exponent > 11:
+        return f"{value:.{digits - 1}e}"
+    rounded = round(value, digits - 1 - exponent)
+    return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def count(value: float) -> str:
+    """A whole number, thousands separated."""
+    return f"{round(value):,}"
+
+
+def percent(part: float) -> str:
+    """A part as a percentage."""
+    return f"{100 * part:.{0 if part >= 0.095 else 1}f}%"
+
+
+def seconds(value: float) -> str:
+    """A time in the unit a person would use."""
+    if value < 100:
+        return f"{value:.{1 if value < 9.95 else 0}f} s"
+    minutes = value / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def size(value: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,75 @@
+"""A progress line on standard error, where that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bnoise_cli.maths.intervals import relative_half_width
+from bnoise_cli.numbers import percent, significant
+from bnoise_cli.report.terminal import can_show, to_ascii
+
+if TYPE_CHECKING:
+    from bnoise_cli.measurement.probe import Progress
+    from bnoise_cli.measurement.session import WarmupProgress
+
+#: A terminal is written to at most so often, in seconds.
+_INTERVAL = 0.1
+
+
+class ProgressLine:
+    """Shows the running estimate; silent when asked to be, or when nobody watches."""
+
+    def __init__(self, *, quiet: bool, precision: float) -> None:
+        console = Console(stderr=True)
+        self._live = Live(console=console, transient=True, auto_refresh=False)
+        self._shown = not quiet and console.is_terminal and not console.is_dumb_terminal
+        self._precision = precision
+        self._last = 0.0
+
+    def __enter__(self) -> ProgressLine:
+        if self._shown:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line now."""
+        if self._shown:
+            encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+            shown = text if can_show(text, encoding) else to_ascii(text)
+            self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._last = time.monotonic()
+
+    def __call__(self, progress: Progress | WarmupProgress) -> None:
+        """Show how far a measurement has come, unless something was shown a moment ago."""
+        if self._shown and time.monotonic() - self._last >= _INTERVAL:
+            self.say(self._words(progress))
+
+    def _words(self, progress: Progress | WarmupProgress) -> str:
+        if not hasattr(progress, "replicates"):
+            return f"warm-up training, step {progress.step} of {progress.of}"
+        clock = f"{progress.seconds:.0f} s of at most {progress.budget_seconds:.0f} s"
+        if progress.analysis is None:
+            doing = "looking for the range of batch sizes" if progress.phase == "pilot" else "first replicates"
+            return f"{doing}, {clock}"
+        scale = progress.analysis.noise_scale
+        if scale.value is None:
+            running = f"noise scale at least {significant(scale.low)}"
+        else:
+            running = (
+                f"noise scale {significant(scale.value)} ({significant(scale.low)} to {significant(scale.high)}, "
+                f"±{percent(relative_half_width(scale))}, wanted ±{percent(self._precision)})"
+            )
+        return f"{running}, {progress.replicates} replicates, {clock}"

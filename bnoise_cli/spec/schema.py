@@ -1,0 +1,108 @@
+"""The form of a config: which keys there are and what their values must be."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(value: Any) -> float:
+    """`60s`, `2m`, `1h` or a number of seconds.
+
+    Raises:
+        ValueError: anything else, or not a positive time.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z]*)\s*", str(value))
+    try:
+        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if isinstance(value, bool) or not 0 < seconds < 1e9:
+        raise ValueError("a time such as 60s, 2m or 1h")
+    return seconds
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+#: A mapping with `_target_`; checked by `spec.targets`.
+Target = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are mistakes, and a string is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Training(Section):
+    """The run that is planned."""
+
+    batch_size: PositiveInt = 64  # global, in examples
+    world_size: PositiveInt = 1
+    max_grad_norm: float | None = Field(default=None, gt=0)  # used in the warm-up, off in the probe
+
+
+def _ascending(values: list[int]) -> list[int]:
+    if any(later <= earlier for earlier, later in zip(values, values[1:], strict=False)):
+        raise ValueError("ascending, distinct numbers")
+    return values
+
+
+class Probe(Section):
+    """How the noise scale is measured."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    at_steps: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    batch_sizes: Literal["auto"] | list[PositiveInt] = "auto"
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    budget: Seconds = 60.0
+    max_examples: Annotated[int, Field(ge=256)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("at_steps")
+    @classmethod
+    def _steps_ascend(cls, value: list[int] | None) -> list[int] | None:
+        return None if value is None else _ascending(value)
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _sizes_ascend(cls, value: Literal["auto"] | list[int]) -> Literal["auto"] | list[int]:
+        if isinstance(value, list):
+            _ascending(value)
+            if len(value) < 3:
+                raise ValueError("three batch sizes or more: two fit any law")
+        return value
+
+
+class Sweep(Section):
+    """How the trade-off is measured by training."""
+
+    batch_sizes: Literal["auto"] | list[PositiveInt] = "auto"
+    goal: Literal["auto"] | float = "auto"
+    seeds: PositiveInt = 3
+
+
+class Check(Section):
+    """What the pre-training check lets pass."""
+
+    max_compute_overhead: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Config(Section):
+    """A whole config file."""
+
+    version: Literal[1]
+    model: Target
+    checkpoint: str | None = None
+    dataset: Target
+    collate: Target | None = None
+    loss: Target | None = None
+    objective: Target | None = None
+    optimizer: Target
+    training: Training = Training()
+    probe: Probe = Probe()
+    sweep: Sweep = Sweep()
+    check: Check = Check()

@@ -1,0 +1,313 @@
+"""`_target_`: naming code in a config, checking the name and the arguments, and calling it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bnoise_cli.errors import Problem
+from bnoise_cli.spec.source import KeyPath, Source
+
+_ARGS, _PARTIAL = "_args_", "_partial_"
+#: `_target_` and its other spellings.
+_SPELLINGS = ("_target_", "_component_", "class_path")
+
+
+class _NotFoundError(Exception):
+    """Why a target cannot be found: what was found, what was expected, the nearest name."""
+
+    def __init__(self, found: str, expected: str, nearest: str | None = None) -> None:
+        super().__init__(found)
+        self.found, self.expected, self.nearest = found, expected, nearest
+
+
+def is_target(value: Any) -> bool:
+    """Whether a value of the config names code."""
+    return isinstance(value, dict) and any(key in value for key in _SPELLINGS)
+
+
+def target_name(value: dict[str, Any]) -> Any:
+    """The dotted path or `file.py:name` of a target."""
+    return next(value[key] for key in _SPELLINGS if key in value)
+
+
+def arguments(value: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments of a target, as written."""
+    if "class_path" in value:
+        return [], dict(value.get("init_args") or {})
+    keywords = {k: v for k, v in value.items() if k not in (*_SPELLINGS, _ARGS, _PARTIAL)}
+    return list(value.get(_ARGS) or []), keywords
+
+
+def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Every target at any depth, outer ones first."""
+    if is_target(value):
+        yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from targets_in(item, (*path, key))
+
+
+def check_form(source: Source, key: str) -> None:
+    """Note what is wrong with the target under `key` as far as can be seen without running any code."""
+    value = source.data[key]
+    if not is_target(value):
+        source.problem((key,), _shown(value), f"a mapping with `_target_: package.module.Name` under `{key}:`")
+        return
+    for path, target in targets_in(value, (key,)):
+        name = target_name(target)
+        spelling = next(s for s in _SPELLINGS if s in target)
+        if not isinstance(name, str) or ("." not in name and ":" not in name):
+            source.problem(
+                (*path, spelling), _shown(name), "a dotted path such as torch.nn.Linear, or file.py:name"
+            )
+            continue
+        if spelling == "class_path" and set(target) - {"class_path", "init_args"}:
+            extra = sorted(set(target) - {"class_path", "init_args"})[0]
+            source.problem((*path, extra), f"`{extra}` beside `class_path`", "arguments under `init_args:`")
+        if not isinstance(target.get(_ARGS, []), list):
+            source.problem((*path, _ARGS), _shown(target[_ARGS]), "a list")
+        if not isinstance(target.get(_PARTIAL, False), bool):
+            source.problem((*path, _PARTIAL), _shown(target[_PARTIAL]), "true or false")
+        try:
+            _look(name, source.folder)
+        except _NotFoundError as error:
+            source.problem((*path, spelling), error.found, error.expected, error.nearest)
+
+
+def check_targets(source: Source, keys: list[str]) -> list[Problem]:
+    """Import every target and hold its arguments against its signature; runs the code that is named."""
+    for key in keys:
+        for path, target in targets_in(source.data[key], (key,)):
+            spelling = next(s for s in _SPELLINGS if s in target)
+            try:
+                found = resolve(target_name(target), source.folder)
+            except _NotFoundError as error:
+                source.problem((*path, spelling), error.found, error.expected, error.nearest)
+                continue
+            extra = 1 if path == ("optimizer",) else 2 if _is_function_in_use(path, found) else 0
+            _check_arguments(source, path, target, found, extra)
+    return source.problems
+
+
+def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
+    """Build a value of the config: targets are called, innermost first, anything else is itself.
+
+    Args:
+        first: arguments that go before those of the config.
+    """
+    if isinstance(value, list):
+        return [build(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if not is_target(value):
+        return {key: build(item, folder) for key, item in value.items()}
+    called = resolve(target_name(value), folder)
+    positional, keywords = arguments(value)
+    args = [*first, *build(positional, folder)]
+    kwargs = {key: build(item, folder) for key, item in keywords.items()}
+    if value.get(_PARTIAL):
+        return functools.partial(called, *args, **kwargs)
+    if not callable(called) and not args and not kwargs:
+        return called
+    return called(*args, **kwargs)
+
+
+def build_function(value: dict[str, Any], folder: Path) -> Any:
+    """Build what stands under `loss`, `objective` or `collate`: a class is built, a function is bound."""
+    called = resolve(target_name(value), folder)
+    if inspect.isclass(called) or value.get(_PARTIAL):
+        return build(value, folder)
+    positional, keywords = arguments(value)
+    if not positional and not keywords:
+        return called
+    return functools.partial(
+        called, *build(positional, folder), **{k: build(v, folder) for k, v in keywords.items()}
+    )
+
+
+def resolve(name: str, folder: Path) -> Any:
+    """The object that a dotted path or `file.py:name` names.
+
+    Raises:
+        _NotFoundError: with the real cause.
+    """
+    if ":" in name:
+        file, _, attribute = name.rpartition(":")
+        module, rest = _module_from_file(folder / file, name), attribute.split(".")
+    else:
+        module, rest = _module_of(name, folder)
+    found: Any = module
+    for position, part in enumerate(rest):
+        if not hasattr(found, part):
+            where = ".".join([module.__name__, *rest[:position]])
+            public = [n for n in dir(found) if not n.startswith("_")]
+            raise _NotFoundError(f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public))
+        found = getattr(found, part)
+    return found
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known name that a misspelt word most likely meant."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:
+        lowered = {name.lower(): name for name in known}
+        close = [lowered[n] for n in difflib.get_close_matches(word.lower(), list(lowered), n=1)]
+    return f"`{close[0]}`" if close else None
+
+
+def _look(name: str, folder: Path) -> None:
+    """Find a target without importing it, as far as that can tell."""
+    if ":" in name:
+        file, _, attribute = name.rpartition(":")
+        path = folder / file
+        if not path.is_file():
+            near = nearest(Path(file).name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else None
+            raise _NotFoundError(f"`{name}`", f"a Python file at {path}", near)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            raise _NotFoundError(
+                f"`{name}`, whose file has a syntax error in line {line} ({error})", "a file that Python can read"
+            ) from None
+        names = _top_level_names(tree)
+        first = attribute.split(".")[0]
+        if names is not None and first not in names:
+            raise _NotFoundError(f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names)))
+        return
+    top = name.split(".")[0]
+    with _import_path(folder):
+        try:
+            known = top in sys.modules or importlib.util.find_spec(top) is not None
+        except (ImportError, ValueError):
+            known = False
+    if not known:
+        here = [p.stem for p in folder.glob("*.py")]
+        raise _NotFoundError(
+            f"`{name}`",
+            f"an importable module, but there is no `{top}` here or among the installed packages",
+            nearest(top, [*here, "torch", "torchvision", "transformers", "bnoise_cli"]),
+        )
+
+
+def _top_level_names(tree: ast.Module) -> set[str] | None:
+    """Names that a file defines; None where it may define others (`from x import *`, `globals()`)."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            if any(alias.name == "*" for alias in node.names):
+                return None
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name):
+            if node.id in ("globals", "exec", "setattr"):
+                return None
+            if isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return names
+
+
+class _import_path:  # noqa: N801
+    """The config's folder and the current folder on the import path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._added = [p for p in (str(folder), str(Path.cwd())) if p not in sys.path]
+
+    def __enter__(self) -> None:
+        sys.path[:0] = self._added
+
+    def __exit__(self, *_: object) -> None:
+        for path in self._added:
+            sys.path.remove(path)
+
+
+def _module_from_file(path: Path, name: str) -> ModuleType:
+    key = f"_bnoise_user_{path.resolve()}"
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = importlib.util.spec_from_file_location(key, path)
+    if spec is None or spec.loader is None:
+        raise _NotFoundError(f"`{name}`", f"a Python file at {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        with _import_path(path.resolve().parent):
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[key]
+        raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import") from error
+    return module
+
+
+def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
+    """The longest importable prefix of a dotted path, and what is left of it."""
+    parts = name.split(".")
+    with _import_path(folder):
+        for end in range(len(parts) - 1, 0, -1):
+            prefix = ".".join(parts[:end])
+            try:
+                return importlib.import_module(prefix), parts[end:]
+            except ModuleNotFoundError as error:
+                missing = error.name or ""
+                if end > 1 and (prefix == missing or prefix.startswith(f"{missing}.")):
+                    continue
+                raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", "an importable module") from error
+            except Exception as error:
+                raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", "an importable module") from error
+    raise _NotFoundError(f"`{name}`", "a dotted path such as torch.nn.Linear")
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_function_in_use(path: KeyPath, found: Any) -> bool:
+    return path in {("loss",), ("objective",), ("collate",)} and not inspect.isclass(found)
+
+
+def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], found: Any, extra: int) -> None:
+    """Hold the arguments against the signature; `extra` positional ones come from bnoise itself."""
+    positional, keywords = arguments(target)
+    if not callable(found):
+        if positional or keywords:
+            source.problem(path, f"arguments for `{target_name(target)}`, which cannot be called", "none")
+        return
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return
+    known = list(signature.parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    call = f"{target_name(target)}{_short(signature)}"
+    inner = (*path, "init_args") if "class_path" in target else path
+    wrong = [key for key in keywords if key not in known and not takes_any]
+    for key in wrong:
+        source.problem((*inner, key), f"argument `{key}`", f"one of {call}", nearest(key, known))
+    bound = path[0] in ("loss", "objective", "collate") and len(path) == 1 and not inspect.isclass(found)
+    if wrong or target.get(_PARTIAL) or bound:
+        return
+    try:
+        signature.bind(*[None] * (extra + len(positional)), **keywords)
+    except TypeError as error:
+        source.problem(path, f"a call with {error}", call)
+
+
+def _short(signature: inspect.Signature) -> str:
+    """A signature without annotations, which can be longer than a screen."""
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r}" if not isinstance(value, dict) else "a mapping without `_target_`"
