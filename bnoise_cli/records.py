@@ -162,7 +162,7 @@ class ProbeResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data for `json.dumps`; what is not finite becomes null."""
-        data = _plain(dataclasses.asdict(self))
+        data: dict[str, Any] = _plain(dataclasses.asdict(self))
         first = {"schema_version": data.pop("schema_version"), "kind": data.pop("kind")}
         return first | data
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from bnoise_cli.maths.analysis import Analysis
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason
-from bnoise_cli.records import Doubt
 from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Config
 
 #: A dataset smaller than this many noise scales limits what a large batch can be worth.
@@ -29,7 +29,7 @@ def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
     last = run.points[-1]
     doubts = [*_about_the_end(run, last, config), *_about_the_task(run, last, config)]
     if last.analysis is not None:
-        doubts += [*_about_the_answer(last, last.analysis, config), *_about_the_law(last, last.analysis)]
+        doubts += [*_about_the_answer(last, last.analysis), *_about_the_law(last, last.analysis)]
         doubts += _about_the_dataset(run, last.analysis)
     return tuple(doubts)
 
@@ -61,7 +61,8 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
         if width > config.probe.precision:
             yield Doubt(
                 code="imprecise",
-                finding=f"the budget ended at ±{percent(width)}, wider than the ±{percent(config.probe.precision)} asked for",
+                finding=f"the budget ended at ±{percent(width)}, wider than the ±{percent(config.probe.precision)} "
+                "asked for",
                 remedy="Raise --budget or probe.max_examples; the width falls with the square root.",
             )
     if 0 < last.replicates < _FEW_REPLICATES:
@@ -98,7 +99,8 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
         yield Doubt(
             code="batch_norm",
             finding=f"{run.findings.batch_norms_held} BatchNorm layers used their running statistics, not the batch's",
-            remedy="Warm up long enough that these have settled; training at very small batches is noisier than this says.",
+            remedy="Warm up long enough that these have settled; training at very small batches is noisier "
+            "than this says.",
         )
     if run.momentum:
         yield Doubt(
@@ -120,7 +122,7 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
         )
 
 
-def _about_the_answer(last: Measurement, analysis: Analysis, config: Config) -> Iterator[Doubt]:
+def _about_the_answer(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
     value = analysis.noise_scale.value
     if last.design is None or value is None:
         return
@@ -128,13 +130,13 @@ def _about_the_answer(last: Measurement, analysis: Analysis, config: Config) -> 
     if value < low * _BRACKET and low > 1:
         yield Doubt(
             code="range",
-            finding=f"the noise scale {significant(value)} is near or below the smallest batch size measured, {count(low)}",
+            finding=f"the noise scale {significant(value)} is near or below the smallest batch measured, {count(low)}",
             remedy="Name smaller probe.batch_sizes.",
         )
     if value > high / 2 and last.design.limit is None:
         yield Doubt(
             code="range",
-            finding=f"the noise scale {significant(value)} is near or beyond the largest batch size measured, {count(high)}",
+            finding=f"the noise scale {significant(value)} is near or beyond the largest batch measured, {count(high)}",
             remedy="Raise the budget, or name larger probe.batch_sizes.",
         )
     smallest = min(point.improvement for point in analysis.points)
@@ -166,8 +168,8 @@ def _about_the_law(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
     elif quadratic.ratio is not None and not 1 / _WITNESS_FACTOR <= quadratic.ratio <= _WITNESS_FACTOR:
         yield Doubt(
             code="not_quadratic",
-            finding=f"the curvature alone gives {significant(quadratic.noise_scale)}, {quadratic.ratio:.2g} times the fit: "
-            "the best step is too long for a quadratic picture",
+            finding=f"the curvature alone gives {significant(quadratic.noise_scale)}, {quadratic.ratio:.2g} times "
+            "the fit: the best step is too long for a quadratic picture",
             remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
         )
     if analysis.slope_gap is not None and analysis.slope_gap < _GAP_P_VALUE and last.design is not None:

@@ -15,15 +15,22 @@ from bnoise_cli.storage import default_path, require_writable
 def probe(
     config: Annotated[Path, typer.Argument(help="The YAML config.")] = Path("bnoise.yaml"),
     override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    budget: Annotated[str | None, typer.Option(help="Time for the measurement after the warm-up, as in 60s or 5m.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for the measurement after the warm-up, as in 60s or 5m.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all draws.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.probe.json]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.probe.json]")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the measurement into a png, svg or pdf.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
 ) -> None:
     """Measure the noise scale and print the critical batch size.

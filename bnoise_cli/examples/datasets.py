@@ -59,10 +59,32 @@ class StdlibText(Dataset[tuple[Tensor, Tensor]]):
         return window[:-1], window[1:]
 
 
-_PACKAGES = (
-    "argparse asyncio collections ctypes dataclasses datetime decimal email encodings http importlib inspect "
-    "json logging multiprocessing pathlib pickle statistics tarfile tkinter typing unittest xml zipfile"
-).split()
+_PACKAGES = [
+    "argparse",
+    "asyncio",
+    "collections",
+    "ctypes",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "email",
+    "encodings",
+    "http",
+    "importlib",
+    "inspect",
+    "json",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "pickle",
+    "statistics",
+    "tarfile",
+    "tkinter",
+    "typing",
+    "unittest",
+    "xml",
+    "zipfile",
+]
 
 
 def _sha256(content: bytes) -> str:

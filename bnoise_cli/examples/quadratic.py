@@ -68,9 +68,7 @@ def unit_noise(
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(examples, dimension, generator=generator, dtype=torch.float64)
     if math.isfinite(degrees_of_freedom):
-        normals = torch.randn(
-            examples, int(degrees_of_freedom), generator=generator, dtype=torch.float64
-        )
+        normals = torch.randn(examples, int(degrees_of_freedom), generator=generator, dtype=torch.float64)
         z /= (normals**2).mean(dim=1, keepdim=True).sqrt()
     z -= z.mean(dim=0)
     covariance = z.T @ z / examples

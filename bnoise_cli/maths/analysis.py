@@ -83,10 +83,10 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     curves = replicates.curves.mean(axis=0)
     curves_out = intervals.leave_one_out_means(replicates.curves)
     if limit is None:
-        slope = np.float64(replicates.slopes.mean())
+        slope = np.asarray(replicates.slopes.mean())
         slope_out = intervals.leave_one_out_means(replicates.slopes)
     else:
-        slope, slope_out = np.float64(limit.slope), np.full(len(replicates), limit.slope)
+        slope, slope_out = np.asarray(limit.slope), np.full(len(replicates), limit.slope)
 
     kappa, steps = line.effective_curvature(curves, slope, design.scales)
     kappa_out, _ = line.effective_curvature(curves_out, slope_out, design.scales)
@@ -129,13 +129,14 @@ def _fit(design: Design, kappa: Array, weight: Array | None) -> tuple[Array, Arr
 
 def _weight(design: Design, alpha: Array, beta: Array) -> Array:
     scatter = law.relative_scatter(design.batch_sizes, design.blocks, float(alpha), float(beta))
-    return np.linalg.inv(scatter)
+    weight: Array = np.linalg.inv(scatter).astype(np.float64)
+    return weight
 
 
 def limit_curvature(limit: Limit) -> float:
     """Effective curvature along the whole dataset's gradient: a²/(2ΔL_max), exact."""
     kappa, _ = line.effective_curvature(
-        limit.curve[None, :], np.float64(limit.slope), np.array([limit.scale])
+        limit.curve[None, :], np.asarray(limit.slope), np.array([limit.scale])
     )
     return float(kappa[0])
 
@@ -203,7 +204,7 @@ def _quadratic(design: Design, curves: Array, weight: Array, noise_scale: float 
     if design.limit is None:
         b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa, weight))
     else:
-        b = float(line.curvature(design.limit.curve, np.float64(design.limit.scale)))
+        b = float(line.curvature(design.limit.curve, np.asarray(design.limit.scale)))
         c = float(law.fit_noise(design.batch_sizes, kappa, b, weight))
     value = c / b if b > 0 and c > 0 else None
     ratio = value / noise_scale if value is not None and noise_scale is not None else None
@@ -238,11 +239,11 @@ def _points(
     ]
     if design.limit is not None:
         limit = design.limit
-        gain = float(_improvement(np.float64(limit.slope), np.float64(limit_curvature(limit))))
+        gain = float(_improvement(np.asarray(limit.slope), np.asarray(limit_curvature(limit))))
         step = float(
-            line.effective_curvature(
-                limit.curve[None, :], np.float64(limit.slope), np.array([limit.scale])
-            )[1][0]
+            line.effective_curvature(limit.curve[None, :], np.asarray(limit.slope), np.array([limit.scale]))[
+                1
+            ][0]
         )
         points.append(
             Point(
@@ -263,9 +264,7 @@ def _improvement(slope: Array, kappa: Array) -> Array:
     return np.where(usable, slope**2 / (2 * np.where(usable, kappa, 1.0)), 0.0)
 
 
-def _fit_quality(
-    kappa: Array, residuals: Array, test: tuple[float, int, float] | None, slope: Array
-) -> Fit:
+def _fit_quality(kappa: Array, residuals: Array, test: tuple[float, int, float] | None, slope: Array) -> Fit:
     if slope <= 0 or bool(np.any(kappa <= 0)):
         r_squared = None
     else:

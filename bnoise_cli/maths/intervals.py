@@ -17,7 +17,8 @@ CONFIDENCE = 0.95
 
 def leave_one_out_means(values: Array) -> Array:
     """The mean over replicates without each one in turn; shape (R, ...) in and out."""
-    return (values.sum(axis=0) - values) / (len(values) - 1)
+    means: Array = (values.sum(axis=0) - values) / (len(values) - 1)
+    return means
 
 
 def jackknife_error(leave_one_out: Array) -> float:

@@ -37,7 +37,9 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
     alpha = beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
         constant, slope, data = 1 / fitted, inverse / fitted, curvatures / fitted
-        s0, s1, s2 = (_product(u, v, weight) for u, v in ((constant, constant), (constant, slope), (slope, slope)))
+        s0, s1, s2 = (
+            _product(u, v, weight) for u, v in ((constant, constant), (constant, slope), (slope, slope))
+        )
         t0, t1 = _product(constant, data, weight), _product(slope, data, weight)
         determinant = s0 * s2 - s1 * s1
         alpha = (s2 * t0 - s1 * t1) / determinant

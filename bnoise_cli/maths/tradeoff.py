@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bnoise_cli.records import TradeoffRow
 
@@ -21,7 +21,7 @@ def tradeoff_row(batch_size: int, critical_batch_size: float) -> TradeoffRow:
     )
 
 
-def tradeoff(critical_batch_size: float, others: Sequence[int]) -> tuple[TradeoffRow, ...]:
+def tradeoff(critical_batch_size: float, others: Iterable[int]) -> tuple[TradeoffRow, ...]:
     """Powers of two from a sixteenth to sixteen times B_crit, and the batch sizes asked for."""
     middle = round(math.log2(max(critical_batch_size, 1.0)))
     sizes = {2**power for power in range(max(0, middle - 4), middle + 5)} | set(others)

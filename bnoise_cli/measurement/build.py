@@ -94,7 +94,9 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
             "the noise scale of an adaptive optimizer differs from it."
         )
     if any(group["maximize"] for group in optimizer.param_groups):
-        raise CallError("the probe needs an optimizer that minimizes; found maximize: true. Negate the loss instead.")
+        raise CallError(
+            "the probe needs an optimizer that minimizes; found maximize: true. Negate the loss instead."
+        )
     return optimizer
 
 

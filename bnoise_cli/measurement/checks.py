@@ -35,7 +35,10 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         first, other = draws.seed() // 2, draws.seed() // 2
         batches = task.evaluation_batches(indices, draws)
         values = [
-            math.fsum(task.loss_value(b.batch, mask + i, f"a batch of {b.count} examples") for i, b in enumerate(batches))
+            math.fsum(
+                task.loss_value(b.batch, mask + i, f"a batch of {b.count} examples")
+                for i, b in enumerate(batches)
+            )
             for mask in (first, first, other)
         ]
         if not abs(values[0] - values[1]) <= _REPEATABLE * abs(values[0]):
@@ -52,9 +55,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         stochastic = not abs(values[0] - values[2]) <= _REPEATABLE * abs(values[0])
         gap = _mean_gap(task, count, draws, without_masks=stochastic)
     task.stochastic = stochastic
-    return TaskFindings(
-        stochastic=stochastic, batch_norms_held=held, mean_gap=gap, is_mean=gap <= _ROUNDING
-    )
+    return TaskFindings(stochastic=stochastic, batch_norms_held=held, mean_gap=gap, is_mean=gap <= _ROUNDING)
 
 
 def _mean_gap(task: Task, count: int, draws: Draws, *, without_masks: bool) -> float:

@@ -19,6 +19,25 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a probe in progress knows."""
+
+    phase: str
+    replicates: int
+    analysis: Analysis | None
+    seconds: float
+    budget_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmupProgress:
+    """How far the training before a probed point has come."""
+
+    step: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What the probe of one point of training found."""
 

@@ -31,6 +31,8 @@ _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
 _EVALUATION_EXAMPLES = 64
 #: The largest batch is at least this many times the noise scale, by the pilot's estimate.
 _MARGIN = 6.0
+#: The largest batch is no smaller than this, so that there are batch sizes to compare.
+_SMALLEST = 16
 #: The pilot's fit needs this many batch sizes before it is believed.
 _FEWEST_SIZES = 4
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
@@ -92,7 +94,7 @@ def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | Non
     def curve(scale: float) -> Array:
         return evaluate_line(task, origin, grown.total, grown.count, scale, everything, draws)
 
-    _, scale, found = _place(curve, slope, _first_scale(task, origin, grown, draws))
+    _, scale, found = _place(curve, slope, _first_scale(task, grown, draws))
     return Limit(slope=slope, signal=signal, curve=found, scale=scale)
 
 
@@ -120,7 +122,7 @@ def scout(
     grown = GradientSum(task)
     for _ in range(_FIRST_BLOCKS):
         grown.draw(_FIRST_SIZE, draws)
-    scale = _first_scale(task, origin, grown, draws)
+    scale = _first_scale(task, grown, draws)
 
     def slope() -> float:
         """GᵀPG, or where it is lost in noise about its standard error: the steps are placed by it."""
@@ -152,8 +154,9 @@ def scout(
     noise = max(noise, 0.05 * part * _FIRST_SIZE)
     flat = max(flat, 0.2 * noise / grown.count)
     if batch_sizes is None:
-        largest = grown.count if limit is None else _power_of_two(_MARGIN * noise / flat)
-        batch_sizes = batch_sizes_up_to(max(4, min(largest, max(4, _power_of_two(most_examples, down=True)))))
+        wanted = _MARGIN * noise / flat
+        affordable = most_examples if limit is not None else grown.count
+        batch_sizes = batch_sizes_up_to(max(_SMALLEST, min(_power_of_two(wanted), _power_of_two(affordable))))
     scales = [slope() / (flat + noise / size) for size in batch_sizes]
     return make_plan(batch_sizes, scales, limit)
 
@@ -181,7 +184,8 @@ def _noise_curvature(
             task.add_gradient(block, draws.indices(_FIRST_SIZE, task.batches.length), draws)
             indices = draws.indices(each, task.batches.length)
             lines.append(evaluate_line(task, origin, block, _FIRST_SIZE, scale, indices, draws))
-        return np.mean(lines, axis=0)
+        average: Array = np.mean(lines, axis=0)
+        return average
 
     value, scale, _ = _place(curve, slope, scale)
     return value, scale
@@ -200,7 +204,7 @@ def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple
         except DivergedError:
             scale /= 8
             continue
-        kappa, best = line.effective_curvature(found[None, :], np.float64(slope), np.array([scale]))
+        kappa, best = line.effective_curvature(found[None, :], np.asarray(slope), np.array([scale]))
         measured = float(kappa[0]), scale, found
         position = float(best[0]) / scale
         if WELL_PLACED[0] <= position <= WELL_PLACED[1]:
@@ -214,7 +218,7 @@ def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple
     return measured
 
 
-def _first_scale(task: Task, origin: list[Tensor], grown: GradientSum, draws: Draws) -> float:
+def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:
     indices = draws.indices(_FIRST_BLOCKS, task.batches.length)
     loss = abs(np.mean([batch.loss for batch in task.evaluation_batches(indices, draws)]))
     own = task.squared_norms(grown.total)[1] / grown.count**2
@@ -226,6 +230,7 @@ def _first_scale(task: Task, origin: list[Tensor], grown: GradientSum, draws: Dr
     return _FIRST_CHANGE * max(float(loss), 1e-6) / own
 
 
-def _power_of_two(value: float, down: bool = False) -> int:
-    exponent = math.log2(max(value, 1.0))
-    return int(2 ** (math.floor(exponent) if down else math.ceil(exponent)))
+def _power_of_two(value: float) -> int:
+    """The nearest power of two, by ratio."""
+    exponent = round(math.log2(max(value, 1.0)))
+    return 1 << exponent

@@ -16,7 +16,7 @@ from bnoise_cli.maths.analysis import Analysis, Replicates, analyse
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.outcome import Measurement, StopReason
+from bnoise_cli.measurement.outcome import Measurement, Progress, StopReason
 from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.replicate import Replicate, measure_replicate
@@ -54,23 +54,12 @@ class ProbeSettings:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a probe in progress knows."""
-
-    phase: str
-    replicates: int
-    analysis: Analysis | None
-    seconds: float
-    budget_seconds: float
-
-
 def probe(
     task: Task,
     settings: ProbeSettings,
     *,
     step: int = 0,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Measurement:
     """Measure the noise scale of `task` at its present weights.
 

@@ -53,9 +53,7 @@ class GradientSum:
         sizes = sum(count**2 for count, _, _ in self._norms)
 
         def norms(of_total: float, of_blocks: float) -> SumNorms:
-            return SumNorms(
-                of_total=of_total, of_blocks=of_blocks, examples=self.count, squared_sizes=sizes
-            )
+            return SumNorms(of_total=of_total, of_blocks=of_blocks, examples=self.count, squared_sizes=sizes)
 
         return (
             norms(plain, sum(block for _, block, _ in self._norms)),

@@ -11,18 +11,10 @@ import torch
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.build import build_optimizer, build_task
 from bnoise_cli.measurement.checks import check_task
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason
-from bnoise_cli.measurement.probe import ProbeSettings, Progress, probe
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
+from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.training import Trainer
 from bnoise_cli.spec.load import Spec
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WarmupProgress:
-    """How far the training before a probed point has come."""
-
-    step: int
-    of: int
 
 
 class Session:

@@ -41,7 +41,7 @@ class Task:
     ) -> None:
         self.model = model
         self.batches = batches
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.preconditioner = preconditioner
         self.micro_batch_size = micro_batch_size
         self.stochastic = True
@@ -76,7 +76,9 @@ class Task:
         with user_code(f"computing the loss of {what}"):
             value = self._objective(self.model, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
+            shape = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
+            )
             raise RunError(
                 f"the loss must be one number, the mean over the batch; {what} gave {shape}. "
                 "Use reduction='mean', or return loss.mean()."
@@ -88,7 +90,9 @@ class Task:
         with torch.no_grad():
             return float(self.loss(batch, mask_seed, what).double())
 
-    def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[tuple[int, float, float]]:
+    def add_gradient(
+        self, into: list[Tensor], indices: Indices, draws: Draws
+    ) -> list[tuple[int, float, float]]:
         """Add the gradients of the examples at `indices` to `into`.
 
         Returns:
@@ -135,8 +139,7 @@ class Task:
         with user_code(f"computing the gradient of {what}"):
             gradient = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return [
-            torch.zeros_like(p) if g is None else g
-            for p, g in zip(self.parameters, gradient, strict=True)
+            torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, gradient, strict=True)
         ]
 
     def _in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:

@@ -42,7 +42,9 @@ class Trainer:
             try:
                 task.add_gradient(gradient, indices, self._draws)
             except RunError as error:
-                raise RunError(f"warm-up training, step {self.step}, batch of {self._batch_size}: {error}") from error
+                raise RunError(
+                    f"warm-up training, step {self.step}, batch of {self._batch_size}: {error}"
+                ) from error
             torch._foreach_div_(gradient, self._batch_size)
             for parameter, value in zip(task.parameters, gradient, strict=True):
                 parameter.grad = value

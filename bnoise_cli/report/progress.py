@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from bnoise_cli.maths.intervals import relative_half_width
+from bnoise_cli.measurement.outcome import Progress, WarmupProgress
 from bnoise_cli.numbers import percent, significant
 from bnoise_cli.report.terminal import can_show, to_ascii
-
-if TYPE_CHECKING:
-    from bnoise_cli.measurement.probe import Progress
-    from bnoise_cli.measurement.session import WarmupProgress
 
 #: A terminal is written to at most so often, in seconds.
 _INTERVAL = 0.1
@@ -58,11 +54,13 @@ class ProgressLine:
             self.say(self._words(progress))
 
     def _words(self, progress: Progress | WarmupProgress) -> str:
-        if not hasattr(progress, "replicates"):
+        if isinstance(progress, WarmupProgress):
             return f"warm-up training, step {progress.step} of {progress.of}"
         clock = f"{progress.seconds:.0f} s of at most {progress.budget_seconds:.0f} s"
         if progress.analysis is None:
-            doing = "looking for the range of batch sizes" if progress.phase == "pilot" else "first replicates"
+            doing = (
+                "looking for the range of batch sizes" if progress.phase == "pilot" else "first replicates"
+            )
             return f"{doing}, {clock}"
         scale = progress.analysis.noise_scale
         if scale.value is None:

@@ -70,9 +70,16 @@ def probe_report(result: ProbeResult) -> list[Text | Table]:
 
 def _answer(result: ProbeResult) -> list[Text]:
     critical = result.critical_batch_size
-    lines = [Text.assemble(("Critical batch size  ", "bold"), (_interval(critical), "bold green" if critical.high else "bold yellow"))]
+    lines = [
+        Text.assemble(
+            ("Critical batch size  ", "bold"),
+            (_interval(critical), "bold green" if critical.high else "bold yellow"),
+        )
+    ]
     if critical.value is not None:
-        lines.append(Text("  Training at this batch size takes twice the fewest steps and twice the fewest examples."))
+        lines.append(
+            Text("  Training at this batch size takes twice the fewest steps and twice the fewest examples.")
+        )
     planned = result.config["training"]["batch_size"]
     if critical.value is not None:
         row = tradeoff_row(planned, critical.value)
@@ -96,14 +103,23 @@ def _interval(estimate: Estimate) -> str:
     level = f"{round(100 * estimate.confidence)}% interval"
     if estimate.value is None or estimate.high is None:
         return f"cannot tell (at least {significant(estimate.low)}, no upper bound)"
-    return f"{significant(estimate.value)} examples ({level} {significant(estimate.low)} to {significant(estimate.high)})"
+    limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
+    return f"{significant(estimate.value)} examples ({level} {limits})"
 
 
 def _table(result: ProbeResult) -> Table:
     value = result.noise_scale.value
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("batch\nsize", justify="right")
-    for name in ("loss change\nof best step", "law", "best\nstep size", "gradient\nerror", "speed of\nlimit", "steps\n/ fewest", "examples\n/ fewest"):
+    for name in (
+        "best step\ngains",
+        "law",
+        "best\nstep size",
+        "gradient\nerror",
+        "speed of\nlimit",
+        "steps\n/ fewest",
+        "examples\n/ fewest",
+    ):
         table.add_column(name, justify="right")
     for point in result.points:
         table.add_row(*_row(point, value))
@@ -161,10 +177,16 @@ def dry_run_report(plan: DryRun) -> list[Text]:
         ("device", plan.device),
         ("trainable parameters", count(plan.parameters)),
         ("dataset", f"{count(plan.dataset_length)} examples"),
-        ("micro-batch", f"{count(plan.micro_batch_size)} examples, {seconds(plan.seconds_per_example * plan.micro_batch_size)}"),
+        (
+            "micro-batch",
+            f"{count(plan.micro_batch_size)} examples, {seconds(plan.seconds_per_example * plan.micro_batch_size)}",
+        ),
         ("probe at step", at),
         ("warm-up", f"about {seconds(plan.warmup_seconds)}"),
-        ("measurement", f"at most about {seconds(plan.budget_seconds)}, sooner when the interval is narrow enough"),
+        (
+            "measurement",
+            f"at most about {seconds(plan.budget_seconds)}, sooner when the interval is narrow enough",
+        ),
         ("memory", memory),
     )
     return [Text("Dry run: everything builds, one batch ran.", "bold")] + [

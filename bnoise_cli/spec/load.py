@@ -67,8 +67,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
     try:
         config = Config.model_validate(source.data)
     except ValidationError as error:
-        for path, mistakes in _by_place(source, error).items():
-            _note(source, path, mistakes)
+        for place, mistakes in _by_place(source, error).items():
+            _note(source, place, mistakes)
     for key in TARGET_KEYS:
         if source.data.get(key) is not None and isinstance(source.data[key], dict):
             check_form(source, key)
@@ -119,7 +119,7 @@ def _expected(mistake: Any) -> str:
         return _BOUNDS[kind].format(**mistake["ctx"])
     if kind == "literal_error":
         return str(mistake["ctx"]["expected"]).replace("'", "")
-    return _EXPECTED.get(kind, mistake["msg"])
+    return _EXPECTED.get(kind) or str(mistake["msg"])
 
 
 _EXPECTED = {

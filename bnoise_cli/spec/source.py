@@ -34,9 +34,7 @@ for _tag, _pattern, _first in (
     ("merge", r"<<", "<"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-_Loader.yaml_implicit_resolvers.setdefault("", []).append(
-    ("tag:yaml.org,2002:null", re.compile("^$"))
-)
+_Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
 
 
 @dataclass
@@ -58,9 +56,7 @@ class Source:
 
     def problem(self, path: KeyPath, found: str, expected: str, nearest: str | None = None) -> None:
         """Note a mistake; all are reported together."""
-        self.problems.append(
-            Problem(place=self.place(path), found=found, expected=expected, nearest=nearest)
-        )
+        self.problems.append(Problem(place=self.place(path), found=found, expected=expected, nearest=nearest))
 
 
 def read_source(path: Path) -> Source:
@@ -90,7 +86,7 @@ def parse_source(text: str, name: str, folder: Path) -> Source:
     node = _compose(text, name)
     source.places[()] = _place(name, node) if node is not None else f"{name}:1:1"
     if not isinstance(node, MappingNode):
-        found = "an empty document" if node is None else f"a {node.id}"
+        found = "an empty document" if node is None else f"a {node.tag.rpartition(':')[2]}"
         source.problem((), found, "a mapping with `model:`, `dataset:` and a loss")
         raise ConfigError(source.problems)
     source.data = _Reader(source).mapping(node, (), frozenset())
@@ -103,7 +99,9 @@ def apply_override(source: Source, text: str) -> None:
     key, equals, value_text = text.partition("=")
     if not equals or not key.strip():
         source.problems.append(
-            Problem(place=place, found="no `key=value`", expected="--set key.path=value, as in probe.budget=30s")
+            Problem(
+                place=place, found="no `key=value`", expected="--set key.path=value, as in probe.budget=30s"
+            )
         )
         return
     try:
@@ -150,7 +148,11 @@ def _compose(text: str, name: str) -> Node | None:
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
         found = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(
-            [Problem(place=place, found=f"text that is not YAML ({found})", expected="one valid YAML document")]
+            [
+                Problem(
+                    place=place, found=f"text that is not YAML ({found})", expected="one valid YAML document"
+                )
+            ]
         ) from None
 
 
@@ -198,7 +200,9 @@ class _Reader:
                     if isinstance(part, dict):
                         merged |= part
                     else:
-                        self.source.problem(path, "a merge key `<<` without a mapping", "an alias to a mapping")
+                        self.source.problem(
+                            path, "a merge key `<<` without a mapping", "an alias to a mapping"
+                        )
                 continue
             if not isinstance(key_node, ScalarNode):
                 self.source.problem(path, "a key that is not a word", "a key such as `model`")

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,7 +61,9 @@ def check_form(source: Source, key: str) -> None:
     """Note what is wrong with the target under `key` as far as can be seen without running any code."""
     value = source.data[key]
     if not is_target(value):
-        source.problem((key,), _shown(value), f"a mapping with `_target_: package.module.Name` under `{key}:`")
+        source.problem(
+            (key,), _shown(value), f"a mapping with `_target_: package.module.Name` under `{key}:`"
+        )
         return
     for path, target in targets_in(value, (key,)):
         name = target_name(target)
@@ -151,7 +153,9 @@ def resolve(name: str, folder: Path) -> Any:
         if not hasattr(found, part):
             where = ".".join([module.__name__, *rest[:position]])
             public = [n for n in dir(found) if not n.startswith("_")]
-            raise _NotFoundError(f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public))
+            raise _NotFoundError(
+                f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public)
+            )
         found = getattr(found, part)
     return found
 
@@ -171,19 +175,26 @@ def _look(name: str, folder: Path) -> None:
         file, _, attribute = name.rpartition(":")
         path = folder / file
         if not path.is_file():
-            near = nearest(Path(file).name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else None
+            near = (
+                nearest(Path(file).name, [p.name for p in path.parent.glob("*.py")])
+                if path.parent.is_dir()
+                else None
+            )
             raise _NotFoundError(f"`{name}`", f"a Python file at {path}", near)
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None)
             raise _NotFoundError(
-                f"`{name}`, whose file has a syntax error in line {line} ({error})", "a file that Python can read"
+                f"`{name}`, whose file has a syntax error in line {line} ({error})",
+                "a file that Python can read",
             ) from None
         names = _top_level_names(tree)
         first = attribute.split(".")[0]
         if names is not None and first not in names:
-            raise _NotFoundError(f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names)))
+            raise _NotFoundError(
+                f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names))
+            )
         return
     top = name.split(".")[0]
     with _import_path(folder):
@@ -246,7 +257,9 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[key]
-        raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import") from error
+        raise _NotFoundError(
+            f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import"
+        ) from error
     return module
 
 
@@ -262,9 +275,13 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
                 missing = error.name or ""
                 if end > 1 and (prefix == missing or prefix.startswith(f"{missing}.")):
                     continue
-                raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", "an importable module") from error
+                raise _NotFoundError(
+                    f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
+                ) from error
             except Exception as error:
-                raise _NotFoundError(f"`{name}`, whose import failed with {_cause(error)}", "an importable module") from error
+                raise _NotFoundError(
+                    f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
+                ) from error
     raise _NotFoundError(f"`{name}`", "a dotted path such as torch.nn.Linear")
 
 
