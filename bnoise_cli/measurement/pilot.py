@@ -33,8 +33,8 @@ _EVALUATION_EXAMPLES = 64
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.
 _SMALLEST = 16
-#: The pilot's fit needs this many batch sizes before it is believed.
-_FEWEST_SIZES = 4
+#: The pilot's fit is believed when it says so this many times; a single line is mostly noise.
+_TIMES_BRACKETED = 2
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
 WELL_PLACED = (0.4, 1.7)
 #: First guess of a step: it changes the loss by this part, to first order along its own gradient.
@@ -140,13 +140,18 @@ def scout(
         flat = limit_curvature(limit)
         noise = float(law.fit_noise(np.array([float(_FIRST_SIZE)]), np.array([part]), flat))
     else:
-        seen = {_FIRST_SIZE: part}
+        seen, times_bracketed = {_FIRST_SIZE: part}, 0
         while True:
             seen[grown.count], scale, _ = _place(along_sum, slope(), scale)
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
-            bracketed = len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
-            if bracketed or grown.count >= wanted or 2 * grown.count > most_examples or out_of_time():
+            times_bracketed += grown.count * flat >= _MARGIN * noise
+            if (
+                times_bracketed == _TIMES_BRACKETED
+                or grown.count >= wanted
+                or 2 * grown.count > most_examples
+                or out_of_time()
+            ):
                 break
             grown.draw(grown.count, draws)
         seen[_FIRST_SIZE], _ = _noise_curvature(task, origin, draws, slope(), scale)
@@ -155,8 +160,11 @@ def scout(
     flat = max(flat, 0.2 * noise / grown.count)
     if batch_sizes is None:
         wanted = _MARGIN * noise / flat
-        affordable = most_examples if limit is not None else grown.count
-        batch_sizes = batch_sizes_up_to(max(_SMALLEST, min(_power_of_two(wanted), _power_of_two(affordable))))
+        # Without the limit `wanted` is rough, and too large a batch costs less than too small a one.
+        largest = min(wanted, most_examples) if limit is not None else (wanted * grown.count) ** 0.5
+        batch_sizes = batch_sizes_up_to(
+            max(_SMALLEST, min(_power_of_two(largest), _power_of_two(most_examples)))
+        )
     scales = [slope() / (flat + noise / size) for size in batch_sizes]
     return make_plan(batch_sizes, scales, limit)
 
