@@ -148,7 +148,7 @@ def _real_path(data: Any, loc: Sequence[str | int]) -> KeyPath:
             data = data[part]
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
-        elif data is not None and not isinstance(data, dict | list):
+        elif not isinstance(data, dict):
             continue
         path.append(part)
     return tuple(path)

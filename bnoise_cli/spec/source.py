@@ -37,6 +37,14 @@ for _tag, _pattern, _first in (
 _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
 
 
+def _whole_number(_: _Loader, node: ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    return int(text, 16) if text.lower().startswith("0x") else int(text)  # YAML 1.1 reads 010 as 8
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
 @dataclass
 class Source:
     """A config as read: its data and the place of each part."""

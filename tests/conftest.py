@@ -1,0 +1,67 @@
+"""Shared pieces: tasks whose answer is known, and configs on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
+from bnoise_cli.measurement.batches import Batches
+from bnoise_cli.measurement.task import Task
+
+os.environ.setdefault("COLUMNS", "100")
+torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
+
+QUADRATIC_CONFIG = """\
+version: 1
+model:
+  _target_: bnoise_cli.examples.quadratic.NoisyQuadratic
+  dimension: 16
+  noise_scale: 20.0
+dataset:
+  _target_: bnoise_cli.examples.quadratic.unit_noise
+  dimension: 16
+  examples: 4096
+objective:
+  _target_: bnoise_cli.examples.quadratic.mean_loss
+optimizer:
+  _target_: torch.optim.SGD
+  lr: 0.01
+training:
+  batch_size: 32
+probe:
+  warmup_steps: 3
+  max_examples: 3000
+"""
+
+
+def quadratic_task(
+    noise_scale: float = 50.0, *, examples: int = 65536, micro_batch_size: int = 256, **options: Any
+) -> Task:
+    """A noisy quadratic as the probe sees it; `options` go to the model."""
+    degrees = options.pop("degrees_of_freedom", float("inf"))
+    model = NoisyQuadratic(noise_scale=noise_scale, **options)
+    data = unit_noise(model.dimension, examples, degrees)
+    task = Task(model, mean_loss, Batches(data, None, CPU), micro_batch_size=micro_batch_size)
+    task.stochastic = False
+    return task
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Write a file into an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return Path(name)
+
+    return write

@@ -1,0 +1,64 @@
+"""Imports point one way, and torch is loaded only where it is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "bnoise_cli"
+#: Each layer may import those after it.
+LAYERS = ["cli", "report", "advice", "measurement", "spec", "maths", "leaves"]
+LEAVES = {"errors", "records", "storage", "numbers"}
+
+
+def layer_of(module: str) -> str:
+    part = module.split(".")[1] if "." in module else "leaves"
+    return "leaves" if part in LEAVES else part
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        own = layer_of(".".join(["bnoise_cli", *parts]))
+        if own not in LAYERS or parts == ("__main__",):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bnoise_cli"):
+                target = layer_of(node.module or "")
+                if target not in LAYERS or LAYERS.index(target) < LAYERS.index(own):
+                    wrong.append(f"{path.name} imports {node.module}")
+    assert not wrong
+
+
+def test_only_measurement_and_examples_import_torch() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("measurement", "examples"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.split(".")[0] == "torch" for alias in node.names), path
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] != "torch", path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["probe", "--help"], 0), (["probe", "wrong.yaml"], 2)]
+)
+def test_help_and_config_errors_never_load_torch(arguments: list[str], code: int, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("version: 1\nmodle: 3\n")
+    script = (
+        "import sys, bnoise_cli.cli.app as app\n"
+        f"sys.argv = ['bnoise', *{arguments!r}]\n"
+        "code = app.run()\n"
+        "heavy = {'torch', 'matplotlib', 'scipy', 'numpy'} & set(sys.modules)\n"
+        "print('loaded', sorted(heavy), 'code', code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"loaded [] code {code}"

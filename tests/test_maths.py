@@ -1,0 +1,283 @@
+"""The pure functions against brute force in float64 and against what is known exactly."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnoise_cli.maths import intervals, law, line
+from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
+from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
+from bnoise_cli.maths.tradeoff import tradeoff, tradeoff_row, trajectory_critical_batch_size
+
+# --- signal and noise ---------------------------------------------------------------------------------
+
+
+def norms_of(blocks: list[np.ndarray], A: np.ndarray) -> SumNorms:
+    sums = [block.sum(axis=0) for block in blocks]
+    total = np.sum(sums, axis=0)
+    return SumNorms(
+        of_total=total @ A @ total,
+        of_blocks=sum(s @ A @ s for s in sums),
+        examples=sum(len(block) for block in blocks),
+        squared_sizes=sum(len(block) ** 2 for block in blocks),
+    )
+
+
+def test_signal_and_noise_are_unbiased_with_unequal_blocks() -> None:
+    """Average over 4000 draws: the standard error is about 1% of the noise and 2% of the signal."""
+    rng = np.random.default_rng(0)
+    A = np.diag([1.0, 0.3, 2.0])
+    G = np.array([0.5, -1.0, 0.2])
+    std = np.array([1.0, 2.0, 0.5])
+    found = []
+    for _ in range(4000):
+        blocks = [G + std * rng.standard_normal((size, 3)) for size in (1, 4, 7, 20)]
+        found.append(signal_and_noise(norms_of(blocks, A)))
+    signal, noise = np.mean(found, axis=0)
+    error = np.std(found, axis=0) / math.sqrt(len(found))
+    assert abs(signal - G @ A @ G) < 4 * error[0]
+    assert abs(noise - np.trace(A @ np.diag(std**2))) < 4 * error[1]
+
+
+def test_two_equal_blocks_give_the_papers_formula() -> None:
+    rng = np.random.default_rng(1)
+    blocks = [rng.standard_normal((8, 3)) + 1, rng.standard_normal((8, 3)) + 1]
+    signal, noise = signal_and_noise(norms_of(blocks, np.eye(3)))
+    small = np.mean([np.sum(block.mean(axis=0) ** 2) for block in blocks])
+    big = np.sum(np.concatenate(blocks).mean(axis=0) ** 2)
+    assert signal == pytest.approx((16 * big - 8 * small) / 8)  # M18 eq. A.2
+    assert noise == pytest.approx((small - big) / (1 / 8 - 1 / 16))
+
+
+def test_one_block_has_no_signal() -> None:
+    with pytest.raises(ValueError, match="two blocks"):
+        signal_and_noise(SumNorms(of_total=1.0, of_blocks=1.0, examples=4, squared_sizes=16))
+
+
+def test_noise_given_the_exact_signal() -> None:
+    norms = SumNorms(of_total=0.0, of_blocks=5.0 * 4 + 3.0 * 8, examples=8, squared_sizes=4)
+    assert noise_given_signal(norms, 5.0) == pytest.approx(3.0)
+
+
+# --- lines --------------------------------------------------------------------------------------------
+
+
+def test_coefficients_reproduce_a_quartic() -> None:
+    p = np.array([3.0, -1.2, 0.1, -0.02])
+    x = np.array(line.NODES)
+    changes = sum(p[i] * x ** (i + 1) for i in range(4))
+    assert line.coefficients(changes) == pytest.approx(p, abs=1e-12)
+
+
+@given(
+    st.tuples(
+        st.floats(0.1, 5), st.floats(-4, 0.5), st.floats(-0.5, 0.5), st.floats(-0.3, 0.05)
+    )
+)
+def test_best_step_is_the_highest_point_of_a_dense_grid(p: tuple[float, ...]) -> None:
+    grid = np.linspace(0, 2, 200_001)
+    heights = sum(p[i] * grid ** (i + 1) for i in range(4))
+    _, height = line.best_step(np.array(p))
+    assert float(height) == pytest.approx(float(np.max(heights)), rel=1e-6, abs=1e-9)
+
+
+def test_effective_curvature_of_a_parabola_is_its_curvature() -> None:
+    scale = np.array([0.5, 2.0])
+    slope, kappa = np.asarray(3.0), np.array([4.0, 1.5])
+    curves = np.zeros((2, 4))
+    curves[:, 0] = 99.0  # replaced by the pooled slope
+    curves[:, 1] = -0.5 * kappa * scale**2
+    found, step = line.effective_curvature(curves, slope, scale)
+    assert found == pytest.approx(kappa)
+    assert step == pytest.approx(slope / kappa)
+    assert line.curvature(curves, scale) == pytest.approx(kappa)
+
+
+def test_effective_curvature_is_continuous_where_the_slope_vanishes() -> None:
+    scale = np.array([1.0])
+    curves = np.array([[0.0, -2.0, 0.0, 0.0]])
+    values = [float(line.effective_curvature(curves, np.asarray(a), scale)[0][0]) for a in (-1e-3, 0.0, 1e-6)]
+    assert values == pytest.approx([4.0, 4.0, 4.0])
+
+
+def test_effective_curvature_survives_a_loss_that_curves_downward() -> None:
+    """ΔL = x + ½x² − ⅓x³ has no second-order maximum and a third-order one at x = 1.618."""
+    found, step = line.effective_curvature(
+        np.array([[1.0, 0.5, -1 / 3, 0.0]]), np.asarray(1.0), np.array([1.0])
+    )
+    assert float(step[0]) == pytest.approx((1 + 5**0.5) / 2)
+    assert float(found[0]) > 0
+
+
+# --- the law ------------------------------------------------------------------------------------------
+
+SIZES = np.array([4.0, 16.0, 64.0, 256.0])
+
+
+@given(st.floats(-0.01, 5), st.floats(1, 1000), st.booleans())
+def test_the_fit_recovers_a_law_exactly(alpha: float, beta: float, weighted: bool) -> None:
+    kappa = alpha + beta / SIZES
+    blocks = np.array([16, 6, 1, 0])
+    weight = np.linalg.inv(law.relative_scatter(SIZES, blocks, alpha, beta)) if weighted else None
+    found = law.fit_curvature(SIZES, kappa, weight)
+    assert float(found[0]) == pytest.approx(alpha, abs=1e-7 * beta)
+    assert float(found[1]) == pytest.approx(beta, rel=1e-6)
+    assert float(law.fit_noise(SIZES, kappa, alpha, weight)) == pytest.approx(beta, rel=1e-6)
+
+
+def test_the_fit_of_many_samples_equals_the_fit_of_each() -> None:
+    rng = np.random.default_rng(0)
+    kappa = (0.5 + 40 / SIZES) * np.exp(0.2 * rng.standard_normal((5, 4)))
+    alpha, beta = law.fit_curvature(SIZES, kappa)
+    for row in range(5):
+        assert (alpha[row], beta[row]) == pytest.approx(law.fit_curvature(SIZES, kappa[row]))
+
+
+def test_the_scatter_is_that_of_normal_gradients() -> None:
+    """Simulated uᵀu for u = G + ξ in 3 dimensions, in which V₁ and V₂ have the assumed ratio 4bc to 2c²."""
+    rng = np.random.default_rng(0)
+    d, c, b = 3, 40.0, 1.0
+    sizes, blocks = np.array([4.0, 16.0]), np.array([2, 0])
+    G = np.full(d, math.sqrt(b / d))
+    kappas = np.empty((40_000, 2))
+    noise = math.sqrt(c / d)
+    for row in range(len(kappas)):
+        draws = G + noise * rng.standard_normal((16, d))
+        means = [draws[:4].mean(axis=0), draws[4:8].mean(axis=0), draws.mean(axis=0)]
+        squares = [float(u @ u) for u in means]
+        kappas[row] = (squares[0] + squares[1]) / 2, squares[2]
+    covariance = np.cov((kappas / (b + c / sizes)).T)
+    model = law.relative_scatter(sizes, blocks, b, c) - 0.1 * np.eye(2)
+    assert covariance / covariance[0, 0] == pytest.approx(model / model[0, 0], abs=0.06)
+
+
+# --- intervals ----------------------------------------------------------------------------------------
+
+
+def test_leave_one_out_equals_leaving_one_out() -> None:
+    values = np.random.default_rng(0).standard_normal((6, 2))
+    for i, mean in enumerate(intervals.leave_one_out_means(values)):
+        assert mean == pytest.approx(np.delete(values, i, axis=0).mean(axis=0))
+
+
+def test_jackknife_error_of_a_mean_is_the_usual_one() -> None:
+    values = np.random.default_rng(0).standard_normal(20)
+    error = intervals.jackknife_error(intervals.leave_one_out_means(values))
+    assert error == pytest.approx(values.std(ddof=1) / math.sqrt(20))
+
+
+@given(st.floats(0.001, 1), st.floats(0.001, 1), st.floats(4, 1000))
+def test_the_limits_of_an_inverse_solve_the_score_equation(psi: float, h: float, largest: float) -> None:
+    estimate = intervals.inverse_interval(psi, h, largest)
+    base = 1 / largest
+
+    def score(limit: float) -> float:
+        return (limit - psi) ** 2 - h**2 * (2 * limit + base) / (2 * psi + base)
+
+    assert score(1 / estimate.low) == pytest.approx(0, abs=1e-9 * (psi + h) ** 2 + 1e-12 / estimate.low**2)
+    if estimate.high is not None:
+        assert estimate.value == pytest.approx(1 / psi)
+        assert estimate.low < 1 / psi < estimate.high
+
+
+def test_an_inverse_that_reaches_zero_has_no_upper_limit() -> None:
+    estimate = intervals.inverse_interval(0.01, 0.1, 64.0)
+    assert (estimate.value, estimate.high) == (None, None)
+    assert 0 < estimate.low < 100
+
+
+def test_the_inverse_interval_covers() -> None:
+    """Squared norms of noisy means, 12 replicates, 3000 times: 95% within 4 standard errors (1.6%).
+
+    The plain t interval covers less and misses on one side, which is why the score is there.
+    """
+    rng = np.random.default_rng(2)
+    d, B, c, b = 6, 30.0, 60.0, 1.0
+    G = np.full(d, math.sqrt(b / d))
+    covered = below = above = 0
+    for _ in range(3000):
+        u = G + math.sqrt(c / d / B) * rng.standard_normal((12, d))
+        values = (np.sum(u**2, axis=1) - c / B) / c
+        error = values.std(ddof=1) / math.sqrt(12)
+        estimate = intervals.inverse_interval(values.mean(), intervals.t_quantile(12) * error, B)
+        below += c / b < estimate.low
+        above += estimate.high is not None and c / b > estimate.high
+        covered += estimate.low <= c / b and (estimate.high is None or c / b <= estimate.high)
+    assert 0.934 <= covered / 3000 <= 0.966
+    assert max(below, above) / 3000 < 0.045
+
+
+def test_the_residual_test_is_uniform_under_the_law_and_sees_a_misfit() -> None:
+    rng = np.random.default_rng(3)
+    p_values = []
+    for shift in [0.0] * 300 + [0.2]:
+        samples = 0.1 * rng.standard_normal((20, 4)) + shift * np.array([1, -1, 1, -1])
+        fit = np.stack([np.ones(4), np.arange(4.0)])
+        hat = np.eye(4) - fit.T @ np.linalg.inv(fit @ fit.T) @ fit
+        out = intervals.leave_one_out_means(samples) @ hat
+        test = intervals.residual_test(samples.mean(axis=0) @ hat, out)
+        assert test is not None
+        assert test[1] == 2
+        p_values.append(test[2])
+    # A uniform p-value is below 0.05 in 15 of 300, standard deviation 3.8.
+    assert sum(p < 0.05 for p in p_values[:300]) < 31
+    assert p_values[-1] < 1e-4
+
+
+def test_too_few_replicates_give_no_test() -> None:
+    assert intervals.residual_test(np.zeros(4), np.random.default_rng(0).standard_normal((4, 4))) is None
+
+
+# --- the plan of a pass -------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(1, 5000), min_size=1, max_size=8))
+def test_a_pass_serves_every_batch_size_with_exactly_the_largest(chosen: set[int]) -> None:
+    sizes = sorted(chosen)
+    stages = plan_pass(sizes)
+    assert [stage.batch_size for stage in stages] == sizes
+    drawn = 0
+    for stage in stages:
+        if stage.blocks == 0:
+            assert drawn <= stage.batch_size
+            drawn = stage.batch_size
+        drawn += stage.blocks * stage.batch_size
+    assert drawn == sizes[-1]
+
+
+def test_the_usual_pass_has_many_small_updates() -> None:
+    stages = plan_pass(batch_sizes_up_to(512))
+    assert [(stage.batch_size, stage.blocks) for stage in stages] == [(8, 16), (32, 6), (128, 1), (512, 0)]
+
+
+# --- the trade-off ------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**6), st.floats(0.5, 1e6))
+def test_the_hyperbola(batch_size: int, critical: float) -> None:
+    row = tradeoff_row(batch_size, critical)
+    assert (row.steps_ratio - 1) * (row.examples_ratio - 1) == pytest.approx(1)  # M18 eq. 2.11
+
+
+def test_at_the_critical_batch_size_both_are_twice() -> None:
+    row = tradeoff_row(64, 64.0)
+    assert (row.steps_ratio, row.examples_ratio, row.time_efficiency) == (2, 2, 0.5)
+
+
+def test_the_trade_off_brackets_the_critical_batch_size_and_has_the_plan() -> None:
+    sizes = [row.batch_size for row in tradeoff(100.0, [48])]
+    assert sizes == sorted(sizes)
+    assert 48 in sizes
+    assert sizes[0] <= 100 / 8
+    assert sizes[-1] >= 800
+
+
+def test_a_trajectory_is_weighted_by_progress() -> None:
+    """Half of the steps at B_noise 10, half at 1000, batch 10: weights 1/2 and 1/101."""
+    found = trajectory_critical_batch_size([10.0, 1000.0], [0, 100], 10)
+    assert found == pytest.approx((10 / 2 + 1000 / 101) / (1 / 2 + 1 / 101))
