@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,16 @@ probe:
 """
 
 
+_unit_noise = cache(unit_noise)
+
+
 def quadratic_task(
     noise_scale: float = 50.0, *, examples: int = 65536, micro_batch_size: int = 256, **options: Any
 ) -> Task:
     """A noisy quadratic as the probe sees it; `options` go to the model."""
     degrees = options.pop("degrees_of_freedom", float("inf"))
     model = NoisyQuadratic(noise_scale=noise_scale, **options)
-    data = unit_noise(model.dimension, examples, degrees)
+    data = _unit_noise(model.dimension, examples, degrees)
     task = Task(model, mean_loss, Batches(data, None, CPU), micro_batch_size=micro_batch_size)
     task.stochastic = False
     return task

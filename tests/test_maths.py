@@ -105,6 +105,21 @@ def test_effective_curvature_is_continuous_where_the_slope_vanishes() -> None:
     assert values == pytest.approx([4.0, 4.0, 4.0])
 
 
+@pytest.mark.parametrize("factor", [0.01, 0.3, 1.0, 3.0, 100.0])
+def test_effective_curvature_of_a_parabola_does_not_depend_on_the_scale(factor: float) -> None:
+    """Also where the top lies far beyond the last node: an early version measured its own scale there."""
+    scale, kappa = np.array([factor]), 2.0
+    curves = np.array([[0.0, -0.5 * kappa * factor**2, 0.0, 0.0]])
+    found, step = line.effective_curvature(curves, np.asarray(3.0), scale)
+    assert float(found[0]) == pytest.approx(kappa)
+    assert float(step[0]) == pytest.approx(1.5)
+
+
+def test_effective_curvature_is_not_positive_where_the_loss_falls_without_end() -> None:
+    found, _ = line.effective_curvature(np.array([[1.0, 0.2, 0.0, 0.0]]), np.asarray(1.0), np.array([1.0]))
+    assert float(found[0]) < 0
+
+
 def test_effective_curvature_survives_a_loss_that_curves_downward() -> None:
     """ΔL = x + ½x² − ⅓x³ has no second-order maximum and a third-order one at x = 1.618."""
     found, step = line.effective_curvature(

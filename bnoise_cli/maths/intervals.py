@@ -49,7 +49,7 @@ def inverse_interval(inverse: float, half_width: float, largest: float) -> Estim
     Returns:
         The estimate of B. `value` and `high` are None where the interval of ψ reaches zero.
     """
-    base = 1.0 / largest
+    base = 1.0 / float(largest)
     growth = half_width**2 / max(2 * inverse + base, 0.2 * base)
     centre = inverse + growth
     spread = math.sqrt(max(centre**2 - inverse**2 + growth * base, 0.0))

@@ -68,7 +68,7 @@ def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Arra
 
     On a quadratic loss it is b + c/B itself (M18 eq. 2.5 to 2.7), so the law for ΔL_opt(B) reads
     "effective curvature is linear in 1/B". It stays finite and linear in the data where the slope is
-    lost in noise, which 1/ΔL_opt does not.
+    lost in noise, which 1/ΔL_opt does not. It is not positive where the loss falls without end.
 
     Args:
         curves: p₁ … p₄ averaged over draws, shape (..., K, 4). p₁ is replaced: E[slope] = a for every
@@ -82,10 +82,16 @@ def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Arra
     controlled = curves.copy()
     controlled[..., 0] = slope[..., None] * scale
     x, height = best_step(controlled)
-    at_zero = curvature(curves, scale)
-    usable = height > 0
-    gain = np.where(usable, height, 1.0)
-    return np.where(usable, slope[..., None] ** 2 / (2 * gain), at_zero), x * scale
+    inside, rising = (height > 0) & (x < LAST_NODE), height > 0
+    # Best step a²/(2ΔL_opt) of a curve with its top inside; else of the parabola through the last node, which
+    # is the same on a quadratic loss. Taking the height at the end for the top would measure the scale.
+    linear = slope[..., None] * x * scale
+    top = slope[..., None] ** 2 / (2 * np.where(inside, height, 1.0))
+    parabola = 2 * (linear - height) / np.where(rising, x * scale, 1.0) ** 2
+    kappa = np.where(inside, top, np.where(rising, parabola, curvature(curves, scale)))
+    beyond = rising & ~inside & (kappa > 0)
+    step = np.where(beyond, slope[..., None] / np.where(beyond, kappa, 1.0), x * scale)
+    return kappa, step
 
 
 def curvature(curves: Array, scale: Array) -> Array:
