@@ -15,6 +15,8 @@ def significant(value: float | None, digits: int = 3) -> str:
     if exponent < -4 or exponent > 11:
         return f"{value:.{digits - 1}e}"
     rounded = round(value, digits - 1 - exponent)
+    if abs(rounded) >= 10 ** (exponent + 1):
+        exponent += 1
     return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
 
 

@@ -74,11 +74,7 @@ def test_coefficients_reproduce_a_quartic() -> None:
     assert line.coefficients(changes) == pytest.approx(p, abs=1e-12)
 
 
-@given(
-    st.tuples(
-        st.floats(0.1, 5), st.floats(-4, 0.5), st.floats(-0.5, 0.5), st.floats(-0.3, 0.05)
-    )
-)
+@given(st.tuples(st.floats(0.1, 5), st.floats(-4, 0.5), st.floats(-0.5, 0.5), st.floats(-0.3, 0.05)))
 def test_best_step_is_the_highest_point_of_a_dense_grid(p: tuple[float, ...]) -> None:
     grid = np.linspace(0, 2, 200_001)
     heights = sum(p[i] * grid ** (i + 1) for i in range(4))

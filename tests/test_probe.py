@@ -163,9 +163,7 @@ class Interrupting(NoisyQuadratic):
 
 
 def interrupted_probe(error: BaseException, after: int) -> Measurement:
-    task = Task(
-        Interrupting(error, after), mean_loss, Batches(unit_noise(), None, CPU), micro_batch_size=256
-    )
+    task = Task(Interrupting(error, after), mean_loss, Batches(unit_noise(), None, CPU), micro_batch_size=256)
     task.stochastic = False
     return probe(task, examples(50_000, precision=0.001))
 
@@ -214,7 +212,9 @@ def test_a_loss_that_curves_downward_still_has_a_noise_scale() -> None:
             return (self.theta**4 / 4 - self.theta**2 / 2).sum() - z @ self.theta
 
     z = 0.3 * torch.randn(1500, 32, generator=torch.Generator().manual_seed(0))
-    task = Task(DoubleWell(), mean_loss, Batches(TensorDataset(z - z.mean(0)), None, CPU), micro_batch_size=64)
+    task = Task(
+        DoubleWell(), mean_loss, Batches(TensorDataset(z - z.mean(0)), None, CPU), micro_batch_size=64
+    )
     task.stochastic = False
     found = probe(task, examples(20_000))
     assert found.analysis is not None

@@ -89,7 +89,9 @@ def test_yaml_that_is_well_formed_but_wrong(text: str, place: str, found: str) -
     assert found in problems[0].found
 
 
-@pytest.mark.parametrize("text", ["a: [1\n", "\ta: 1\n", "a: 1\n---\nb: 2\n", "", "- 1\n", "just text", "a: *b\n"])
+@pytest.mark.parametrize(
+    "text", ["a: [1\n", "\ta: 1\n", "a: 1\n---\nb: 2\n", "", "- 1\n", "just text", "a: *b\n"]
+)
 def test_what_is_no_config_is_one_clear_mistake(write: Write, text: str) -> None:
     [problem] = mistakes(write, text)
     assert problem.startswith("c.yaml")
@@ -140,9 +142,7 @@ def test_wrong_overrides_are_mistakes(override: str) -> None:
 
 def test_a_mistake_in_an_override_names_the_override(write: Write) -> None:
     [problem] = mistakes(write, QUADRATIC_CONFIG, "probe.precision=2")
-    assert problem == (
-        "--set probe.precision=2: found `probe.precision: 2`; expected a number less than 1.0"
-    )
+    assert problem == ("--set probe.precision=2: found `probe.precision: 2`; expected a number less than 1.0")
 
 
 # --- form ---------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_every_mistake_is_reported_in_the_order_of_the_file(write: Write) -> Non
         "c.yaml:18:16: found unknown key `warmup_step`; expected one of warmup_steps, at_steps, batch_sizes, "
         "precision, budget, max_examples, seed; did you mean `warmup_steps`?",
         "c.yaml:20:3: found `seed` a second time (first in line 19); expected every key once",
-        "c.yaml:21:16: found `probe.batch_sizes: \"all\"`; expected auto or a list",
+        'c.yaml:21:16: found `probe.batch_sizes: "all"`; expected auto or a list',
     ]
 
 
@@ -207,7 +207,12 @@ def test_the_hash_is_of_what_is_measured(write: Write) -> None:
         return load_spec(write("c.yaml", QUADRATIC_CONFIG), overrides).measured_hash()
 
     same = hash_of()
-    for unrelated in ("training.batch_size=1024", "probe.budget=5s", "probe.seed=9", "check.max_compute_overhead=3"):
+    for unrelated in (
+        "training.batch_size=1024",
+        "probe.budget=5s",
+        "probe.seed=9",
+        "check.max_compute_overhead=3",
+    ):
         assert hash_of(unrelated) == same
     for related in ("model.dimension=8", "dataset.examples=99", "optimizer.lr=1", "probe.warmup_steps=9"):
         assert hash_of(related) != same
@@ -233,7 +238,8 @@ def target_mistakes(write: Write, model: str, **files: str) -> list[str]:
     for name, content in files.items():
         write(f"{name}.py", content)
     text = QUADRATIC_CONFIG.replace(
-        "  _target_: bnoise_cli.examples.quadratic.NoisyQuadratic\n  dimension: 16\n  noise_scale: 20.0\n", model
+        "  _target_: bnoise_cli.examples.quadratic.NoisyQuadratic\n  dimension: 16\n  noise_scale: 20.0\n",
+        model,
     )
     with pytest.raises(ConfigError) as caught:
         load_spec(write("c.yaml", text)).require_targets()
@@ -246,7 +252,7 @@ def target_mistakes(write: Write, model: str, **files: str) -> list[str]:
         ("  _target_: torch.nn.Linaer\n", ["c.yaml:3:13", "`torch.nn.Linaer`", "`Linear`"]),
         ("  _target_: torch.nn.Linear\n  in_feature: 3\n  out_features: 2\n",
          ["c.yaml:4:15", "argument `in_feature`", "torch.nn.Linear(in_features, out_features", "`in_features`"]),
-        ("  _target_: torch.nn.Linear\n  in_features: 3\n", ["c.yaml:3:3", "missing a required argument", "out_features"]),
+        ("  _target_: torch.nn.Linear\n  in_features: 3\n", ["c.yaml:3:3", "missing a required", "out_features"]),
         ("  _target_: user_models.py:Net\n", ["a Python file at", "did you mean `user_model.py`?"]),
         ("  _target_: user_model.py:Nett\n", ["which has no `Nett`", "`Net`"]),
         ("  _target_: user_model.py:Net\n  input: 3\n", ["argument `input`", "user_model.py:Net(inputs, outputs=2)"]),

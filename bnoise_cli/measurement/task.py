@@ -127,7 +127,7 @@ class Task:
         loss = self.loss(self.batches.fetch(indices), draws.seed(), what)
         if not torch.isfinite(loss):
             raise RunError(
-                f"the loss of {what} is {float(loss)}. Lower the learning rate of the warm-up, start from a "
+                f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
                 "checkpoint, or look for the cause in the data: "
                 f"the examples are {_few(indices)}."
             )

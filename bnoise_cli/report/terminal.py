@@ -102,7 +102,7 @@ def _answer(result: ProbeResult) -> list[Text]:
 def _interval(estimate: Estimate) -> str:
     level = f"{round(100 * estimate.confidence)}% interval"
     if estimate.value is None or estimate.high is None:
-        return f"cannot tell (at least {significant(estimate.low)}, no upper bound)"
+        return f"cannot tell (at least {significant(estimate.low)} examples, no upper bound)"
     limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
     return f"{significant(estimate.value)} examples ({level} {limits})"
 
@@ -116,7 +116,7 @@ def _table(result: ProbeResult) -> Table:
         "law",
         "best\nstep size",
         "gradient\nerror",
-        "speed of\nlimit",
+        "speed\nof limit",
         "steps\n/ fewest",
         "examples\n/ fewest",
     ):

@@ -26,7 +26,7 @@ _INPUTS, _REGRESSION_NOISE_SCALE = 10_000, 116.0
 #: Its dataset is never stored: an example is drawn when its index asks for it.
 _VIRTUAL_EXAMPLES = 2**30
 #: SGD steps after which the digits MLP's exact B_noise is nearest to 169, of all from 30 to 200.
-DIGITS_STEPS = 100
+DIGITS_STEPS = 159
 _DIGITS_LEARNING_RATE, _DIGITS_BATCH_SIZE, _DIGITS_SEED = 0.2, 64, 0
 #: Examples that go through a model at once.
 _MICRO_BATCH = 64
@@ -77,9 +77,7 @@ def noisy_quadratic(
         noise_scale, decay, noise_decay, aligned: of `NoisyQuadratic`.
         degrees_of_freedom: of the noise's Student t; infinite for normal noise.
     """
-    model = NoisyQuadratic(
-        decay=decay, noise_decay=noise_decay, noise_scale=noise_scale, aligned=aligned
-    )
+    model = NoisyQuadratic(decay=decay, noise_decay=noise_decay, noise_scale=noise_scale, aligned=aligned)
     hessian, noise = model.hessian.double(), model.noise_std.double() ** 2
     gradient = hessian * model.theta.detach().double()
     signal = float((gradient**2).sum())

@@ -1,0 +1,171 @@
+"""What the probe costs beside the bare passes it makes, in time and in memory, on the byte-level GPT.
+
+    python tests/benchmarks/overhead.py
+
+Time: every pass of a probe of configs/stdlib_gpt.yaml is recorded, then exactly those passes are replayed
+alone, forward and backward or forward only, on batches of the same sizes that were fetched before; probe and
+replay take turns. What is above 1 is fetching, adding up gradients, moving along lines and the fit.
+
+Memory: the peak of a process that probes over that of one that trains with plain SGD on the same
+micro-batch, for a model whose parameters outweigh its activations, in copies of the parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.build import build_optimizer, build_task
+from bnoise_cli.measurement.probe import ProbeSettings, probe
+from bnoise_cli.measurement.session import Session
+from bnoise_cli.measurement.task import Task
+from bnoise_cli.spec.load import load_spec
+
+_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "stdlib_gpt.yaml"
+_CPU = torch.device("cpu")
+_ROUNDS, _WARMUP_STEPS = 3, 50
+#: Without a limit of time, so that every round makes the same passes.
+_SETTINGS = ProbeSettings(max_examples=2048, budget_seconds=1e6)
+#: The larger model has 10.8 million parameters and its planned batch few tokens; no momentum, so that
+#: training holds parameters and gradients only.
+_LARGE = (
+    "model.width=384",
+    "model.layers=6",
+    "model.context=16",
+    "dataset.context=16",
+    "optimizer.momentum=0",
+)
+_MEMORY_SETTINGS = ProbeSettings(max_examples=1024, budget_seconds=1e6)
+_TRAINING_STEPS = 10
+#: glibc gives freed blocks above this size back at once, so that the peak is what was held, not what was kept.
+_RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+#: Examples of a pass, and whether it went backward.
+Pass = tuple[int, bool]
+
+
+class Recorder:
+    """Notes every forward pass through a model: its examples, and whether it keeps a graph to go back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.passes: list[Pass] = []
+        self._handle = model.register_forward_pre_hook(self._note)
+
+    def __enter__(self) -> list[Pass]:
+        return self.passes
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _note(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self.passes.append((len(arguments[0]), torch.is_grad_enabled()))
+
+
+def time_overhead() -> None:
+    """Print the seconds of the probe and of its bare passes, round by round, and their ratio."""
+    session = Session(load_spec(_CONFIG), _CPU)
+    session.trainer.train_until(_WARMUP_STEPS, lambda _: None)
+    task = session.task
+    with Recorder(task.model) as passes:
+        found = probe(task, _SETTINGS)
+    backward = sum(goes_back for _, goes_back in passes)
+    print(
+        f"{_CONFIG.name} after {_WARMUP_STEPS} steps: a probe of {found.gradient_examples} gradient examples "
+        f"in {backward} passes and {found.evaluation_examples} evaluations in {len(passes) - backward} passes"
+    )
+    draws = Draws(0)
+    batches = {
+        size: task.batches.fetch(draws.indices(size, task.batches.length)) for size in {s for s, _ in passes}
+    }
+    print("round    probe (s)   bare passes (s)    ratio")
+    ratios = []
+    for number in range(1, _ROUNDS + 1):
+        whole = _seconds(lambda: probe(task, _SETTINGS))
+        bare = _seconds(lambda: _replay(task, passes, batches))
+        ratios.append(whole / bare)
+        print(f"{number:>5}{whole:>13.2f}{bare:>18.2f}{ratios[-1]:>9.3f}", flush=True)
+    print(f"ratio: min {min(ratios):.3f}, median {median(ratios):.3f}, max {max(ratios):.3f}")
+
+
+def _replay(task: Task, passes: Sequence[Pass], batches: dict[int, Any]) -> None:
+    for size, goes_back in passes:
+        inputs, targets = batches[size]
+        with torch.set_grad_enabled(goes_back):
+            loss = cross_entropy(task.model(inputs), targets)
+        if goes_back:
+            torch.autograd.grad(loss, task.parameters)
+
+
+def _seconds(run: Any) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def memory_overhead() -> None:
+    """Print the peaks of both processes and their difference in copies of the parameters."""
+    (trains, size), (probes, _) = (_peak_of(what) for what in ("train", "probe"))
+    mebibyte = 2**20
+    print(
+        f"a GPT of {size / 4e6:.1f} million parameters, {size / mebibyte:.1f} MiB: peak memory "
+        f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
+        f"{(probes - trains) / size:.2f} copies of the parameters more"
+    )
+
+
+def _peak_of(what: str) -> tuple[int, int]:
+    """Peak resident memory of a fresh process and the size of its model's parameters, in bytes."""
+    command = [sys.executable, __file__, "--alone", what]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | _RETURN_MEMORY
+    )
+    peak, size = done.stdout.split()
+    return int(peak), int(size)
+
+
+def _alone(what: str) -> None:
+    """Train or probe the larger model, and print this process's peak and the size of the parameters."""
+    spec = load_spec(_CONFIG, _LARGE)
+    if what == "probe":
+        task = Session(spec, _CPU).task
+        probe(task, _MEMORY_SETTINGS)
+    else:
+        task = build_task(spec, _CPU)
+        optimizer, draws = build_optimizer(spec, task), Draws(0)
+        for _ in range(_TRAINING_STEPS):
+            inputs, targets = task.batches.fetch(draws.indices(task.micro_batch_size, task.batches.length))
+            optimizer.zero_grad()
+            cross_entropy(task.model(inputs), targets).backward()
+            optimizer.step()
+    size = sum(parameter.numel() * parameter.element_size() for parameter in task.parameters)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, size)
+
+
+def main() -> None:
+    """Print both overheads."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--alone", choices=["train", "probe"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.alone is not None:
+        _alone(arguments.alone)
+        return
+    time_overhead()
+    memory_overhead()
+
+
+if __name__ == "__main__":
+    main()

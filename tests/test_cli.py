@@ -1,0 +1,386 @@
+"""The program as its users call it: exit codes, streams, files, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bnoise_cli.cli import app
+from tests.conftest import QUADRATIC_CONFIG
+
+Write = Callable[[str, str], Path]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bnoise(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call the program in this process; returns exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bnoise", *arguments])
+        code = app.run()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+USER = """\
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+
+def data(n=200, flat=True):
+    g = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(n, 3, generator=g), torch.randint(2, (n,), generator=g))
+
+class Ragged:
+    def __len__(self): return 9
+    def __getitem__(self, i): return torch.zeros(i + 1), 0
+
+class Endless:
+    def __iter__(self): yield 1
+
+class Frozen(Net):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+calls = 0
+def late_nan(model, batch):
+    global calls
+    calls += 1
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    return loss * float('nan') if calls > 30 else loss
+
+def vector(model, batch):
+    return model(batch[0])
+
+def raising(model, batch):
+    raise KeyError('my mistake')
+
+def no_model():
+    return 3
+"""
+
+USER_CONFIG = """\
+version: 1
+model: {_target_: user.py:Net}
+dataset: {_target_: user.py:data}
+loss: {_target_: torch.nn.CrossEntropyLoss}
+optimizer: {_target_: torch.optim.SGD, lr: 0.1}
+probe: {warmup_steps: 5, max_examples: 2000}
+"""
+
+
+@pytest.fixture
+def user(write: Write) -> Write:
+    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    write("user.py", USER)
+    write("c.yaml", USER_CONFIG)
+    return write
+
+
+def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: Path) -> None:
+    config = write("quad.yaml", QUADRATIC_CONFIG)
+    code, out, err = bnoise("probe", str(config), "--plot", "p.svg")
+    assert code == 0, err
+    assert out.startswith("Critical batch size  ")
+    assert "Exact noise scale of this task: " in out
+    assert "The result is in .bnoise/quad.probe.json, the picture in p.svg." in err
+    stored = json.loads((tmp_path / ".bnoise/quad.probe.json").read_text())
+    exact = stored["noise_scale"]["exact"]
+    assert stored["noise_scale"]["low"] * 0.8 < exact < stored["noise_scale"]["high"] * 1.25
+    assert stored["critical_batch_size"]["basis"] == "probe"
+    assert stored["config"]["probe"]["precision"] == 0.15
+    assert (tmp_path / "p.svg").stat().st_size > 1000
+
+
+def without_times(text: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(text)
+    del data["cost"]["seconds"], data["cost"]["warmup_seconds"], data["provenance"]["time"]
+    return data
+
+
+def test_json_is_alone_on_stdout_and_repeats(bnoise: Call, write: Write) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    code, first, err = bnoise("probe", config, "--json")
+    assert (code, err) == (0, "")
+    assert without_times(first) == without_times(bnoise("probe", config, "--json")[1])
+    other = without_times(bnoise("probe", config, "--json", "--seed", "1")[1])
+    assert other["noise_scale"] != without_times(first)["noise_scale"]
+    assert other["provenance"]["seed"] == 1
+
+
+def test_quiet_says_nothing_on_stderr(bnoise: Call, write: Write) -> None:
+    code, out, err = bnoise(
+        "probe", str(write("q.yaml", QUADRATIC_CONFIG)), "--quiet", "--out", "deep/r.json"
+    )
+    assert (code, err) == (0, "")
+    assert Path("deep/r.json").exists()
+    assert out
+
+
+def test_the_default_config_is_bnoise_yaml(bnoise: Call, write: Write) -> None:
+    code, _, err = bnoise("probe")
+    assert code == 2
+    assert "bnoise.yaml: found no such file; expected a config file at" in err
+    write("bnoise.yaml", QUADRATIC_CONFIG)
+    assert bnoise("probe", "--quiet")[0] == 0
+    assert Path(".bnoise/bnoise.probe.json").exists()
+
+
+def test_dry_run_measures_nothing(bnoise: Call, write: Write) -> None:
+    code, out, _ = bnoise("probe", str(write("q.yaml", QUADRATIC_CONFIG)), "--dry-run")
+    assert code == 0
+    assert "everything builds, one batch ran" in out
+    assert not Path(".bnoise/q.probe.json").exists()
+
+
+def test_several_points_make_a_trajectory(bnoise: Call, write: Write) -> None:
+    config = str(write("q.yaml", QUADRATIC_CONFIG))
+    code, out, _ = bnoise("probe", config, "--json", "--set", "probe.at_steps=[0, 30, 60]",
+                          "--set", "probe.max_examples=9000")  # fmt: skip
+    assert code == 0
+    data = json.loads(out)
+    assert [point["step"] for point in data["trajectory"]] == [0, 30, 60]
+    assert data["critical_batch_size"]["basis"] == "trajectory"
+    scales = [point["noise_scale"]["value"] for point in data["trajectory"]]
+    assert min(scales) <= data["critical_batch_size"]["value"] <= max(scales)
+    assert data["cost"]["gradient_examples"] <= 9000
+
+
+def test_version_and_help(bnoise: Call) -> None:
+    assert bnoise("--version")[:2] == (0, "bnoise 0.1.0\n")
+    code, out, _ = bnoise("probe", "--help")
+    assert code == 0
+    for option in (
+        "--set",
+        "--device",
+        "--budget",
+        "--seed",
+        "--out",
+        "--plot",
+        "--json",
+        "--dry-run",
+        "--quiet",
+    ):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["frobnicate"], 2, "frobnicate"),
+        (["probe", "c.yaml", "--seed", "x"], 2, "--seed"),
+        (["probe", "c.yaml", "--set", "probe.budgt=3"], 2, "did you mean `budget`?"),
+        (["probe", "c.yaml", "--budget", "soon"], 2, "a time such as 60s"),
+        (["probe", "c.yaml", "--plot", "p.jpg"], 2, "ending in .png"),
+        (["probe", "c.yaml", "--out", "user.py/r.json"], 2, "cannot"),
+        (["probe", "c.yaml", "--device", "abacus"], 2, "'abacus' is none"),
+        (["probe", "c.yaml", "--set", "optimizer._target_=torch.optim.Adam"], 2, "torch.optim.SGD"),
+        (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 4, "Invalid learning rate"),
+        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "there is none at"),
+        (["probe", "c.yaml", "--set", "model._target_=user.py:no_model"], 4, "must build a torch.nn.Module"),
+        (["probe", "c.yaml", "--set", "model._target_=user.py:Frozen"], 4, "none with requires_grad"),
+        (["probe", "c.yaml", "--set", "dataset.n=0"], 4, "it found 0"),
+        (["probe", "c.yaml", "--set", "dataset.n=1"], 4, "it found 1"),
+        (["probe", "c.yaml", "--set", "dataset.m=1"], 2, "user.py:data(n=200, flat=True)"),
+        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Ragged"], 4, "into one batch failed"),
+        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Endless"], 4, "a length and items"),
+        (
+            ["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:vector"],
+            4,
+            "one number",
+        ),
+        (
+            ["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:raising"],
+            4,
+            "my mistake",
+        ),
+        (["probe", "c.yaml", "--set", "loss="], 4, "add `loss:` for examples (x, y)"),
+        (["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:late_nan"], 4, "is nan"),
+    ],
+)
+def test_each_mistake_is_one_message_with_its_exit_code(
+    bnoise: Call, user: Write, arguments: list[str], code: int, words: str
+) -> None:
+    found, out, err = bnoise(*arguments)
+    assert found == code
+    assert words.lower() in err.lower()
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_no_mean_gradient_is_exit_code_3(bnoise: Call, user: Write) -> None:
+    """Labels that the inputs do not explain, trained to the optimum: nothing but noise is left."""
+    code, out, _ = bnoise(
+        "probe", "c.yaml", "--set", "dataset.n=5000", "--set", "probe.warmup_steps=0",
+        "--set", "model._target_=user.py:Fitted", "--json",
+    )  # fmt: skip
+    assert code == 2  # no such name yet
+    user("user.py", USER + FITTED)
+    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    code, out, _ = bnoise(
+        "probe", "c.yaml", "--set", "dataset.n=5000", "--set", "probe.warmup_steps=0",
+        "--set", "model._target_=user.py:Fitted", "--json",
+    )  # fmt: skip
+    data = json.loads(out)
+    assert code == 3
+    assert (data["noise_scale"]["value"], data["noise_scale"]["high"]) == (None, None)
+    assert "unresolved" in [doubt["code"] for doubt in data["doubts"]]
+
+
+FITTED = """
+class Fitted(Net):
+    def __init__(self):
+        super().__init__()
+        x, y = data(5000).tensors
+        o = torch.optim.LBFGS(self.parameters(), max_iter=100, tolerance_grad=1e-9, line_search_fn='strong_wolfe')
+        def closure():
+            o.zero_grad()
+            loss = nn.functional.cross_entropy(self(x), y)
+            loss.backward()
+            return loss
+        o.step(closure)
+        self.weight.grad = self.bias.grad = None
+"""
+
+
+def test_a_checkpoint_is_loaded_or_says_why_not(bnoise: Call, user: Write) -> None:
+    good = torch.nn.Linear(3, 2).state_dict()
+    torch.save({"model": good}, "good.pt")
+    torch.save({"weight": torch.zeros(2, 4), "extra": torch.zeros(1)}, "wrong.pt")
+    torch.save({"f": print}, "code.pt")
+    Path("torn.pt").write_bytes(Path("good.pt").read_bytes()[:300])
+    call = ["probe", "c.yaml", "--set", "probe.warmup_steps=0", "--quiet"]
+    code, _, err = bnoise(*call, "--set", "checkpoint=good.pt", "--set", "probe.max_examples=1000")
+    assert code in (0, 3), err
+    assert "at_initialisation" not in Path(".bnoise/c.probe.json").read_text()
+    for name, words in {
+        "wrong.pt": "missing from it: bias; unknown to the model: extra; of another shape: weight is (2, 4) there",
+        "code.pt": "more than weights",
+        "torn.pt": "cannot be read",
+    }.items():
+        code, _, err = bnoise(*call, "--set", f"checkpoint={name}")
+        assert code == 4
+        assert words in err
+        assert "Traceback" not in err
+
+
+def test_a_failure_after_some_replicates_keeps_them(bnoise: Call, user: Write) -> None:
+    late = USER.replace("calls > 30", "calls > 1500")
+    user("user.py", late)
+    code, out, err = bnoise(
+        "probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:late_nan",
+        "--set", "probe.max_examples=100000", "--set", "probe.precision=0.001", "--json",
+    )  # fmt: skip
+    assert code == 4
+    assert "not finite" in err
+    data = json.loads(out)
+    assert data["provenance"]["replicates"] >= 2
+    assert data["doubts"][0]["code"] == "failed"
+    assert json.loads(Path(".bnoise/c.probe.json").read_text()) == data
+
+
+def test_a_full_disk_loses_nothing(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = str(write("q.yaml", QUADRATIC_CONFIG))
+    monkeypatch.setattr("os.fsync", full)
+    code, out, err = bnoise("probe", config)
+    assert code == 4
+    assert "No space left on device" in err
+    assert json.loads(out[out.index("\n{") :])["kind"] == "probe"
+
+
+def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("bnoise_cli.cli.probe.load_spec", broken)
+    code, _, err = bnoise("probe")
+    assert code == 4
+    assert "Traceback" in err
+    assert "please report" in err
+
+
+def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
+    config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 60s")
+    write("q.yaml", config)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(12)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "interrupted after" in out
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / ".bnoise/q.probe.json").read_text())["provenance"]["replicates"] > 1
+
+
+@pytest.mark.parametrize("name", ["digits", "noisy_quadratic", "stdlib_gpt"])
+def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = (
+        ["--set", "probe.warmup_steps=20", "--set", "probe.max_examples=1500"] if name == "stdlib_gpt" else []
+    )
+    code, out, err = bnoise(
+        "probe", str(ROOT / "configs" / f"{name}.yaml"), "--json", "--budget", "20s", *few
+    )
+    assert code in ((0, 3) if few else (0,)), err
+    data = json.loads(out)
+    assert data["noise_scale"]["low"] > 0
+    if name != "noisy_quadratic":
+        assert re.fullmatch("[0-9a-f]{64}", data["provenance"]["dataset_hash"])
+
+
+def test_every_config_has_a_test() -> None:
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == {
+        "digits",
+        "noisy_quadratic",
+        "stdlib_gpt",
+    }
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:console|bash|sh)\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("bnoise ")]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_runs(
+    command: str, bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    arguments = shlex.split(command, comments=True)[1:]
+    quick = ["--budget", "5s"] if "--budget" not in arguments and "probe" in arguments else []
+    code, _, err = bnoise(*arguments, *quick)
+    assert code in (0, 3), err
