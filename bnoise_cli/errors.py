@@ -36,6 +36,12 @@ class RunError(BnoiseError):
     exit_code = ExitCode.RUN_FAILED
 
 
+class NothingMeasuredError(BnoiseError):
+    """Ctrl-C came before there was anything to keep."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One mistake in a config.

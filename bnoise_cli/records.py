@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA_VERSION = 1
+#: An interval whose limits differ by more than this factor cannot tell; merely chosen.
+WIDEST_INTERVAL = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +159,11 @@ class ProbeResult:
 
     @property
     def resolved(self) -> bool:
-        """Whether there is an answer to rely on: a value and an upper limit."""
-        return self.critical_batch_size.value is not None and self.critical_batch_size.high is not None
+        """Whether there is an answer to rely on: a value, and limits within a factor of ten."""
+        critical = self.critical_batch_size
+        if critical.value is None or critical.high is None:
+            return False
+        return critical.high <= WIDEST_INTERVAL * critical.low
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data for `json.dumps`; what is not finite becomes null."""

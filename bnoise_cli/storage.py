@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bnoise_cli.errors import CallError, RunError
 
@@ -17,38 +18,48 @@ def default_path(config: Path, kind: str) -> Path:
 
 
 def require_writable(path: Path) -> None:
-    """Find out before measuring, not after, that a result could be written to `path`.
+    """Find out before measuring, not after, that a file could be written to `path`.
 
     Raises:
-        CallError: the folder cannot be made or written, or `path` is a folder.
+        CallError: the folder cannot be made or written, or `path` is a folder or a device.
     """
-    if path.is_dir():
-        raise CallError(f"--out needs a file; {path} is a folder. Name a file in it.")
     try:
+        if path.exists() and not path.is_file():
+            raise CallError(f"a file is needed to write to; {path} is a folder or a device. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except OSError as error:
         raise CallError(
-            f"the result needs a folder that can be written; {path.parent.resolve()} cannot "
-            f"({error.strerror or error}). Choose another place with --out FILE."
+            f"a folder that can be written is needed for {path}; {path.parent.resolve()} cannot "
+            f"({error.strerror or error}). Choose another place."
         ) from error
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write `data` to a temporary file beside `path`, then rename it.
+    """Write a result.
+
+    Raises:
+        RunError: the file cannot be written; an older file at `path` is untouched.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a temporary file beside `path`, then rename it; a link is followed.
 
     Raises:
         RunError: the file cannot be written (a full disk, say); an older file at `path` is untouched.
     """
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path = path.resolve()
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=path.suffix)
         temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -56,7 +67,4 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"the result could not be written to {path} ({error.strerror or error}). "
-            "It is printed instead; keep it from there."
-        ) from error
+        raise RunError(f"{path} could not be written ({error.strerror or error}).") from error

@@ -82,7 +82,7 @@ POINT = Measurement(
 )
 RUN = ProbeRun(
     points=(POINT,),
-    findings=TaskFindings(stochastic=False, batch_norms_held=0, mean_gap=1e-7, is_mean=True),
+    findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=0, mean_gap=1e-7, is_mean=True),
     from_checkpoint=False,
     momentum=0.0,
     weight_decay=0.0,
@@ -127,14 +127,17 @@ def test_a_good_probe_leaves_no_doubt() -> None:
         ("memory", changed(shortened_from=256)),
         ("at_initialisation", changed(step=0)),
         ("not_a_mean", dataclasses.replace(
-            RUN, findings=TaskFindings(stochastic=False, batch_norms_held=0, mean_gap=0.3, is_mean=False))),
+            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=0, mean_gap=0.3, is_mean=False))),
         ("batch_norm", dataclasses.replace(
-            RUN, findings=TaskFindings(stochastic=False, batch_norms_held=2, mean_gap=0.0, is_mean=True))),
+            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=2, mean_gap=0.0, is_mean=True))),
+        ("diverged", changed(loss=9.0)),
+        ("below_one", changed(noise_scale=Estimate(value=0.5, low=0.4, high=0.6),
+                              design=dataclasses.replace(DESIGN, batch_sizes=np.array([1.0, 4, 16, 64])))),
         ("momentum", dataclasses.replace(RUN, momentum=0.9)),
         ("weight_decay", dataclasses.replace(RUN, weight_decay=0.1)),
         ("range", changed(noise_scale=Estimate(value=9.0, low=8.0, high=10.0))),
         ("range", changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0))),
-        ("rounding", changed(loss=1e6)),
+        ("rounding", dataclasses.replace(changed(loss=1e6), findings=dataclasses.replace(RUN.findings, loss=1e6))),
         ("law", changed(fit=Fit(chi2=30.0, dof=2, r_squared=0.8, p_value=1e-4), law_holds=False)),
         ("negative_curvature", changed(quadratic=Quadratic(curvature=-1.0, noise=3.0, noise_scale=None, ratio=None))),
         ("not_quadratic", changed(quadratic=Quadratic(curvature=1.0, noise=3.0, noise_scale=250.0, ratio=2.5))),
@@ -212,20 +215,20 @@ def squeezed(text: str) -> list[str]:
 
 
 def test_the_whole_report() -> None:
-    text = render(probe_report(result()), width=100, color=False, encoding="utf-8")
+    text = render(probe_report(result(), 100), width=100, color=False, encoding="utf-8")
     assert squeezed(text) == squeezed(GOLDEN)
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    text = render(probe_report(result()), width=width, color=False, encoding="utf-8")
+    text = render(probe_report(result(), width), width=width, color=False, encoding="utf-8")
     assert max(len(line) for line in text.splitlines()) <= width
     assert "Critical batch size" in text
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
-    text = render(probe_report(result()), width=100, color=False, encoding="ascii")
+    text = render(probe_report(result(), 100), width=100, color=False, encoding="ascii")
     assert text.isascii()
     assert "tr(S)/|G|^2" in text
     assert "+- " in text
@@ -233,8 +236,8 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 
 
 def test_colour_only_where_it_is_wanted() -> None:
-    assert "\x1b[" in render(probe_report(result()), width=100, color=True, encoding="utf-8")
-    assert "\x1b[" not in render(probe_report(result()), width=100, color=False, encoding="utf-8")
+    assert "\x1b[" in render(probe_report(result(), 100), width=100, color=True, encoding="utf-8")
+    assert "\x1b[" not in render(probe_report(result(), 100), width=100, color=False, encoding="utf-8")
 
 
 def test_an_open_interval_is_no_number() -> None:
@@ -243,10 +246,13 @@ def test_an_open_interval_is_no_number() -> None:
         critical_batch_size=CriticalBatchSize(value=None, low=40.0, high=None, basis="probe"),
         tradeoff=(),
     )
-    text = render(probe_report(unknown), width=100, color=False, encoding="utf-8")
+    text = render(probe_report(unknown, 100), width=100, color=False, encoding="utf-8")
     assert text.startswith("Critical batch size  cannot tell (at least 40.0 examples, no upper bound)\n")
     assert "planned batch" not in text
     assert not unknown.resolved
+    wide = CriticalBatchSize(value=100.0, low=30.0, high=310.0, basis="probe")
+    assert not result(critical_batch_size=wide).resolved
+    assert result().resolved
 
 
 def test_exact_answers_and_trajectories_are_shown() -> None:
@@ -258,7 +264,7 @@ def test_exact_answers_and_trajectories_are_shown() -> None:
             TrajectoryPoint(step=50, loss=1.5, noise_scale=GOOD, simple_noise_scale=GOOD),
         ),
     )
-    text = render(probe_report(shown), width=100, color=False, encoding="utf-8")
+    text = render(probe_report(shown, 100), width=100, color=False, encoding="utf-8")
     assert "Exact noise scale of this task: 104; measured 100" in text
     assert "From several points of training" in text
     assert "cannot tell (at least 40.0 examples" in text
@@ -344,5 +350,5 @@ def test_what_cannot_be_written_is_found_before(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CallError, match="cannot"):
         require_writable(tmp_path / "file" / "r.json")
-    with pytest.raises(CallError, match="is a folder"):
+    with pytest.raises(CallError, match="is a folder or a device"):
         require_writable(tmp_path)

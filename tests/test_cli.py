@@ -80,6 +80,16 @@ def raising(model, batch):
 
 def no_model():
     return 3
+
+def leaving():
+    raise SystemExit(0)
+
+def chatty(model, batch):
+    print('hello')
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+def negated(model, batch):
+    return -chatty(model, batch)
 """
 
 USER_CONFIG = """\
@@ -106,7 +116,7 @@ def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: P
     assert code == 0, err
     assert out.startswith("Critical batch size  ")
     assert "Exact noise scale of this task: " in out
-    assert "The result is in .bnoise/quad.probe.json, the picture in p.svg." in err
+    assert "The result is in .bnoise/quad.probe.json. The picture is in p.svg." in err
     stored = json.loads((tmp_path / ".bnoise/quad.probe.json").read_text())
     exact = stored["noise_scale"]["exact"]
     assert stored["noise_scale"]["low"] * 0.8 < exact < stored["noise_scale"]["high"] * 1.25
@@ -193,13 +203,13 @@ def test_version_and_help(bnoise: Call) -> None:
         (["frobnicate"], 2, "frobnicate"),
         (["probe", "c.yaml", "--seed", "x"], 2, "--seed"),
         (["probe", "c.yaml", "--set", "probe.budgt=3"], 2, "did you mean `budget`?"),
-        (["probe", "c.yaml", "--budget", "soon"], 2, "a time such as 60s"),
+        (["probe", "c.yaml", "--budget", "soon"], 2, "a time of at least 1s"),
         (["probe", "c.yaml", "--plot", "p.jpg"], 2, "ending in .png"),
         (["probe", "c.yaml", "--out", "user.py/r.json"], 2, "cannot"),
         (["probe", "c.yaml", "--device", "abacus"], 2, "'abacus' is none"),
         (["probe", "c.yaml", "--set", "optimizer._target_=torch.optim.Adam"], 2, "torch.optim.SGD"),
-        (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 4, "Invalid learning rate"),
-        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "there is none at"),
+        (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 2, "Invalid learning rate"),
+        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "expected a file of weights at"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:no_model"], 4, "must build a torch.nn.Module"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:Frozen"], 4, "none with requires_grad"),
         (["probe", "c.yaml", "--set", "dataset.n=0"], 4, "it found 0"),
@@ -217,6 +227,37 @@ def test_version_and_help(bnoise: Call) -> None:
             4,
             "my mistake",
         ),
+        (["probe", "c.yaml", "--set", "probe.seed=18446744073709551616"], 2, "a number less than"),
+        (
+            ["probe", "c.yaml", "--set", "probe.max_examples=300", "--set", "probe.batch_sizes=[4,8,99]"],
+            2,
+            "at least 594",
+        ),
+        (
+            [
+                "probe",
+                "c.yaml",
+                "--set",
+                "probe.max_examples=",
+                "--set",
+                "probe.batch_sizes=[4,8,9999999]",
+                "--budget",
+                "2s",
+            ],
+            4,
+            "smaller probe.batch_sizes",
+        ),
+        (["probe", "c.yaml", "--out", "/dev/null"], 2, "a folder or a device"),
+        (["probe", "c.yaml", "--out", "p.png", "--plot", "p.png"], 2, "two files"),
+        (["probe", "c.yaml", "--device", "meta"], 2, "'meta' is none"),
+        (["probe", "c.yaml", "--set", "model._target_=user.py:leaving"], 4, "SystemExit"),
+        (
+            ["probe", "c.yaml", "--set", "model={class_path: torch.nn.Linear, init_args: [1, 2]}"],
+            2,
+            "a mapping of arg",
+        ),
+        (["probe", "c.yaml", "--set", "model={_target_: torch.nn.LazyLinear, out_features: 2}"], 4, "lazy"),
+        (["probe", "c.yaml", "--set", "optimizer={_target_: torch.nn.Flatten}"], 2, "Optimizer"),
         (["probe", "c.yaml", "--set", "loss="], 4, "add `loss:` for examples (x, y)"),
         (["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:late_nan"], 4, "is nan"),
     ],
@@ -302,6 +343,31 @@ def test_a_failure_after_some_replicates_keeps_them(bnoise: Call, user: Write) -
     assert json.loads(Path(".bnoise/c.probe.json").read_text()) == data
 
 
+def test_what_the_users_code_prints_stays_out_of_the_result(bnoise: Call, user: Write) -> None:
+    code, out, err = bnoise(
+        "probe", "c.yaml", "--json", "--set", "loss=", "--set", "objective._target_=user.py:chatty"
+    )
+    assert code in (0, 3)
+    assert json.loads(out)["kind"] == "probe"
+    assert "hello" in err
+
+
+def test_a_loss_without_a_bottom_cannot_tell(bnoise: Call, user: Write) -> None:
+    code, out, err = bnoise(
+        "probe", "c.yaml", "--json", "--set", "loss=", "--set", "objective._target_=user.py:negated"
+    )
+    assert code == 3, err
+    assert json.loads(out)["noise_scale"]["value"] is None
+
+
+def test_a_reader_who_has_gone_loses_nothing(write: Write, tmp_path: Path) -> None:
+    write("q.yaml", QUADRATIC_CONFIG)
+    command = f"{shlex.quote(sys.executable)} -m bnoise_cli probe q.yaml | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (tmp_path / ".bnoise/q.probe.json").exists()
+
+
 def test_a_full_disk_loses_nothing(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -311,7 +377,7 @@ def test_a_full_disk_loses_nothing(bnoise: Call, write: Write, monkeypatch: pyte
     code, out, err = bnoise("probe", config)
     assert code == 4
     assert "No space left on device" in err
-    assert json.loads(out[out.index("\n{") :])["kind"] == "probe"
+    assert json.loads(out)["kind"] == "probe"
 
 
 def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,12 +401,29 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
         text=True,
     )
     time.sleep(12)
-    running.send_signal(signal.SIGINT)
+    for _ in range(2):  # an impatient user
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.05)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     assert "interrupted after" in out
     assert "Traceback" not in err
     assert json.loads((tmp_path / ".bnoise/q.probe.json").read_text())["provenance"]["replicates"] > 1
+
+
+def test_ctrl_c_before_anything_was_measured_says_so(write: Write) -> None:
+    write("q.yaml", QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000"))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(10)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err.strip() == "bnoise: interrupted before anything was measured."
 
 
 @pytest.mark.parametrize("name", ["digits", "noisy_quadratic", "stdlib_gpt"])

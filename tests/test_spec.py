@@ -49,7 +49,7 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
     assert type(found) is type(value)
 
 
-_WORDS = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]))
+_WORDS = st.text(st.characters(codec="latin-1", exclude_categories=["Cc", "Nd"]))
 
 
 @given(
@@ -79,6 +79,7 @@ def test_anchors_and_merges() -> None:
         ("a: 1\nb: {c: 1, c: 2}\n", "c.yaml:2:11", "`c` a second time (first in line 2)"),
         ("a: !!python/object:os.system x\n", "c.yaml:1:4", "python/object"),
         ("a: &x [*x]\n", "c.yaml:1:4", "an alias"),
+        ("a: !!set {x, y}\n", "c.yaml:1:4", "the tag"),
         ("? [1]\n: 2\n", "c.yaml", "a key that is not a word"),
     ],
 )
@@ -99,7 +100,9 @@ def test_what_is_no_config_is_one_clear_mistake(write: Write, text: str) -> None
 
 
 def test_unreadable_files(write: Write, tmp_path: Path) -> None:
-    write("x", "")
+    write("deep.yaml", "a: " + "[" * 3000 + "]" * 3000)
+    with pytest.raises(ConfigError, match="hundreds deep"):
+        load_spec(Path("deep.yaml"))
     with pytest.raises(ConfigError, match="no such file"):
         load_spec(Path("none.yaml"))
     with pytest.raises(ConfigError, match="directory"):
@@ -175,8 +178,8 @@ def test_every_mistake_is_reported_in_the_order_of_the_file(write: Write) -> Non
         ("  warmup_steps: '3'", "a whole number"),
         ("  warmup_steps: true", "a whole number"),
         ("  precision: 0", "a number greater than 0"),
-        ("  budget: soon", "a time such as 60s, 2m or 1h"),
-        ("  budget: -3s", "a time such as 60s, 2m or 1h"),
+        ("  budget: soon", "a time of at least 1s"),
+        ("  budget: -3s", "a time of at least 1s"),
         ("  batch_sizes: [4, 2, 8]", "ascending, distinct numbers"),
         ("  batch_sizes: [4, 8]", "three batch sizes or more"),
         ("  batch_sizes: [0, 8, 9]", "a number greater than 0"),
@@ -190,9 +193,7 @@ def test_wrong_values_say_what_was_expected(write: Write, line: str, expected: s
     assert expected in problem
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("60s", 60), ("2m", 120), ("1h", 3600), (5, 5), (0.5, 0.5), ("1.5 min", 90)]
-)
+@pytest.mark.parametrize(("text", "value"), [("60s", 60), ("2m", 120), ("1h", 3600), (5, 5), ("1.5 min", 90)])
 def test_times(text: object, value: float) -> None:
     assert parse_seconds(text) == value
 
@@ -262,6 +263,7 @@ def target_mistakes(write: Write, model: str, **files: str) -> list[str]:
         ("  _target_: Net\n", ["a dotted path such as torch.nn.Linear, or file.py:name"]),
         ("  target: torch.nn.Linear\n", ["a mapping with `_target_: package.module.Name` under `model:`"]),
         ("  class_path: torch.nn.Linear\n  in_features: 3\n", ["arguments under `init_args:`"]),
+        ("  _target_: torch.nn.Linear\n  class_path: torch.nn.ReLU\n", ["several of"]),
         ("  _target_: torch.nn.Sequential\n  _args_: [{_target_: torch.nn.ReLu}]\n", ["c.yaml:4:23", "`ReLU`"]),
     ],
 )  # fmt: skip

@@ -19,6 +19,8 @@ _WITNESS_FACTOR = 1.5
 _BRACKET = 4
 _MISFIT_P_VALUE, _GAP_P_VALUE = 0.01, 0.001
 _FEW_REPLICATES = 8
+#: A warm-up that multiplies the loss by more than this has not trained.
+_DIVERGED = 1.5
 #: float32 rounds a loss to about this part of itself.
 _FLOAT32 = 6e-8
 _ROUNDING_MARGIN = 100
@@ -38,7 +40,7 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
     if run.failure is not None:
         yield Doubt(
             code="failed",
-            finding=f"the probe ended early: {run.failure}",
+            finding=f"the probe ended early: {str(run.failure).removesuffix('.')}",
             remedy="Mend the cause and probe again; the numbers here rest on what was measured before.",
         )
     if run.interrupted:
@@ -86,6 +88,12 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             finding="probed before any training: the noise scale there is a floor, and grows by 1.7 to 100 times "
             "over training (arXiv:1812.06162, table 1)",
             remedy="Set probe.warmup_steps, probe.at_steps or a checkpoint.",
+        )
+    if last.loss is not None and last.loss > _DIVERGED * abs(run.findings.loss):
+        yield Doubt(
+            code="diverged",
+            finding=f"the warm-up raised the loss from {run.findings.loss:.3g} to {last.loss:.3g}",
+            remedy="Lower the learning rate, or give the planned run's own warm-up by a checkpoint.",
         )
     if not run.findings.is_mean:
         yield Doubt(
@@ -138,6 +146,12 @@ def _about_the_answer(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
             code="range",
             finding=f"the noise scale {significant(value)} is near or beyond the largest batch measured, {count(high)}",
             remedy="Raise the budget, or name larger probe.batch_sizes.",
+        )
+    if value < 1:
+        yield Doubt(
+            code="below_one",
+            finding=f"the noise scale {significant(value)} is less than one example: examples hardly differ here",
+            remedy="Any batch size spends more examples than it must; probe later in training, where it has grown.",
         )
     smallest = min(point.improvement for point in analysis.points)
     if last.loss is not None and 0 < smallest < _ROUNDING_MARGIN * _FLOAT32 * abs(last.loss):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from typing import Annotated
 
@@ -37,11 +36,6 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the program and leave with the exit code of the contract."""
-    sys.exit(run())
-
-
 def run() -> int:
     """Run the program; returns its exit code."""
     try:
@@ -53,9 +47,6 @@ def run() -> int:
     except BnoiseError as error:
         typer.echo(f"bnoise: {error}", err=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        typer.echo("bnoise: interrupted before anything was measured.", err=True)
-        return ExitCode.INTERRUPTED
     except Exception:
         traceback.print_exc()
         typer.echo("bnoise: this is a mistake in bnoise; please report it with the lines above.", err=True)

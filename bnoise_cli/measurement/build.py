@@ -30,8 +30,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise CallError(
             f"--device needs a device that this torch can use; {name!r} is none ({reason}). "
@@ -82,11 +82,16 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     """The config's optimizer over the trainable parameters.
 
     Raises:
-        RunError: its construction failed.
-        CallError: it is not SGD, whose preconditioner is the only one known here.
+        CallError: its construction failed, or it is not SGD, whose preconditioner is the only one known
+            here.
     """
-    with user_code("building the optimizer"):
-        optimizer = build(spec.config.optimizer, spec.folder, first=(task.parameters,))
+    try:
+        with user_code("building the optimizer"):
+            optimizer = build(spec.config.optimizer, spec.folder, first=(task.parameters,))
+    except RunError as error:
+        raise CallError(f"`optimizer:` {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {_kind(optimizer)}.")
     if not isinstance(optimizer, torch.optim.SGD):
         raise CallError(
             "the probe needs torch.optim.SGD, with or without momentum: this version measures along the plain "

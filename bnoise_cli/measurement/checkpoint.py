@@ -20,11 +20,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a `.safetensors` file, or a torch file read with `weights_only`, into the model.
 
     Raises:
-        CallError: no such file, or safetensors is needed and not installed.
+        CallError: safetensors is needed and not installed.
         RunError: the file is torn or needs code to run, or its keys or shapes are not the model's.
     """
-    if not path.is_file():
-        raise CallError(f"`checkpoint:` needs a file of weights; there is none at {path.resolve()}.")
     weights = _read(path)
     own = model.state_dict()
     missing = sorted(own.keys() - weights.keys())
@@ -64,15 +62,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise RunError(
             f"the checkpoint {path} holds more than weights, and bnoise runs no code from a checkpoint. "
-            f"Save model.state_dict() alone. torch said: {str(error).splitlines()[0]}"
+            f"Save model.state_dict() alone. torch said: {_first_line(error)}"
         ) from None
     except Exception as error:
-        raise RunError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise RunError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise RunError(
             f"the checkpoint {path} must hold a state dict, alone or under one of {', '.join(_NESTED)}. "
             "Save model.state_dict()."
@@ -83,3 +83,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _few(names: list[str]) -> str:
     shown = ", ".join(names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

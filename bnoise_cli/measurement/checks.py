@@ -41,6 +41,12 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             )
             for mask in (first, first, other)
         ]
+        if not all(math.isfinite(value) for value in values):
+            shown = ", ".join(f"{value / len(batches):.6g}" for value in values)
+            raise RunError(
+                f"the loss must be finite; {count} examples gave {shown}. "
+                "Look for a division or a logarithm at zero, or start from a checkpoint."
+            )
         if not abs(values[0] - values[1]) <= _REPEATABLE * abs(values[0]):
             raise RunError(
                 "the loss must repeat on the same examples with the same random masks; it gave "
@@ -55,7 +61,13 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         stochastic = not abs(values[0] - values[2]) <= _REPEATABLE * abs(values[0])
         gap = _mean_gap(task, count, draws, without_masks=stochastic)
     task.stochastic = stochastic
-    return TaskFindings(stochastic=stochastic, batch_norms_held=held, mean_gap=gap, is_mean=gap <= _ROUNDING)
+    return TaskFindings(
+        loss=values[0] / len(batches),
+        stochastic=stochastic,
+        batch_norms_held=held,
+        mean_gap=gap,
+        is_mean=gap <= _ROUNDING,
+    )
 
 
 def _mean_gap(task: Task, count: int, draws: Draws, *, without_masks: bool) -> float:

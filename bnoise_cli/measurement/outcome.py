@@ -60,6 +60,7 @@ class Measurement:
 class TaskFindings:
     """What the checks before the probe found."""
 
+    loss: float  # of a few examples, before the warm-up
     stochastic: bool  # the loss of given examples depends on random masks
     batch_norms_held: int  # layers that use their running statistics during the probe
     mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm

@@ -156,7 +156,8 @@ def scout(
             grown.draw(grown.count, draws)
         seen[_FIRST_SIZE], _ = _noise_curvature(task, origin, draws, slope(), scale)
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
-    noise = max(noise, 0.05 * part * _FIRST_SIZE)
+    # Where the loss falls without end no curvature is positive; the replicates will say so.
+    noise = max(noise, 0.05 * abs(part) * _FIRST_SIZE, 1e-30)
     flat = max(flat, 0.2 * noise / grown.count)
     if batch_sizes is None:
         wanted = _MARGIN * noise / flat

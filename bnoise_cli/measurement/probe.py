@@ -91,7 +91,6 @@ class _Run:
         self.task, self.origin, self.settings, self.step = task, origin, settings, step
         self.on_progress = on_progress
         self.started = time.monotonic()
-        self.micro_batch_at_start = task.micro_batch_size
         self.examples_at_start = (task.gradient_examples, task.evaluation_examples)
         self.replicates: list[Replicate] = []
         self.analysis: Analysis | None = None
@@ -103,6 +102,7 @@ class _Run:
             loss = self._loss()
             self._report("pilot")
             self.plan = self._pilot()
+            self._require_time_for(self.plan)
             stop = self._replicate_until_known(self.plan)
         except KeyboardInterrupt:
             if not self.replicates:
@@ -115,7 +115,7 @@ class _Run:
         if failure is not None and not self.replicates:
             raise failure
         self._analyse()
-        shortened = self.task.micro_batch_size < self.micro_batch_at_start
+        shortened = self.task.micro_batch_size < self.task.planned_micro_batch_size
         return Measurement(
             step=self.step,
             loss=loss,
@@ -128,7 +128,7 @@ class _Run:
             gradient_examples=self._gradient_examples(),
             evaluation_examples=self.task.evaluation_examples - self.examples_at_start[1],
             micro_batch_size=self.task.micro_batch_size,
-            shortened_from=self.micro_batch_at_start if shortened else None,
+            shortened_from=self.task.planned_micro_batch_size if shortened else None,
         )
 
     def _draws(self, *key: int) -> Draws:
@@ -169,6 +169,16 @@ class _Run:
             most_examples=max(int(min(most, 2**40)), 4),
             out_of_time=lambda: self._seconds() > 0.25 * self.settings.budget_seconds,
         )
+
+    def _require_time_for(self, plan: Plan) -> None:
+        """Refuse batch sizes of the user's own that the budget cannot hold twice."""
+        needed = 2 * plan.largest * _REPLICATE_COST * self._seconds_per_gradient_example
+        budget = self.settings.budget_seconds
+        if self.settings.batch_sizes is not None and needed > budget:
+            raise RunError(
+                f"two updates of {plan.largest} examples need about {needed:.0f} s, and the budget is {budget:.0f} s. "
+                "Raise --budget, or name smaller probe.batch_sizes."
+            )
 
     @cached_property
     def _seconds_per_gradient_example(self) -> float:

@@ -99,7 +99,7 @@ class Session:
         settings = ProbeSettings(
             batch_sizes=None if isinstance(plan.batch_sizes, str) else tuple(plan.batch_sizes),
             precision=plan.precision,
-            budget_seconds=max(seconds, 1.0) / shares,
+            budget_seconds=max(seconds, 0.0) / shares,
             max_examples=examples,
             seed=plan.seed,
         )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Batches, Draws, Indices
@@ -25,7 +26,8 @@ class Task:
         model, batches: what was built from the config.
         parameters: the trainable parameters, tied ones once.
         preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
-        micro_batch_size: examples that go through the model at once; halved when memory runs out.
+        micro_batch_size: examples that go through the model at once; halved when memory runs out from
+            `planned_micro_batch_size`.
         stochastic: whether the loss of given examples depends on random masks.
         gradient_examples, evaluation_examples: what has been spent so far.
     """
@@ -43,7 +45,7 @@ class Task:
         self.batches = batches
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.preconditioner = preconditioner
-        self.micro_batch_size = micro_batch_size
+        self.micro_batch_size = self.planned_micro_batch_size = micro_batch_size
         self.stochastic = True
         self.gradient_examples = 0
         self.evaluation_examples = 0
@@ -52,6 +54,11 @@ class Task:
             raise RunError(
                 "the probe needs trainable parameters; this model has none with requires_grad. "
                 "Unfreeze what the planned run trains."
+            )
+        if any(is_lazy(p) for p in self.parameters):
+            raise RunError(
+                "the probe needs parameters with a shape; this model has lazy ones that are not yet initialised. "
+                "Run one batch through the model before it is returned."
             )
         low = sorted({str(p.dtype) for p in self.parameters if p.dtype.itemsize < 4})
         if low:

@@ -32,20 +32,20 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
         yield
     except (BnoiseError, OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_out_of_memory(error):
             raise OutOfMemoryError(str(error)) from None
         text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
-        raise RunError(f"{text}. {remedy}".rstrip()) from error
+        raise RunError(f"{text.removesuffix('.')}. {remedy}".rstrip()) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_ALLOCATOR)
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The last line of the user's own files that the error passed through."""
     installed = Path(torch.__file__).resolve().parent.parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

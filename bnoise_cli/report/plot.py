@@ -8,6 +8,7 @@ import numpy as np
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import Estimate, ProbeResult
+from bnoise_cli.storage import write_whole
 
 FORMATS = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -66,10 +67,7 @@ def plot_probe(result: ProbeResult, path: Path) -> None:
     )
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise RunError(f"the picture could not be written to {path} ({error.strerror or error}).") from error
+    write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
 
 
 def _mark(axes: object, noise: Estimate) -> None:

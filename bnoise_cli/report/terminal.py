@@ -55,11 +55,11 @@ def to_ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
-def probe_report(result: ProbeResult) -> list[Text | Table]:
+def probe_report(result: ProbeResult, width: int) -> list[Text | Table]:
     """The short answer, the table of batch sizes, the doubts, and what it cost."""
     parts: list[Text | Table] = [*_answer(result)]
     if result.points:
-        parts += [Text(), _table(result)]
+        parts += [Text(), _table(result, narrow=width < _NARROW)]
     if result.trajectory:
         parts += [Text(), _trajectory(result)]
     if result.doubts:
@@ -107,23 +107,25 @@ def _interval(estimate: Estimate) -> str:
     return f"{significant(estimate.value)} examples ({level} {limits})"
 
 
-def _table(result: ProbeResult) -> Table:
+def _table(result: ProbeResult, *, narrow: bool) -> Table:
     value = result.noise_scale.value
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("batch\nsize", justify="right")
-    for name in (
-        "best step\ngains",
-        "law",
-        "best\nstep size",
-        "gradient\nerror",
-        "speed\nof limit",
-        "steps\n/ fewest",
-        "examples\n/ fewest",
-    ):
-        table.add_column(name, justify="right")
+    shown = [column for column in _COLUMNS if not narrow or column in _NARROW_COLUMNS]
+    for column in shown:
+        table.add_column(column, justify="right")
     for point in result.points:
-        table.add_row(*_row(point, value))
+        cells = dict(zip(_COLUMNS, _row(point, value), strict=True))
+        table.add_row(*(cells[column] for column in shown))
     return table
+
+
+_COLUMNS = (
+    "batch\nsize", "best step\ngains", "law", "best\nstep size", "gradient\nerror", "speed\nof limit",
+    "steps\n/ fewest", "examples\n/ fewest",
+)  # fmt: skip
+#: Below this many columns a terminal is shown only what a decision needs.
+_NARROW = 84
+_NARROW_COLUMNS = ("batch\nsize", "speed\nof limit", "steps\n/ fewest", "examples\n/ fewest")
 
 
 def _row(point: Point, noise_scale: float | None) -> tuple[str, ...]:

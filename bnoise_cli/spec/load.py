@@ -74,6 +74,13 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
             check_form(source, key)
     if source.data.get("loss") is not None and source.data.get("objective") is not None:
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
+    checkpoint = source.data.get("checkpoint")
+    if isinstance(checkpoint, str) and not (source.folder / checkpoint).is_file():
+        source.problem(
+            ("checkpoint",),
+            f"`checkpoint: {checkpoint}`",
+            f"a file of weights at {source.folder / checkpoint}",
+        )
     if source.problems or config is None:
         raise ConfigError(sorted(source.problems, key=_order))
     return Spec(config=config, source=source, path=path)

@@ -6,7 +6,15 @@ import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -15,19 +23,21 @@ def parse_seconds(value: Any) -> float:
     """`60s`, `2m`, `1h` or a number of seconds.
 
     Raises:
-        ValueError: anything else, or not a positive time.
+        ValueError: anything else, or less than a second.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z]*)\s*", str(value))
     try:
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     except (ValueError, KeyError):
         seconds = 0.0
-    if isinstance(value, bool) or not 0 < seconds < 1e9:
-        raise ValueError("a time such as 60s, 2m or 1h")
+    if isinstance(value, bool) or not 1 <= seconds < 1e9:
+        raise ValueError("a time of at least 1s, such as 60s, 2m or 1h")
     return seconds
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+#: The least that a budget in examples must hold: at each point of training, and in largest batches.
+_FEWEST_EXAMPLES, _FEWEST_LARGEST = 256, 6
 #: A mapping with `_target_`; checked by `spec.targets`.
 Target = dict[str, Any]
 
@@ -61,7 +71,7 @@ class Probe(Section):
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.15
     budget: Seconds = 60.0
     max_examples: Annotated[int, Field(ge=256)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @field_validator("at_steps")
     @classmethod
@@ -76,6 +86,19 @@ class Probe(Section):
             if len(value) < 3:
                 raise ValueError("three batch sizes or more: two fit any law")
         return value
+
+    @model_validator(mode="after")
+    def _examples_suffice(self) -> Probe:
+        points = len(self.at_steps or [0])
+        needed = _FEWEST_EXAMPLES * points
+        if isinstance(self.batch_sizes, list):
+            needed = max(needed, _FEWEST_LARGEST * self.batch_sizes[-1] * points)
+        if self.max_examples is not None and self.max_examples < needed:
+            raise ValueError(
+                f"max_examples of at least {needed}: {_FEWEST_EXAMPLES} for each probed point, and "
+                f"{_FEWEST_LARGEST} times the largest of batch_sizes"
+            )
+        return self
 
 
 class Sweep(Section):

@@ -45,6 +45,9 @@ def _whole_number(_: _Loader, node: ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 @dataclass
 class Source:
     """A config as read: its data and the place of each part."""
@@ -117,7 +120,9 @@ def apply_override(source: Source, text: str) -> None:
     except ConfigError as error:
         source.problems += error.problems
         return
-    parts: list[str | int] = [int(part) if part.isdigit() else part for part in key.strip().split(".")]
+    parts: list[str | int] = [
+        int(part) if part.isascii() and part.isdecimal() else part for part in key.strip().split(".")
+    ]
     target: Any = source.data
     for depth, part in enumerate(parts[:-1]):
         if isinstance(target, dict):
@@ -151,6 +156,14 @@ def apply_override(source: Source, text: str) -> None:
 def _compose(text: str, name: str) -> Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        raise ConfigError(
+            [
+                Problem(
+                    place=name, found="lists or mappings in one another, hundreds deep", expected="a config"
+                )
+            ]
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
@@ -183,6 +196,8 @@ class _Reader:
         if id(node) in above:
             self.source.problem(path, "an alias to something that contains it", "a value that ends")
             return None
+        if not isinstance(node, ScalarNode) and node.tag not in _PLAIN_TAGS:
+            self.source.problem(path, f"the tag {node.tag}", "plain YAML without tags")
         if isinstance(node, MappingNode):
             return self.mapping(node, path, above)
         if isinstance(node, SequenceNode):

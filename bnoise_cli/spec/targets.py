@@ -76,6 +76,12 @@ def check_form(source: Source, key: str) -> None:
         if spelling == "class_path" and set(target) - {"class_path", "init_args"}:
             extra = sorted(set(target) - {"class_path", "init_args"})[0]
             source.problem((*path, extra), f"`{extra}` beside `class_path`", "arguments under `init_args:`")
+        if sum(s in target for s in _SPELLINGS) > 1:
+            source.problem(path, f"several of {', '.join(_SPELLINGS)}", "one of them")
+            continue
+        if not isinstance(target.get("init_args") or {}, dict):
+            source.problem((*path, "init_args"), _shown(target["init_args"]), "a mapping of arguments")
+            continue
         if not isinstance(target.get(_ARGS, []), list):
             source.problem((*path, _ARGS), _shown(target[_ARGS]), "a list")
         if not isinstance(target.get(_PARTIAL, False), bool):
@@ -255,7 +261,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
     try:
         with _import_path(path.resolve().parent):
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[key]
         raise _NotFoundError(
             f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import"
@@ -278,7 +284,7 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
                 raise _NotFoundError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _NotFoundError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error

@@ -23,7 +23,7 @@ from bnoise_cli.measurement.task import Task
 _GRID = np.geomspace(0.25, 4.0, 8)
 #: Powers of four on each side of the one nearest to the exact noise scale, but not below the first.
 _EACH_SIDE, _SMALLEST = 2, 4
-#: Costs in forward passes over one example: a gradient; one evaluation example, at the start and at every step.
+#: Costs in forward passes over one example: a gradient; one evaluation example, at the start and all steps.
 _GRADIENT_COST, _EVALUATION_COST = 3, 1 + len(_GRID)
 #: A line in two parameters through two points would fit any noise.
 _FEWEST_POINTS = 3
