@@ -380,6 +380,13 @@ def test_a_plain_task_passes() -> None:
     assert (findings.stochastic, findings.is_mean, findings.batch_norms_held) == (False, True, 0)
 
 
+def test_the_checks_leave_the_micro_batch_as_it_was() -> None:
+    for size in (4, 64):
+        task = mlp_task(micro_batch_size=size)
+        check_task(task, 0)
+        assert task.micro_batch_size == task.planned_micro_batch_size == size
+
+
 def test_dropout_makes_a_task_stochastic_and_still_a_mean() -> None:
     task = mlp_task(nn.Dropout(0.5))
     findings = check_task(task, 0)

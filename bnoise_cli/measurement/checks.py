@@ -82,7 +82,8 @@ def _mean_gap(task: Task, count: int, draws: Draws, *, without_masks: bool) -> f
         for half in (indices[: len(indices) // 2], indices[len(indices) // 2 :]):
             task.add_gradient(halves, half, draws)
     finally:
-        task.micro_batch_size = min(size, task.micro_batch_size)
+        shortened = task.micro_batch_size < len(indices)
+        task.micro_batch_size = min(size, task.micro_batch_size) if shortened else size
     norm = task.squared_norms(whole)[0]
     torch._foreach_sub_(halves, whole)
     gap = task.squared_norms(halves)[0]

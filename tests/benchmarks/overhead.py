@@ -39,7 +39,7 @@ _CPU = torch.device("cpu")
 _ROUNDS, _WARMUP_STEPS = 3, 50
 #: Without a limit of time, so that every round makes the same passes.
 _SETTINGS = ProbeSettings(max_examples=2048, budget_seconds=1e6)
-#: The larger model has 10.8 million parameters and its planned batch few tokens; no momentum, so that
+#: The larger model has 10.7 million parameters and its planned batch few tokens; no momentum, so that
 #: training holds parameters and gradients only.
 _LARGE = (
     "model.width=384",
