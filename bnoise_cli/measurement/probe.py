@@ -40,7 +40,7 @@ _REPLICATES_IN_BUDGET = 13
 #: The whole dataset is used where it costs at most these parts of the examples and of the time.
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
-_LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.0
+_LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +172,11 @@ class _Run:
 
     def _require_time_for(self, plan: Plan) -> None:
         """Refuse batch sizes of the user's own that the budget cannot hold twice."""
+        if self.settings.batch_sizes is None or self.settings.max_examples is not None:
+            return
         needed = 2 * plan.largest * _REPLICATE_COST * self._seconds_per_gradient_example
         budget = self.settings.budget_seconds
-        if self.settings.batch_sizes is not None and needed > budget:
+        if needed > budget:
             raise RunError(
                 f"two updates of {plan.largest} examples need about {needed:.0f} s, and the budget is {budget:.0f} s. "
                 "Raise --budget, or name smaller probe.batch_sizes."
