@@ -167,6 +167,11 @@ def test_the_scatter_is_that_of_normal_gradients() -> None:
     assert covariance / covariance[0, 0] == pytest.approx(model / model[0, 0], abs=0.06)
 
 
+def test_without_noise_every_batch_size_weighs_the_same() -> None:
+    for beta in (0.0, -3.0):
+        assert (law.relative_scatter(SIZES, np.array([16, 6, 1, 0]), -1.0, beta) == np.eye(4)).all()
+
+
 # --- intervals ----------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,9 @@ def relative_scatter(batch_sizes: Array, blocks: Array, alpha: float, beta: floa
     Returns:
         Shape (K, K).
     """
-    noise = np.maximum(beta, 0.0) / batch_sizes
+    if beta <= 0:  # no noise to scatter
+        return np.eye(len(batch_sizes))
+    noise = beta / batch_sizes
     limit = max(alpha, _LEAST_SHARE * float(noise[-1]))
     kappa = limit + noise
     variance = (4 * limit * noise + 2 * noise**2) / np.maximum(blocks, 1)

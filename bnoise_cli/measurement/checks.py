@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.preserve import held_batch_norms, preserved
 from bnoise_cli.measurement.task import Task
@@ -28,25 +28,19 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     """
     draws = Draws(seed, 1 << 21)
     held = len(held_batch_norms(task.model))
-    count = _EXAMPLES
     with preserved(task.model, seed) as origin:
-        indices = draws.indices(count, task.batches.length)
+        indices = draws.indices(_EXAMPLES, task.batches.length)
         task.stochastic = True
-        first, other = draws.seed() // 2, draws.seed() // 2
-        batches = task.evaluation_batches(indices, draws)
-        values = [
-            math.fsum(
-                task.loss_value(b.batch, mask + i, f"a batch of {b.count} examples")
-                for i, b in enumerate(batches)
+        same, other = draws.seed(), draws.seed()
+
+        def thrice(part: Indices) -> NDArray[np.float64]:
+            batch, what = task.batches.fetch(part), f"a batch of {len(part)} examples"
+            return np.array(
+                [task.finite_loss_value(batch, masks, what, part) for masks in (same, same, other)]
             )
-            for mask in (first, first, other)
-        ]
-        if not all(math.isfinite(value) for value in values):
-            shown = ", ".join(f"{value / len(batches):.6g}" for value in values)
-            raise RunError(
-                f"the loss must be finite; {count} examples gave {shown}. "
-                "Look for a division or a logarithm at zero, or start from a checkpoint."
-            )
+
+        parts = [n / _EXAMPLES * values for n, values in task.in_micro_batches(indices, thrice)]
+        values = np.sum(parts, axis=0)
         if not abs(values[0] - values[1]) <= _REPEATABLE * abs(values[0]):
             raise RunError(
                 "the loss must repeat on the same examples with the same random masks; it gave "
@@ -59,10 +53,10 @@ def check_task(task: Task, seed: int) -> TaskFindings:
                 "move the change out of forward()."
             )
         stochastic = not abs(values[0] - values[2]) <= _REPEATABLE * abs(values[0])
-        gap = _mean_gap(task, count, draws, without_masks=stochastic)
+        gap = _mean_gap(task, draws, without_masks=stochastic)
     task.stochastic = stochastic
     return TaskFindings(
-        loss=values[0] / len(batches),
+        loss=float(values[0]),
         stochastic=stochastic,
         batch_norms_held=held,
         mean_gap=gap,
@@ -70,20 +64,25 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     )
 
 
-def _mean_gap(task: Task, count: int, draws: Draws, *, without_masks: bool) -> float:
+def _mean_gap(task: Task, draws: Draws, *, without_masks: bool) -> float:
+    """|gradient of a batch − mean of its halves'| over its norm, on the largest small batch that fits."""
     if without_masks:
         task.model.eval()
-    indices = draws.indices(2 * (count // 2), task.batches.length)
-    size = task.micro_batch_size
-    task.micro_batch_size = len(indices)
-    try:
-        whole, halves = task.zeros(), task.zeros()
+    indices, size = draws.indices(_EXAMPLES, task.batches.length), task.micro_batch_size
+    while len(indices) > 1:
+        whole, halves, middle = task.zeros(), task.zeros(), len(indices) // 2
+        task.micro_batch_size = len(indices)
         task.add_gradient(whole, indices, draws)
-        for half in (indices[: len(indices) // 2], indices[len(indices) // 2 :]):
-            task.add_gradient(halves, half, draws)
-    finally:
-        shortened = task.micro_batch_size < len(indices)
-        task.micro_batch_size = min(size, task.micro_batch_size) if shortened else size
+        if task.micro_batch_size == len(indices):
+            break
+        size = min(size, task.micro_batch_size)
+        indices = indices[: 2 * (task.micro_batch_size // 2)]
+    else:
+        task.micro_batch_size = size
+        return 0.0
+    for half in (indices[:middle], indices[middle:]):
+        task.add_gradient(halves, half, draws)
+    task.micro_batch_size = size
     norm = task.squared_norms(whole)[0]
     torch._foreach_sub_(halves, whole)
     gap = task.squared_norms(halves)[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from torch import Tensor
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths import line
 from bnoise_cli.measurement.batches import Draws, Indices
-from bnoise_cli.measurement.task import EvaluationBatch, Task
+from bnoise_cli.measurement.task import Task
 
 
 class DivergedError(RunError):
@@ -45,34 +43,37 @@ def evaluate_line(
     Raises:
         DivergedError: a loss along the line is not finite.
     """
-    batches = task.evaluation_batches(indices, draws)
-    base = _mean([batch.loss for batch in batches], batches)
-    changes = []
-    with torch.no_grad():
+    changes = np.zeros(len(line.NODES))
+
+    def along(part: Indices) -> NDArray[np.float64]:
+        batch, masks = task.batches.fetch(part), draws.seed()
+        what = f"a batch of {len(part)} evaluation examples"
+        base = task.finite_loss_value(batch, masks, what, part)
+        losses = []
         try:
             for node in line.NODES:
                 _move(task, origin, total, node * scale / count)
-                losses = [task.loss_value(b.batch, b.mask_seed, "an evaluation batch") for b in batches]
-                changes.append(base - _mean(losses, batches))
+                losses.append(task.loss_value(batch, masks, what))
         finally:
-            torch._foreach_copy_(task.parameters, origin)
+            with torch.no_grad():
+                torch._foreach_copy_(task.parameters, origin)
+        return base - np.array(losses)
+
+    for part_count, part_changes in task.in_micro_batches(indices, along):
+        changes += part_count / len(indices) * part_changes
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
-    if not all(math.isfinite(change) for change in changes):
+    if not np.all(np.isfinite(changes)):
         raise DivergedError(
             f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of {count} examples. "
             "The loss surface is too steep here to measure; warm up longer or start from a checkpoint."
         )
-    return line.coefficients(np.array(changes))
+    return line.coefficients(changes)
 
 
 def _move(task: Task, origin: list[Tensor], total: list[Tensor], step: float) -> None:
-    torch._foreach_copy_(task.parameters, origin)
-    if task.preconditioner is None:
-        torch._foreach_add_(task.parameters, total, alpha=-step)
-    else:
-        torch._foreach_addcmul_(task.parameters, total, task.preconditioner, value=-step)
-
-
-def _mean(losses: list[float], batches: list[EvaluationBatch]) -> float:
-    total = math.fsum(value * batch.count for value, batch in zip(losses, batches, strict=True))
-    return total / sum(batch.count for batch in batches)
+    with torch.no_grad():
+        torch._foreach_copy_(task.parameters, origin)
+        if task.preconditioner is None:
+            torch._foreach_add_(task.parameters, total, alpha=-step)
+        else:
+            torch._foreach_addcmul_(task.parameters, total, task.preconditioner, value=-step)

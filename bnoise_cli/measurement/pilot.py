@@ -95,10 +95,12 @@ def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | Non
     if signal <= _ROUNDING * noise_given_signal(grown.norms()[0], signal):
         return None
 
-    def curve(scale: float) -> Array:
-        return evaluate_line(task, origin, grown.total, grown.count, scale, everything, draws)
+    def curve_of(examples: NDArray[np.int64]) -> Callable[[float], Array]:
+        return lambda scale: evaluate_line(task, origin, grown.total, grown.count, scale, examples, draws)
 
-    _, scale, found = _place(curve, slope, _first_scale(task, grown, draws))
+    few = draws.indices(min(_EVALUATION_EXAMPLES, len(everything)), len(everything))
+    _, scale, _ = _place(curve_of(few), slope, _first_scale(task, grown, draws))
+    _, scale, found = _place(curve_of(everything), slope, scale)
     return Limit(slope=slope, signal=signal, curve=found, scale=scale)
 
 
@@ -233,14 +235,14 @@ def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple
 
 def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:
     indices = draws.indices(_FIRST_BLOCKS, task.batches.length)
-    loss = abs(np.mean([batch.loss for batch in task.evaluation_batches(indices, draws)]))
+    loss = abs(task.mean_loss(indices, draws))
     own = task.squared_norms(grown.total)[1] / grown.count**2
     if own == 0:
         raise RunError(
             f"the gradient of {grown.count} examples is exactly zero. "
             "Check that the loss depends on the trainable parameters."
         )
-    return _FIRST_CHANGE * max(float(loss), 1e-6) / own
+    return _FIRST_CHANGE * max(loss, 1e-6) / own
 
 
 def _power_of_two(value: float) -> int:

@@ -21,7 +21,6 @@ from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.replicate import Replicate, measure_replicate
 from bnoise_cli.measurement.task import Task
-from bnoise_cli.measurement.user_code import OutOfMemoryError
 
 #: No stop for precision before this many replicates: the variance itself must be known.
 _FEWEST_REPLICATES = 12
@@ -41,6 +40,9 @@ _REPLICATES_IN_BUDGET = 13
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
 _LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.5
+
+#: The loss that is reported is the mean over so many examples.
+_LOSS_EXAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,6 @@ class _Run:
             if not self.replicates:
                 raise
             stop = StopReason.INTERRUPTED
-        except OutOfMemoryError as error:
-            stop, failure = StopReason.FAILED, RunError(f"out of memory while evaluating losses: {error}")
         except RunError as error:
             stop, failure = StopReason.FAILED, error
         if failure is not None and not self.replicates:
@@ -146,10 +146,8 @@ class _Run:
         return self.settings.max_examples - self._gradient_examples()
 
     def _loss(self) -> float:
-        draws = self._draws(0)
-        indices = draws.indices(min(256, self.task.batches.length), self.task.batches.length)
-        batches = self.task.evaluation_batches(indices, draws)
-        return sum(batch.loss * batch.count for batch in batches) / len(indices)
+        draws, length = self._draws(0), self.task.batches.length
+        return self.task.mean_loss(draws.indices(min(_LOSS_EXAMPLES, length), length), draws)
 
     def _pilot(self) -> Plan:
         limit = None
@@ -216,20 +214,22 @@ class _Run:
             self.replicates.append(self._replicate(plan, replans))
             longest = max(longest, self._seconds() - begun)
             count = len(self.replicates)
-            if count >= next_look or count == 2:
+            looked = count >= next_look
+            if looked or count == 2:
                 self._analyse()
-                if count >= next_look:
-                    next_look = max(count + 1, math.ceil(count * _NEXT_LOOK))
+            if looked:
+                next_look = max(count + 1, math.ceil(count * _NEXT_LOOK))
             self._report("replicates")
             if count == _FIRST_LOOK and replans < _MOST_REPLANS and (better := self._better_plan(plan)):
                 self.plan = plan = better
                 self.replicates, self.analysis = [], None
                 replans, next_look = replans + 1, _FIRST_LOOK
-            elif count >= _FEWEST_REPLICATES and self.analysis is not None:
-                width = relative_half_width(self.analysis.noise_scale)
-                if count + 1 <= next_look and width <= self.settings.precision:
-                    self._analyse()
-                    return StopReason.PRECISION
+            elif looked and count >= _FEWEST_REPLICATES and self._is_precise():
+                return StopReason.PRECISION
+
+    def _is_precise(self) -> bool:
+        found = self.analysis
+        return found is not None and relative_half_width(found.noise_scale) <= self.settings.precision
 
     def _replicate(self, plan: Plan, replans: int) -> Replicate:
         limit = plan.design.limit

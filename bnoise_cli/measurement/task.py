@@ -109,7 +109,7 @@ class Task:
             RunError: NaN or infinite loss or gradient, or no memory for a single example.
         """
         norms = []
-        for count, gradient in self._in_micro_batches(indices, lambda part: self._gradient(part, draws)):
+        for count, gradient in self.in_micro_batches(indices, lambda part: self._gradient(part, draws)):
             plain, weighted = self.squared_norms(gradient)
             if not math.isfinite(plain):
                 raise RunError(
@@ -149,8 +149,12 @@ class Task:
             torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, gradient, strict=True)
         ]
 
-    def _in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
-        """Apply `run` to `indices` in parts that fit the memory."""
+    def in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
+        """Apply `run` to `indices` in parts that fit the memory; yields (examples, result) of each.
+
+        Raises:
+            RunError: no memory for a single example.
+        """
         start = 0
         while start < len(indices):
             part = indices[start : start + self.micro_batch_size]
@@ -169,27 +173,22 @@ class Task:
             start += len(part)
             yield len(part), result
 
-    def evaluation_batches(self, indices: Indices, draws: Draws) -> list[EvaluationBatch]:
-        """The examples at `indices` with their masks and their loss at the present weights."""
+    def finite_loss_value(self, batch: Any, mask_seed: int, what: str, indices: Indices) -> float:
+        """As `loss_value`, where a loss that is not finite is an error that names the examples."""
+        value = self.loss_value(batch, mask_seed, what)
+        if not math.isfinite(value):
+            raise RunError(f"the loss of {what} is {value}: the examples are {_few(indices)}.")
+        return value
 
-        def evaluate(part: Indices) -> EvaluationBatch:
-            batch, seed = self.batches.fetch(part), draws.seed()
+    def mean_loss(self, indices: Indices, draws: Draws) -> float:
+        """The mean loss of the examples at `indices` at the present weights."""
+
+        def evaluate(part: Indices) -> float:
             what = f"a batch of {len(part)} evaluation examples"
-            base = self.loss_value(batch, seed, what)
-            if not math.isfinite(base):
-                raise RunError(f"the loss of {what} is {base}: the examples are {_few(part)}.")
-            return EvaluationBatch(batch, len(part), seed, base)
+            return self.finite_loss_value(self.batches.fetch(part), draws.seed(), what, part)
 
-        return [part for _, part in self._in_micro_batches(indices, evaluate)]
-
-
-class EvaluationBatch:
-    """Examples on which a line is evaluated, always with the same masks."""
-
-    __slots__ = ("batch", "count", "loss", "mask_seed")
-
-    def __init__(self, batch: Any, count: int, mask_seed: int, loss: float) -> None:
-        self.batch, self.count, self.mask_seed, self.loss = batch, count, mask_seed, loss
+        parts = self.in_micro_batches(indices, evaluate)
+        return math.fsum(count * value for count, value in parts) / len(indices)
 
 
 def _sum_of_squares(vector: list[Tensor]) -> float:
