@@ -166,7 +166,7 @@ def test_a_checkpoint_is_no_initialisation_and_an_exact_limit_no_end_of_the_rang
 
 def result(**changes: Any) -> ProbeResult:
     base = ProbeResult(
-        config={"training": {"batch_size": 64}},
+        config={"training": {"batch_size": 64}, "probe": {"warmup_steps": 100, "at_steps": None}},
         config_hash="0" * 64,
         provenance=Provenance(
             bnoise="0.1.0", python="3.11.7", torch="2.13.0", device="cpu", dtype="float32", seed=0,
@@ -191,6 +191,7 @@ GOLDEN = """\
 Critical batch size  100 examples (95% interval 90.0 to 112)
   Training at this batch size takes twice the fewest steps and twice the fewest examples.
   The planned batch of 64 takes 2.56 times the fewest steps and 1.64 times the fewest examples.
+  At step 100 of training; it changes along the way, as probe.at_steps shows.
   Simple noise scale tr(Σ)/|G|²: 250 examples (95% interval 200 to 310)
 
 batch           best step               best  gradient     speed     steps  examples

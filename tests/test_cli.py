@@ -454,7 +454,8 @@ def readme_commands() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:console|bash|sh)\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("bnoise ")]
+    calls = [call.strip() for line in lines for call in line.split("&&")]
+    return [call for call in calls if call.startswith("bnoise ")]
 
 
 @pytest.mark.parametrize("command", readme_commands())

@@ -17,18 +17,23 @@ Indices = NDArray[np.int64]
 
 
 class Draws:
-    """One stream of random choices; streams of different keys are independent of one another."""
+    """One stream of random choices; streams of different keys are independent of one another.
+
+    Examples and masks come from streams of their own, so that the examples drawn do not depend on how
+    many micro-batches the memory makes of them.
+    """
 
     def __init__(self, *key: int) -> None:
-        self._generator = np.random.default_rng(np.random.SeedSequence(key))
+        examples, masks = np.random.SeedSequence(key).spawn(2)
+        self._examples, self._masks = np.random.default_rng(examples), np.random.default_rng(masks)
 
     def indices(self, count: int, length: int) -> Indices:
         """`count` independent uniform draws from `length` examples, with replacement."""
-        return self._generator.integers(length, size=count)
+        return self._examples.integers(length, size=count)
 
     def seed(self) -> int:
         """A seed for torch's own stream: the dropout masks of one batch."""
-        return int(self._generator.integers(2**63))
+        return int(self._masks.integers(2**63))
 
 
 class Batches:

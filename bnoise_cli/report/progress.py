@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 
@@ -27,6 +26,7 @@ class ProgressLine:
         self._live = Live(console=console, transient=True, auto_refresh=False)
         self._shown = not quiet and console.is_terminal and not console.is_dumb_terminal
         self._precision = precision
+        self._encoding = console.encoding  # a live display puts itself in place of stderr
         self._last = 0.0
 
     def __enter__(self) -> ProgressLine:
@@ -43,8 +43,7 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Show a line now."""
         if self._shown:
-            encoding = getattr(sys.stderr, "encoding", None) or "ascii"
-            shown = text if can_show(text, encoding) else to_ascii(text)
+            shown = text if can_show(text, self._encoding) else to_ascii(text)
             self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
             self._last = time.monotonic()
 

@@ -91,6 +91,11 @@ def _answer(result: ProbeResult) -> list[Text]:
         )
     if critical.basis == "trajectory":
         lines.append(Text("  From several points of training, weighted by the progress made at each."))
+    else:
+        [step] = result.config["probe"]["at_steps"] or [result.config["probe"]["warmup_steps"]]
+        lines.append(
+            Text(f"  At step {count(step)} of training; it changes along the way, as probe.at_steps shows.")
+        )
     noise = result.noise_scale
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
