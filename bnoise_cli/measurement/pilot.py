@@ -33,6 +33,8 @@ _EVALUATION_EXAMPLES = 64
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.
 _SMALLEST = 16
+#: The pilot's fit counts from so many batch sizes on.
+_FEWEST_SIZES = 3
 #: The pilot's fit is believed when it says so this many times; a single line is mostly noise.
 _TIMES_BRACKETED = 2
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
@@ -151,7 +153,7 @@ def scout(
             seen[grown.count], scale, _ = _place(along_sum, slope(), scale)
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
-            times_bracketed += grown.count * flat >= _MARGIN * noise
+            times_bracketed += len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
             if (
                 times_bracketed == _TIMES_BRACKETED
                 or grown.count >= wanted
@@ -168,7 +170,8 @@ def scout(
     if batch_sizes is None:
         wanted = _MARGIN * noise / flat
         # Without the limit `wanted` is rough, and too large a batch costs less than too small a one.
-        largest = min(wanted, most_examples) if limit is not None else (wanted * grown.count) ** 0.5
+        rough = max((wanted * grown.count) ** 0.5, grown.count / 2)
+        largest = wanted if limit is not None else rough
         batch_sizes = batch_sizes_up_to(
             max(_SMALLEST, min(_power_of_two(largest), _power_of_two(most_examples)))
         )
