@@ -61,7 +61,6 @@ ANALYSIS = Analysis(
     slope=0.1,
     slope_error=0.01,
     slope_gap=0.5,
-    best_positions=np.ones(4),
     fitted_curvatures=np.ones(4),
     rough_noise_scale=100.0,
 )

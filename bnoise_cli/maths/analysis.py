@@ -67,7 +67,6 @@ class Analysis:
     slope: float  # a, loss per unit of step size
     slope_error: float
     slope_gap: float | None  # p-value of "line slopes and gradient norms agree"
-    best_positions: Array  # best step over the scale at each batch size, shape (K,)
     fitted_curvatures: Array  # shape (K,)
     rough_noise_scale: float  # β/α however uncertain; infinite where α is not positive
 
@@ -113,7 +112,6 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
         slope=float(slope),
         slope_error=intervals.jackknife_error(slope_out),
         slope_gap=_slope_gap(design, replicates),
-        best_positions=steps / design.scales,
         fitted_curvatures=fitted,
         rough_noise_scale=float(beta / alpha) if alpha > 0 else np.inf,
     )

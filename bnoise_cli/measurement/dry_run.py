@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from bnoise_cli.measurement.batches import Draws
@@ -22,13 +20,7 @@ def dry_run(session: Session) -> DryRun:
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
     with preserved(task.model, config.probe.seed):
-        draws, into = Draws(config.probe.seed, 1 << 22), task.zeros()
-        seconds = 0.0
-        for _ in range(2):
-            begun = time.monotonic()
-            indices = draws.indices(task.micro_batch_size, task.batches.length)
-            task.add_gradient(into, indices, draws)
-            seconds = (time.monotonic() - begun) / len(indices)
+        seconds = task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(
         device=session.device_name(),

@@ -182,15 +182,7 @@ class _Run:
 
     @cached_property
     def _seconds_per_gradient_example(self) -> float:
-        """Timed on one micro-batch, after one to warm up."""
-        draws, into = self._draws(3), self.task.zeros()
-        seconds = 0.0
-        for _ in range(2):
-            start = time.monotonic()
-            indices = draws.indices(self.task.micro_batch_size, self.task.batches.length)
-            self.task.add_gradient(into, indices, draws)
-            seconds = (time.monotonic() - start) / len(indices)
-        return seconds
+        return self.task.seconds_per_gradient_example(self._draws(3))
 
     def _whole_dataset_is_cheap(self) -> bool:
         if self.task.stochastic:

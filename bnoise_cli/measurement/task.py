@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -120,6 +121,16 @@ class Task:
             norms.append((count, plain * count**2, weighted * count**2))
         self.gradient_examples += len(indices)
         return norms
+
+    def seconds_per_gradient_example(self, draws: Draws) -> float:
+        """Forward and backward, timed on one micro-batch after one to warm up."""
+        into, seconds = self.zeros(), 0.0
+        for _ in range(2):
+            begun = time.monotonic()
+            indices = draws.indices(self.micro_batch_size, self.batches.length)
+            self.add_gradient(into, indices, draws)
+            seconds = (time.monotonic() - begun) / len(indices)
+        return seconds
 
     def squared_norms(self, vector: list[Tensor]) -> tuple[float, float]:
         """(|v|², vᵀPv) in float64."""
