@@ -77,26 +77,84 @@ class TrajectoryPoint:
     """One probed point of training."""
 
     step: int
-    loss: float
+    loss: float | None
     noise_scale: Estimate
     simple_noise_scale: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """A training step at one micro-batch size, measured on one device."""
+
+    micro_batch_size: int
+    seconds: float  # median; forward, backward and optimizer step, the examples at hand
+    spread: float  # half the distance between the quartiles over the median
+    loading_seconds: float  # reading these examples in one process; median
+    peak_memory_bytes: int | None  # where the device can tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """What training steps take on this device, and how large a micro-batch can be."""
+
+    step_times: tuple[StepTime, ...]  # ascending micro-batch sizes
+    optimizer_seconds: float  # the part of a step that accumulation does not repeat
+    fixed_seconds: float  # t₀ in t = t₀ + t₁·m
+    seconds_per_example: float  # t₁
+    worst_misfit: float  # the largest relative distance of a measured time from that line
+    largest_micro_batch_size: int
+    limited_by: str  # "memory": more does not fit | "time" | "need": more was not tried, or has no use
+    memory_bytes: int | None  # what the device can give to training
+    seconds: float  # what these timings took
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the interval of B_crit makes of a figure; high is None where that is unbounded."""
+
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TradeoffRow:
-    """What training at one batch size costs; None where this device was not timed."""
+    """What training at one batch size costs on the planned devices; None where they were not timed."""
 
     batch_size: int
     steps_ratio: float  # steps over the fewest, 1 + B_crit/B
     examples_ratio: float  # examples over the fewest, 1 + B/B_crit
     time_efficiency: float  # the fewest steps over these: speed relative to the limit
     compute_efficiency: float  # the fewest examples over these
+    steps_limits: Limits
+    examples_limits: Limits
+    micro_batch_size: int | None = None
+    accumulation_steps: int | None = None
     step_seconds: float | None = None
     examples_per_second: float | None = None
-    relative_time: float | None = None
-    relative_cost: float | None = None
-    peak_memory_bytes: int | None = None
-    fits: bool | None = None
+    relative_time: float | None = None  # over the fastest batch size on these devices
+    relative_time_limits: Limits | None = None
+    relative_cost: float | None = None  # device time over the least, on these devices or fewer
+    pareto: bool | None = None  # no other batch size takes both less time and fewer examples
+    peak_memory_bytes: int | None = None  # of the micro-batch
+    fits: bool | None = None  # in one micro-batch, without accumulation
+    run_steps: float | None = None  # to where the planned run ends; None without a planned length
+    run_seconds: float | None = None
+    run_price: float | None = None  # in the currency of training.price_per_device_hour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """A batch size to train with, how to split it, and why."""
+
+    roles: tuple[str, ...]  # of "fastest", "cheapest", "balanced", "deadline", "max_compute_overhead"
+    batch_size: int
+    micro_batch_size: int
+    accumulation_steps: int
+    world_size: int
+    learning_rate: float | None  # a starting point to re-tune; None where no rule is known
+    learning_rate_rule: str
+    reason: str
+    row: TradeoffRow  # on `world_size` devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +164,7 @@ class Doubt:
     code: str
     finding: str
     remedy: str
+    about: str = "measurement"  # or "advice": made anew whenever the advice is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +212,9 @@ class ProbeResult:
     tradeoff: tuple[TradeoffRow, ...]
     doubts: tuple[Doubt, ...]
     cost: Cost
-    recommendation: None = None  # a device's timings are needed for one
+    throughput: Throughput | None = None  # None: this device was not timed
+    recommendation: Recommendation | None = None
+    alternatives: tuple[Recommendation, ...] = ()
     kind: str = "probe"
     schema_version: int = field(default=SCHEMA_VERSION)
 

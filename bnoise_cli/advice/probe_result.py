@@ -93,7 +93,7 @@ def _trajectory(points: tuple[Measurement, ...]) -> tuple[TrajectoryPoint, ...]:
     return tuple(
         TrajectoryPoint(
             step=point.step,
-            loss=point.loss if point.loss is not None else float("nan"),
+            loss=point.loss,
             noise_scale=_noise_scale(point),
             simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else _UNKNOWN,
         )

@@ -74,6 +74,8 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
             check_form(source, key)
     if source.data.get("loss") is not None and source.data.get("objective") is not None:
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
+    if config is not None:
+        _note_the_plan(source, config)
     checkpoint = source.data.get("checkpoint")
     if isinstance(checkpoint, str) and not (source.folder / checkpoint).is_file():
         source.problem(
@@ -84,6 +86,30 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
     if source.problems or config is None:
         raise ConfigError(sorted(source.problems, key=_order))
     return Spec(config=config, source=source, path=path)
+
+
+def _note_the_plan(source: Source, config: Config) -> None:
+    """Mistakes between values that are right by themselves."""
+    plan = config.training
+    length = "`training.steps` or `training.examples`"
+    if plan.steps is not None and plan.examples is not None:
+        source.problem(("training", "examples"), "both `training.steps` and `training.examples`", "one of them")
+    if plan.steps is None and plan.examples is None:
+        found = f"a price without a length of the run (`training.price_per_device_hour: {plan.price_per_device_hour}`)"
+        if plan.price_per_device_hour is not None:
+            source.problem(("training", "price_per_device_hour"), found, f"{length} beside it")
+        if config.advice.deadline is not None:
+            source.problem(
+                ("advice", "deadline"), "a deadline without a length of the run (`advice.deadline`)", f"{length} too"
+            )
+    rest = plan.batch_size % plan.world_size
+    if rest:
+        near = [size for size in (plan.batch_size - rest, plan.batch_size - rest + plan.world_size) if size]
+        source.problem(
+            ("training", "world_size"),
+            f"a batch of {plan.batch_size} for {plan.world_size} devices",
+            f"a `training.batch_size` that divides among them, such as {' or '.join(map(str, near))}",
+        )
 
 
 def _order(problem: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_seconds(value: Any) -> float:
@@ -54,6 +54,9 @@ class Training(Section):
     batch_size: PositiveInt = 64  # global, in examples
     world_size: PositiveInt = 1
     max_grad_norm: float | None = Field(default=None, gt=0)  # used in the warm-up, off in the probe
+    steps: PositiveInt | None = None  # the planned length, at `batch_size`
+    examples: PositiveInt | None = None  # or that
+    price_per_device_hour: float | None = Field(default=None, gt=0)  # in any currency
 
 
 def _ascending(values: list[int]) -> list[int]:
@@ -109,6 +112,13 @@ class Sweep(Section):
     seeds: PositiveInt = 3
 
 
+class Advice(Section):
+    """The user's own limits, which choose among batch sizes."""
+
+    max_compute_overhead: Annotated[float, Field(gt=0)] | None = None  # examples over the fewest, less 1
+    deadline: Seconds | None = None  # for the planned run
+
+
 class Check(Section):
     """What the pre-training check lets pass."""
 
@@ -129,4 +139,5 @@ class Config(Section):
     training: Training = Training()
     probe: Probe = Probe()
     sweep: Sweep = Sweep()
+    advice: Advice = Advice()
     check: Check = Check()
