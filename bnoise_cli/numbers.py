@@ -32,10 +32,16 @@ def percent(part: float) -> str:
 
 def seconds(value: float) -> str:
     """A time in the unit a person would use."""
+    if value == 0:
+        return "0 s"
+    if value < 0.995:
+        return f"{significant(1e6 * value)} µs" if value < 9.995e-4 else f"{significant(1e3 * value)} ms"
     if value < 100:
         return f"{value:.{1 if value < 9.95 else 0}f} s"
     minutes = value / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h" if minutes < 5760 else f"{minutes / 1440:.1f} days"
 
 
 def size(value: float) -> str:

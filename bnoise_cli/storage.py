@@ -36,6 +36,24 @@ def require_writable(path: Path) -> None:
         ) from error
 
 
+def read_json(path: Path) -> Any:
+    """Read a file that should hold JSON.
+
+    Raises:
+        CallError: there is no such file, or it cannot be read, or it is torn.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CallError(f"a result is needed; there is no file {path}. `bnoise probe` writes one.") from None
+    except OSError as error:
+        raise CallError(f"a result is needed; {path} cannot be read ({error.strerror or error}).") from None
+    except (ValueError, RecursionError):
+        raise CallError(
+            f"a result is needed; {path} is no JSON, or torn. Make it again with `bnoise probe`."
+        ) from None
+
+
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write a result.
 

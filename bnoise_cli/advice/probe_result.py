@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from bnoise_cli import __version__
 from bnoise_cli.advice.doubts import probe_doubts
-from bnoise_cli.maths.tradeoff import tradeoff, trajectory_critical_batch_size
+from bnoise_cli.maths.tradeoff import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun
 from bnoise_cli.records import (
     Cost,
@@ -26,13 +26,11 @@ _UNKNOWN = Estimate(value=None, low=0.0, high=None)
 
 
 def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
-    """Put together everything one probe found."""
+    """Put together everything one probe found, before any advice."""
     config, last = spec.config, run.points[-1]
     analysis = last.analysis
     noise_scale = _noise_scale(last)
     critical = _critical(run.points, config.training.batch_size)
-    planned = {config.training.batch_size}
-    measured = {point.batch_size for point in analysis.points if point.batch_size} if analysis else set()
     return ProbeResult(
         config=spec.resolved(),
         config_hash=spec.measured_hash(),
@@ -50,7 +48,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
         points=analysis.points if analysis else (),
         fit=analysis.fit if analysis else Fit(chi2=None, dof=0, r_squared=None, p_value=None),
         trajectory=_trajectory(run.points) if len(run.points) > 1 else (),
-        tradeoff=tradeoff(critical.value, planned | measured) if critical.value is not None else (),
+        tradeoff=(),
         doubts=probe_doubts(run, config),
         cost=Cost(
             seconds=round(sum(point.seconds for point in run.points), 3),

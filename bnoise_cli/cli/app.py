@@ -9,6 +9,7 @@ import typer
 
 from bnoise_cli import __version__
 from bnoise_cli.cli.probe import probe
+from bnoise_cli.cli.report import report
 from bnoise_cli.errors import BnoiseError, ExitCode
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(probe)
+app.command()(report)
 
 
 def _version(value: bool) -> None:

@@ -6,41 +6,50 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.report.terminal import render
+from bnoise_cli.report.document import Section
+from bnoise_cli.report.terminal import can_show, layout, render, to_ascii
 
 #: Width of output that no terminal shows.
 _PLAIN_WIDTH = 100
 
 
+def is_watched() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def terminal_width() -> int:
     """Columns of the terminal that shows stdout; a fixed number where none does."""
-    watched = sys.stdout is not None and sys.stdout.isatty()
-    return max(shutil.get_terminal_size().columns, 40) if watched else _PLAIN_WIDTH
+    return max(shutil.get_terminal_size().columns, 40) if is_watched() else _PLAIN_WIDTH
 
 
-def show(lines: Iterable[Text | Table]) -> None:
-    """Print to stdout what its terminal, pipe or file can show."""
+def show_sections(sections: Sequence[Section]) -> None:
+    """Print a report to stdout as its terminal, pipe or file can show it."""
     if sys.stdout is None:
         return
     color = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
-    encoding = sys.stdout.encoding or "ascii"
-    _write(render(lines, width=terminal_width(), color=color, encoding=encoding))
+    width = terminal_width()
+    _write(render(layout(sections, width), width=width, color=color, encoding=sys.stdout.encoding or "ascii"))
 
 
-def show_json(data: dict[str, Any]) -> None:
+def show_json(data: Any) -> None:
     """Print a result and nothing else on stdout."""
     if sys.stdout is None:
         return
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     _write(json.dumps(data, indent=1, ensure_ascii=ascii_only) + "\n")
+
+
+def show_text(text: str) -> None:
+    """Print lines to paste, and nothing else, on stdout."""
+    if sys.stdout is not None:
+        _write(text if can_show(text, sys.stdout.encoding or "ascii") else to_ascii(text))
 
 
 def _write(text: str) -> None:

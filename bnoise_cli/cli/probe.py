@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError, RunError
-from bnoise_cli.records import ProbeResult
+from bnoise_cli.cli.outputs import (
+    EmitOption,
+    JsonOption,
+    LogToOption,
+    Outputs,
+    PageOption,
+    PlotOption,
+    tell_unmet,
+)
+from bnoise_cli.errors import BnoiseError, ExitCode, NothingMeasuredError, RunError
+from bnoise_cli.records import Doubt, ProbeResult
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path, require_writable, write_json
+
+if TYPE_CHECKING:
+    from bnoise_cli.measurement.session import Session
+    from bnoise_cli.report.progress import ProgressLine
 
 
 def probe(
@@ -30,14 +43,17 @@ def probe(
     out: Annotated[
         Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.probe.json]")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the measurement into a png, svg or pdf.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    plot: PlotOption = None,
+    page: PageOption = None,
+    emit: EmitOption = None,
+    log_to: LogToOption = None,
+    json: JsonOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")] = False,
 ) -> None:
-    """Measure the noise scale and print the critical batch size.
+    """Measure the noise scale, time training steps, and recommend a batch size.
 
     A config names code that is imported and run: an untrusted config is untrusted code.
     """
@@ -46,25 +62,38 @@ def probe(
     overrides += [f"probe.seed={seed}"] if seed is not None else []
     spec = load_spec(config, overrides)
     target = out if out is not None else default_path(config, "probe")
+    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     require_writable(target)
-    if plot is not None:
-        from bnoise_cli.report.plot import require_plot_format
-
-        require_plot_format(plot)
-        require_writable(plot)
-        if plot.resolve() == target.resolve():
-            raise CallError(f"--out and --plot need two files; both name {plot}.")
+    outputs.require(target)
     try:
-        code = _run(spec, device, target, plot, json=json, dry=dry_run, quiet=quiet)
+        code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before anything was measured.") from None
     raise typer.Exit(code)
 
 
-def _run(
-    spec: Spec, device: str, target: Path, plot: Path | None, *, json: bool, dry: bool, quiet: bool
-) -> int:
-    from bnoise_cli.cli.output import show, show_json, tell, terminal_width
+def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.output import show_json, show_sections
+    from bnoise_cli.report.dry_run_words import dry_run_sections
+    from bnoise_cli.report.progress import ProgressLine
+
+    with (
+        redirect_stdout(sys.stderr),
+        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+    ):
+        session = _session(spec, device, line)
+        from bnoise_cli.measurement.dry_run import dry_run
+
+        plan = dry_run(session)
+    if json:
+        show_json(asdict(plan))
+    else:
+        show_sections(dry_run_sections(plan))
+    return ExitCode.DONE
+
+
+def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.output import show_json, tell
     from bnoise_cli.report.progress import ProgressLine
 
     # What the user's code prints must not mix with the result.
@@ -72,62 +101,80 @@ def _run(
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        line.say("loading torch, building the model and the dataset")
-        from bnoise_cli.advice.probe_result import probe_result
-        from bnoise_cli.measurement.build import choose_device
-        from bnoise_cli.measurement.session import Session
-        from bnoise_cli.report.terminal import dry_run_report, probe_report
-
-        session = Session(spec, choose_device(device))
-        plan = run = None
-        if dry:
-            from bnoise_cli.measurement.dry_run import dry_run
-
-            plan = dry_run(session)
-        else:
-            run = session.run(line)
-    if plan is not None:
-        show_json(asdict(plan)) if json else show(dry_run_report(plan))
-    if run is None:
-        return ExitCode.DONE
-    result = probe_result(run, spec)
-    data = result.to_json()
-    kept = _keep(target, data, plot, result)
-    if json or kept.lost:
-        show_json(data)
-    else:
-        show(probe_report(result, terminal_width()))
-    tell(kept.words, quiet=(quiet or json) and not kept.lost)
-    if run.interrupted:
-        return ExitCode.INTERRUPTED
-    if run.failure is not None:
-        tell(f"bnoise: {run.failure}")
-    if run.failure is not None or kept.lost:
+        found = _measure(spec, device, target, line)
+    result, named = found.result, [(target.name.removesuffix(".probe.json"), found.result)]
+    if found.lost is not None:
+        show_json(result.to_json())
+        tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
         return ExitCode.RUN_FAILED
-    return ExitCode.DONE if result.resolved else ExitCode.CANNOT_TELL
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What became of the files of a result."""
-
-    words: str
-    lost: bool  # the result is in no file, so it must be printed
-
-
-def _keep(target: Path, data: dict[str, Any], plot: Path | None, result: ProbeResult) -> _Kept:
-    """Store a result and draw it. It is stored before it is shown: a terminal may go away."""
+    words = [f"The result is in {target}.", *outputs.write(named)]
     try:
-        write_json(target, data)
-    except RunError as error:
-        return _Kept(f"bnoise: {error} The result is printed instead; keep it from there.", lost=True)
-    words = f"The result is in {target}."
-    if plot is not None:
-        from bnoise_cli.report.plot import plot_probe
+        outputs.print(named)
+    finally:
+        tell(" ".join(words), quiet=quiet or outputs.json)
+    if found.interrupted:
+        return ExitCode.INTERRUPTED
+    if found.failure is not None:
+        tell(f"bnoise: {found.failure}")
+        return ExitCode.RUN_FAILED
+    if not result.resolved:
+        return ExitCode.CANNOT_TELL
+    return ExitCode.WRONG_CALL if tell_unmet([result]) else ExitCode.DONE
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a probe came to."""
+
+    result: ProbeResult
+    interrupted: bool
+    failure: BnoiseError | None
+    lost: RunError | None  # the result is in no file, so it must be printed
+
+
+def _session(spec: Spec, device: str, line: ProgressLine) -> Session:
+    line.say("loading torch, building the model and the dataset")
+    from bnoise_cli.measurement.build import choose_device
+    from bnoise_cli.measurement.session import Session
+
+    return Session(spec, choose_device(device))
+
+
+def _measure(spec: Spec, device: str, target: Path, line: ProgressLine) -> _Found:
+    """Probe, store, time, advise, store again: what takes long is kept before anything else is tried."""
+    session = _session(spec, device, line)
+    from bnoise_cli.advice.advise import advise
+    from bnoise_cli.advice.probe_result import probe_result
+
+    run = session.run(line)
+    interrupted, failure = run.interrupted, run.failure
+    result = advise(probe_result(run, spec))
+    lost = _store(target, result)
+    if not interrupted and failure is None:
+        line.say("timing training steps")
         try:
-            plot_probe(result, plot)
-            words += f" The picture is in {plot}."
+            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
+        except KeyboardInterrupt:
+            interrupted = True
         except RunError as error:
-            words += f" No picture: {error}"
-    return _Kept(words, lost=False)
+            failure = error
+            result = replace(result, doubts=(*result.doubts, _untimed(error)))
+        result = advise(result)
+        lost = _store(target, result)
+    return _Found(result=result, interrupted=interrupted, failure=failure, lost=lost)
+
+
+def _untimed(error: RunError) -> Doubt:
+    return Doubt(
+        code="untimed",
+        finding=f"training steps could not be timed: {str(error).removesuffix('.')}",
+        remedy="The noise scale stands; the trade-off is in steps and examples only.",
+    )
+
+
+def _store(target: Path, result: ProbeResult) -> RunError | None:
+    try:
+        write_json(target, result.to_json())
+    except RunError as error:
+        return error
+    return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from bnoise_cli.maths import intervals, law, line
 from bnoise_cli.records import Estimate, Fit, Point, Quadratic
@@ -280,4 +280,4 @@ def _slope_gap(design: Design, replicates: Replicates) -> float | None:
     error = gap.std(ddof=1) / np.sqrt(len(gap))
     if error == 0:
         return None
-    return float(2 * stats.t.sf(abs(gap.mean()) / error, len(gap) - 1))
+    return float(2 * special.stdtr(len(gap) - 1, -abs(gap.mean()) / error))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from bnoise_cli.records import Estimate
 
@@ -29,7 +29,7 @@ def jackknife_error(leave_one_out: Array) -> float:
 
 def t_quantile(replicates: int, confidence: float = CONFIDENCE) -> float:
     """Two-sided Student quantile with one degree of freedom less than replicates."""
-    return float(stats.t.ppf(0.5 + confidence / 2, replicates - 1))
+    return float(special.stdtrit(replicates - 1, 0.5 + confidence / 2))
 
 
 def inverse_interval(inverse: float, half_width: float, largest: float) -> Estimate:
@@ -107,4 +107,4 @@ def residual_test(residuals: Array, leave_one_out: Array) -> tuple[float, int, f
         return None
     t2 = float(np.sum((vectors[:, kept].T @ residuals) ** 2 / eigenvalues[kept]))
     f = t2 * (count - rank) / (rank * (count - 1))
-    return t2, rank, float(stats.f.sf(f, rank, count - rank))
+    return t2, rank, float(special.fdtrc(rank, count - rank, f))

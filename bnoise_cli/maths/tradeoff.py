@@ -1,31 +1,46 @@
-"""Steps and examples at a batch size, relative to the fewest possible."""
+"""Steps and examples at a batch size, relative to the fewest possible; and the batch sizes to compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-
-from bnoise_cli.records import TradeoffRow
+from collections.abc import Sequence
 
 
-def tradeoff_row(batch_size: int, critical_batch_size: float) -> TradeoffRow:
-    """S(B) = S_min·(1 + B_crit/B), E(B) = E_min·(1 + B/B_crit); source: M18 eq. 2.11 and 2.12."""
-    steps = 1 + critical_batch_size / batch_size
-    examples = 1 + batch_size / critical_batch_size
-    return TradeoffRow(
-        batch_size=batch_size,
-        steps_ratio=steps,
-        examples_ratio=examples,
-        time_efficiency=1 / steps,
-        compute_efficiency=1 / examples,
-    )
+def steps_ratio(batch_size: float, critical_batch_size: float) -> float:
+    """S(B)/S_min = 1 + B_crit/B (M18 eq. 2.11 and 2.12)."""
+    return 1 + critical_batch_size / batch_size
 
 
-def tradeoff(critical_batch_size: float, others: Iterable[int]) -> tuple[TradeoffRow, ...]:
-    """Powers of two from a sixteenth to sixteen times B_crit, and the batch sizes asked for."""
-    middle = round(math.log2(max(critical_batch_size, 1.0)))
-    sizes = {2**power for power in range(max(0, middle - 4), middle + 5)} | set(others)
-    return tuple(tradeoff_row(size, critical_batch_size) for size in sorted(sizes))
+def examples_ratio(batch_size: float, critical_batch_size: float) -> float:
+    """E(B)/E_min = 1 + B/B_crit (M18 eq. 2.11 and 2.12)."""
+    return 1 + batch_size / critical_batch_size
+
+
+def fastest_batch_size(
+    critical_batch_size: float, fixed_seconds: float, seconds_per_example: float, world_size: int = 1
+) -> float:
+    """The B that makes S(B)·t(B) least where t = t₀ + t₁·B/K: sqrt(B_crit·K·t₀/t₁).
+
+    S(B)·t(B) = S_min·(t₀ + t₁·B_crit/K + t₁·B/K + t₀·B_crit/B), whose last two terms are equal there; infinite
+    where examples take no time.
+    """
+    if seconds_per_example <= 0:
+        return math.inf
+    return math.sqrt(critical_batch_size * world_size * fixed_seconds / seconds_per_example)
+
+
+def usual_batch_sizes(largest: float, world_size: int = 1) -> list[int]:
+    """Global batch sizes that people use: 2ⁿ and 3·2ⁿ examples on each device, up to `largest` in all."""
+    local = {factor << n for factor in (1, 3) for n in range(64) if (factor << n) * world_size <= largest}
+    return [world_size * size for size in sorted(local)]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each (time, examples), whether no other point is at least as good in both and better in one."""
+    return [
+        not any(other[0] <= point[0] and other[1] <= point[1] and other != point for other in points)
+        for point in points
+    ]
 
 
 def trajectory_critical_batch_size(

@@ -13,18 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def preserved(model: nn.Module, seed: int) -> Iterator[list[Tensor]]:
+def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator[list[Tensor]]:
     """Seed the global random streams, hold BatchNorm's statistics, and undo everything on the way out.
 
     Restored bit for bit, also after an exception: parameters, buffers, gradients, every module's mode, and
     the random streams of torch (CPU and CUDA), NumPy and Python.
+
+    Args:
+        on_host: keep the copy of the parameters in the host's memory, to leave that of the device free.
 
     Yields:
         A copy of the trainable parameters: the point θ around which lines are evaluated.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
-        origin = [p.detach().clone() for p in trainable]
+        origin = [p.detach().to("cpu" if on_host else p.device, copy=True) for p in trainable]
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]

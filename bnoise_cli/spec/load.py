@@ -93,14 +93,18 @@ def _note_the_plan(source: Source, config: Config) -> None:
     plan = config.training
     length = "`training.steps` or `training.examples`"
     if plan.steps is not None and plan.examples is not None:
-        source.problem(("training", "examples"), "both `training.steps` and `training.examples`", "one of them")
+        source.problem(
+            ("training", "examples"), "both `training.steps` and `training.examples`", "one of them"
+        )
     if plan.steps is None and plan.examples is None:
         found = f"a price without a length of the run (`training.price_per_device_hour: {plan.price_per_device_hour}`)"
         if plan.price_per_device_hour is not None:
             source.problem(("training", "price_per_device_hour"), found, f"{length} beside it")
         if config.advice.deadline is not None:
             source.problem(
-                ("advice", "deadline"), "a deadline without a length of the run (`advice.deadline`)", f"{length} too"
+                ("advice", "deadline"),
+                "a deadline without a length of the run (`advice.deadline`)",
+                f"{length} too",
             )
     rest = plan.batch_size % plan.world_size
     if rest:

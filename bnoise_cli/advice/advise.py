@@ -1,0 +1,168 @@
+"""A measured result and the plan in its config to the trade-off and a recommendation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bnoise_cli.advice import limits
+from bnoise_cli.advice.learning_rate import learning_rate
+from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_row
+from bnoise_cli.advice.stored import planned
+from bnoise_cli.maths.tradeoff import usual_batch_sizes
+from bnoise_cli.numbers import count, percent, seconds, significant
+from bnoise_cli.records import Doubt, ProbeResult, Recommendation, Throughput
+from bnoise_cli.spec.schema import Advice
+
+#: Measured times further than this from the line t₀ + t₁·m are said to be off it.
+_MISFIT = 0.25
+#: Repeated times that differ by more than this say that something else runs on the device.
+_SPREAD = 0.15
+
+
+def advise(result: ProbeResult) -> ProbeResult:
+    """The same result with its advice made anew, from its measurement and the plan in its config alone."""
+    training, wishes = planned(result.config)
+    found = tuple(doubt for doubt in result.doubts if doubt.about != "advice")
+    plain = replace(result, tradeoff=(), recommendation=None, alternatives=(), doubts=found)
+    critical, throughput = result.critical_batch_size, result.throughput
+    if critical.value is None or critical.high is None:
+        return plain
+    if throughput is None:
+        sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
+        kept = [size for size in sorted(sizes) if size >= min(critical.value / RANGE, training.batch_size)]
+        return replace(
+            plain, tradeoff=tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
+        )
+    options = Options(critical, throughput, training, result.provenance.dataset_length)
+    if not result.resolved:
+        return replace(plain, tradeoff=options.rows())
+    chosen = limits.choose(options, wishes)
+    roles = limits.roles(wishes)
+    doubts = [*_doubts(options, throughput, wishes, chosen)]
+    if roles and chosen is None:
+        doubts.insert(0, limits.impossible(options, wishes))
+    named: dict[Option, list[str]] = {}
+    for role, option in (
+        *((role, chosen) for role in roles),
+        ("fastest", options.fastest),
+        ("cheapest", options.cheapest),
+        ("balanced", options.balanced),
+    ):
+        if option is not None:
+            named.setdefault(option, []).append(role)
+    best, *others = (
+        _recommendation(option, tuple(names), options, result) for option, names in named.items()
+    )
+    return replace(
+        plain,
+        tradeoff=options.rows(),
+        recommendation=best,
+        alternatives=tuple(others),
+        doubts=(*found, *doubts),
+    )
+
+
+def _recommendation(
+    option: Option, roles: tuple[str, ...], options: Options, result: ProbeResult
+) -> Recommendation:
+    rate, rule = learning_rate(
+        result.config["optimizer"], options.training.batch_size, option.batch_size, options.critical
+    )
+    return Recommendation(
+        roles=roles,
+        batch_size=option.batch_size,
+        micro_batch_size=option.split.micro_batch_size,
+        accumulation_steps=option.split.accumulation_steps,
+        world_size=option.world_size,
+        learning_rate=rate,
+        learning_rate_rule=rule,
+        reason=_reason(roles[0], option, options, result),
+        row=options.row(option),
+    )
+
+
+def _reason(role: str, option: Option, options: Options, result: ProbeResult) -> str:
+    """One sentence."""
+    _, wishes = planned(result.config)
+    overhead = option.batch_size / options.critical
+    if role == "deadline":
+        assert wishes.deadline is not None
+        takes = seconds(options.run_seconds(option, options.critical))
+        within = (
+            f" and at most {percent(wishes.max_compute_overhead)} more than the fewest examples"
+            if wishes.max_compute_overhead is not None
+            else ""
+        )
+        return (
+            f"Of what ends within {seconds(wishes.deadline)}{within} it takes the least device time: {takes}."
+        )
+    if role == "max_compute_overhead":
+        return (
+            f"The fastest that spends at most {percent(wishes.max_compute_overhead or 0.0)} more than the fewest "
+            f"examples: it spends {percent(overhead)} more."
+        )
+    if role == "balanced":
+        return (
+            f"At the critical batch size a run takes twice the fewest steps and twice the fewest examples; "
+            f"this is the nearest usual size to {significant(options.critical)}."
+        )
+    throughput = result.throughput
+    assert throughput is not None
+    where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
+    line = f"{seconds(throughput.fixed_seconds)} + {seconds(throughput.seconds_per_example)} per example"
+    formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
+    least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
+    return (
+        f"{least} here: on {where} a step takes {line}, and {formula} = "
+        f"{significant(options.closed_form(option.world_size))} examples."
+    )
+
+
+def _doubts(
+    options: Options, throughput: Throughput, wishes: Advice, chosen: Option | None
+) -> Iterator[Doubt]:
+    training = options.training
+    if training.world_size > 1:
+        yield Doubt(
+            code="communication",
+            finding=f"times for {count(training.world_size)} devices are one device's: the exchange of gradients "
+            "was not measured",
+            remedy="Take them as lower bounds; a step that waits for the exchange asks for a larger batch.",
+            about="advice",
+        )
+    option = chosen or options.fastest
+    near = [s for s in throughput.step_times if s.micro_batch_size <= option.split.micro_batch_size][-1]
+    if near.loading_seconds > near.seconds:
+        yield Doubt(
+            code="data_loading",
+            finding=f"reading {count(near.micro_batch_size)} examples takes {seconds(near.loading_seconds)} in one "
+            f"process, training on them {seconds(near.seconds)}: reading limits, and the times leave it out",
+            remedy=f"Load in the background with at least {-int(-near.loading_seconds // near.seconds)} worker "
+            "processes, or prepare the examples beforehand.",
+            about="advice",
+        )
+    if throughput.worst_misfit > _MISFIT:
+        yield Doubt(
+            code="step_time",
+            finding=f"step times leave the line t₀ + t₁·B by up to {percent(throughput.worst_misfit)}",
+            remedy="The table interpolates the measured times instead; only the closed form is rough.",
+            about="advice",
+        )
+    if near.spread > _SPREAD:
+        yield Doubt(
+            code="timing",
+            finding=f"repeated step times at {count(near.micro_batch_size)} examples differ by "
+            f"±{percent(near.spread)}",
+            remedy="Free the device of other work and probe again.",
+            about="advice",
+        )
+    if chosen is not None and wishes.deadline is not None:
+        slowest = max(options.run_seconds(chosen, critical) for critical in options.across)
+        if slowest > wishes.deadline:
+            yield Doubt(
+                code="deadline_margin",
+                finding=f"within the interval of B_crit the run may take {seconds(slowest)}, longer than the deadline",
+                remedy="Allow a margin (advice.deadline), or probe longer for a narrower interval.",
+                about="advice",
+            )

@@ -1,0 +1,43 @@
+"""The learning rate to start from when the batch size changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bnoise_cli.maths.tradeoff import steps_ratio
+from bnoise_cli.numbers import count, significant
+
+_ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad")
+
+
+def learning_rate(
+    optimizer: Mapping[str, Any], planned: int, batch_size: int, critical: float
+) -> tuple[float | None, str]:
+    """The planned rate carried over to another batch size, and the rule in words.
+
+    SGD: ε ∝ 1/(1 + B_noise/B), M18 eq. 2.6. Adaptive optimizers, which divide by the size of the noisy gradient:
+    its square root, as for their stochastic differential equation in Malladi et al. (arXiv:2205.10287).
+
+    Args:
+        optimizer: the config's `optimizer:`.
+        planned: the batch size that the config's learning rate is for.
+        batch_size: the one it is wanted for.
+        critical: B_crit, in examples.
+    """
+    name = str(optimizer.get("_target_", "")).rpartition(".")[2]
+    rate = optimizer.get("lr")
+    if name == "SGD":
+        power, rule, source = 1.0, "1/(1 + B_crit/B)", "arXiv:1812.06162 eq. 2.6"
+    elif name in _ADAPTIVE:
+        power, rule, source = 0.5, "1/sqrt(1 + B_crit/B)", "arXiv:2205.10287"
+    else:
+        return None, f"no rule is known for {name or 'this optimizer'}: re-tune it"
+    words = f"proportional to {rule} ({source})"
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        return None, f"{words}: re-tune it"
+    ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
+    there = f"from the planned {rate:g} at {count(planned)}"
+    value = rate * math.pow(ratio, power)
+    return float(significant(value).replace(",", "")), f"{there}, {words}: a starting point, re-tune it"

@@ -1,0 +1,196 @@
+"""Every batch size worth comparing, on every number of devices, with what a run with it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from bnoise_cli.maths.step_time import Split, StepTimes
+from bnoise_cli.maths.tradeoff import (
+    examples_ratio,
+    fastest_batch_size,
+    pareto_front,
+    steps_ratio,
+    usual_batch_sizes,
+)
+from bnoise_cli.records import Estimate, Limits, Throughput, TradeoffRow
+from bnoise_cli.spec.schema import Training
+
+#: Batch sizes up to this many times B_crit are compared: there a run takes 17 times the fewest examples.
+RANGE = 16
+#: Values of B_crit across its interval at which a figure's own limits are looked for; merely chosen.
+_ACROSS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One batch size on one number of devices."""
+
+    batch_size: int
+    world_size: int
+    split: Split
+
+    def time(self, critical: float) -> float:
+        """S(B)/S_min · t(B): seconds for each of the fewest steps."""
+        return steps_ratio(self.batch_size, critical) * self.split.seconds
+
+    def cost(self, critical: float) -> float:
+        """The same in device seconds, K times the time."""
+        return self.world_size * self.time(critical)
+
+
+class Options:
+    """The choices that a plan leaves open, for a known B_crit and measured step times.
+
+    Args:
+        critical: B_crit with a value and both limits.
+        throughput: step times on one device; the exchange of gradients among several is not in them.
+        training: the planned run.
+        most: examples that no batch exceeds: those of the dataset.
+    """
+
+    def __init__(self, critical: Estimate, throughput: Throughput, training: Training, most: int) -> None:
+        assert critical.value is not None
+        self.critical = critical.value
+        self.across = across(critical)
+        self.training = training
+        self._throughput = throughput
+        self._times = StepTimes(throughput)
+        self._most = most
+
+    def on(self, world_size: int) -> list[Option]:
+        """Options on so many devices, by ascending batch size; the planned one among them."""
+        needed = max(RANGE * self.critical, 4 * self.closed_form(world_size), world_size)
+        sizes = set(usual_batch_sizes(min(needed, max(self._most, world_size)), world_size))
+        if world_size == self.training.world_size:
+            sizes.add(self.training.batch_size)
+        return [
+            Option(batch_size=size, world_size=world_size, split=self._times.best_split(size // world_size))
+            for size in sorted(sizes)
+        ]
+
+    def closed_form(self, world_size: int) -> float:
+        """The fastest batch size if step times were a straight line, before it is rounded."""
+        line = self._throughput
+        return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
+
+    @cached_property
+    def planned(self) -> list[Option]:
+        """Options on the planned devices."""
+        return self.on(self.training.world_size)
+
+    @cached_property
+    def all(self) -> list[Option]:
+        """Options on the planned devices and on equal parts of them."""
+        world = self.training.world_size
+        return [option for n in range(1, world + 1) if world % n == 0 for option in self.on(n)]
+
+    @cached_property
+    def fastest(self) -> Option:
+        """The least time on the planned devices."""
+        return min(self.planned, key=lambda option: option.time(self.critical))
+
+    @cached_property
+    def cheapest(self) -> Option:
+        """The least device time."""
+        return min(self.all, key=lambda option: option.cost(self.critical))
+
+    @cached_property
+    def balanced(self) -> Option:
+        """The batch size nearest to B_crit on the planned devices."""
+        return min(self.planned, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+
+    @property
+    def planned_steps(self) -> float | None:
+        """The length of the planned run, where the plan names one."""
+        plan = self.training
+        if plan.examples is not None:
+            return plan.examples / plan.batch_size
+        return plan.steps
+
+    def run_steps(self, batch_size: int, critical: float) -> float:
+        """Steps that get as far as the planned run; it must have a length."""
+        assert self.planned_steps is not None
+        planned = steps_ratio(self.training.batch_size, critical)
+        return self.planned_steps * steps_ratio(batch_size, critical) / planned
+
+    def run_seconds(self, option: Option, critical: float) -> float:
+        """The time of such a run."""
+        return self.run_steps(option.batch_size, critical) * option.split.seconds
+
+    def rows(self) -> tuple[TradeoffRow, ...]:
+        """The trade-off on the planned devices, without the far ends."""
+        marked = {self.fastest.batch_size, self.balanced.batch_size, self.training.batch_size}
+        low, high = min(marked) / 4, max(*marked, RANGE * self.critical)
+        rows = [self.row(option) for option in self.planned if low <= option.batch_size <= high]
+        front = pareto_front([(row.relative_time or 0.0, row.examples_ratio) for row in rows])
+        return tuple(replace(row, pareto=best) for row, best in zip(rows, front, strict=True))
+
+    def row(self, option: Option) -> TradeoffRow:
+        """An option as a row of the trade-off."""
+        B, split, critical = option.batch_size, option.split, self.critical
+        row = replace(
+            untimed_row(B, critical, self.across),
+            micro_batch_size=split.micro_batch_size,
+            accumulation_steps=split.accumulation_steps,
+            step_seconds=split.seconds,
+            examples_per_second=B / split.seconds,
+            relative_time=option.time(critical) / self.fastest.time(critical),
+            relative_time_limits=self._relative_time_limits(option),
+            relative_cost=option.cost(critical) / self.cheapest.cost(critical),
+            peak_memory_bytes=self._memory(split.micro_batch_size),
+            fits=B // option.world_size <= self._throughput.largest_micro_batch_size,
+        )
+        if self.planned_steps is None:
+            return row
+        seconds, hourly = self.run_seconds(option, critical), self.training.price_per_device_hour
+        return replace(
+            row,
+            run_steps=self.run_steps(B, critical),
+            run_seconds=seconds,
+            run_price=hourly * option.world_size * seconds / 3600 if hourly is not None else None,
+        )
+
+    @cached_property
+    def _least_times(self) -> list[float]:
+        return [min(option.time(critical) for option in self.planned) for critical in self.across]
+
+    def _relative_time_limits(self, option: Option) -> Limits:
+        times = [option.time(critical) for critical in self.across]
+        ratios = [time / least for time, least in zip(times, self._least_times, strict=True)]
+        return Limits(low=min(ratios), high=max(ratios))
+
+    def _memory(self, micro_batch_size: int) -> int | None:
+        known = [step for step in self._throughput.step_times if step.peak_memory_bytes is not None]
+        if not known:
+            return None
+        sizes = [step.micro_batch_size for step in known]
+        peaks = [float(step.peak_memory_bytes or 0) for step in known]
+        return round(float(np.interp(micro_batch_size, sizes, peaks)))
+
+
+def across(critical: Estimate) -> Sequence[float]:
+    """B_crit at even distances across its interval, the limits among them."""
+    assert critical.value is not None
+    assert critical.high is not None
+    low = max(critical.low, 1e-9 * critical.value)
+    return [float(value) for value in np.geomspace(low, critical.high, _ACROSS)]
+
+
+def untimed_row(batch_size: int, critical: float, values: Sequence[float]) -> TradeoffRow:
+    """Steps and examples at a batch size, with what the interval of B_crit makes of them."""
+    low, high = values[0], values[-1]
+    steps, examples = steps_ratio(batch_size, critical), examples_ratio(batch_size, critical)
+    return TradeoffRow(
+        batch_size=batch_size,
+        steps_ratio=steps,
+        examples_ratio=examples,
+        time_efficiency=1 / steps,
+        compute_efficiency=1 / examples,
+        steps_limits=Limits(low=steps_ratio(batch_size, low), high=steps_ratio(batch_size, high)),
+        examples_limits=Limits(low=examples_ratio(batch_size, high), high=examples_ratio(batch_size, low)),
+    )

@@ -1,0 +1,153 @@
+"""What a result is turned into besides the report: files, lines to paste, a tracker's run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.records import ProbeResult
+from bnoise_cli.storage import require_writable
+
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the pictures into a png, svg or pdf.")
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--page", metavar="FILE", help="Write a Markdown (.md) or self-contained HTML (.html) page."
+    ),
+]
+EmitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--emit",
+        metavar="FRAMEWORK",
+        help="Print, instead of the report, the lines for hf, lightning, deepspeed, torchtitan or nanogpt.",
+    ),
+]
+LogToOption = Annotated[
+    str | None,
+    typer.Option("--log-to", metavar="TRACKER", help="Log the result to tensorboard, wandb or mlflow."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What the call asks for."""
+
+    plot: Path | None
+    page: Path | None
+    emit: str | None
+    log_to: str | None
+    json: bool
+
+    def require(self, *others: Path) -> None:
+        """Find out before measuring that all of it can be made.
+
+        Raises:
+            CallError: an unknown name or ending, a file that cannot be written or is named twice.
+        """
+        if self.emit is not None:
+            from bnoise_cli.report.emit import require_framework
+
+            require_framework(self.emit)
+            if self.json:
+                raise CallError("--emit and --json both print on standard output; choose one.")
+        if self.plot is not None:
+            from bnoise_cli.report.plot import require_plot_format
+
+            require_plot_format(self.plot)
+        if self.page is not None:
+            from bnoise_cli.report.page import require_page_format
+
+            require_page_format(self.page)
+        files = [path for path in (*others, self.plot, self.page) if path is not None]
+        for path in files:
+            require_writable(path)
+        if len({path.resolve() for path in files}) < len(files):
+            raise CallError(f"every output needs a file of its own; found {', '.join(map(str, files))}.")
+        if self.log_to is not None:
+            from bnoise_cli.report.trackers import require_tracker
+
+            require_tracker(self.log_to)
+
+    def write(self, results: Sequence[tuple[str, ProbeResult]]) -> list[str]:
+        """Make the files and log; a sentence on each. A failure here is told and loses no result."""
+        words = []
+        if self.plot is not None:
+            from bnoise_cli.report.plot import plot_results
+
+            words.append(_tried("picture", self.plot, partial(plot_results, results, self.plot)))
+        if self.page is not None:
+            from bnoise_cli.report.page import write_page
+
+            words.append(_tried("page", self.page, partial(write_page, results, self.page, self.plot)))
+        if self.log_to is not None:
+            words += [_logged(name, result, self.log_to) for name, result in results]
+        return words
+
+    def print(self, results: Sequence[tuple[str, ProbeResult]]) -> None:
+        """Print what the call asks for on standard output.
+
+        Raises:
+            NoAdviceError: there is nothing to emit.
+        """
+        from bnoise_cli.cli.output import is_watched, show_json, show_sections, show_text, terminal_width
+        from bnoise_cli.report.emit import emit
+        from bnoise_cli.report.sections import report_sections
+
+        if self.emit is not None:
+            for _, result in results:
+                show_text(emit(result, self.emit))
+        elif self.json:
+            data = [result.to_json() for _, result in results]
+            show_json(data[0] if len(data) == 1 else data)
+        else:
+            show_sections(report_sections(results, drawing_width=terminal_width() if is_watched() else None))
+
+
+def tell_unmet(results: Sequence[ProbeResult]) -> bool:
+    """Say on stderr which of the user's own limits cannot be met; whether there are any."""
+    from bnoise_cli.advice.limits import IMPOSSIBLE
+    from bnoise_cli.cli.output import tell
+
+    unmet = [doubt for result in results for doubt in result.doubts if doubt.code in IMPOSSIBLE]
+    for doubt in unmet:
+        tell(f"bnoise: advice.{doubt.code}: {doubt.finding}. {doubt.remedy}")
+    return bool(unmet)
+
+
+def _tried(what: str, path: Path, make: Callable[[], None]) -> str:
+    try:
+        make()
+    except RunError as error:
+        return f"No {what}: {error}"
+    return f"The {what} is in {path}."
+
+
+def _logged(name: str, result: ProbeResult, tracker: str) -> str:
+    from bnoise_cli.report.plot import plot_results
+    from bnoise_cli.report.trackers import log_result
+
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / "bnoise.png"
+        try:
+            plot_results([(name, result)], picture)
+            pictures = {"bnoise": picture}
+        except RunError:
+            pictures = {}
+        try:
+            with redirect_stdout(sys.stderr):
+                return log_result(result, tracker, pictures)
+        except RunError as error:
+            return f"Not logged: {error}"

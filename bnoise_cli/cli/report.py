@@ -1,0 +1,91 @@
+"""`bnoise report`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnoise_cli.cli.outputs import (
+    EmitOption,
+    JsonOption,
+    LogToOption,
+    Outputs,
+    PageOption,
+    PlotOption,
+    tell_unmet,
+)
+from bnoise_cli.errors import BnoiseError, CallError, ExitCode
+from bnoise_cli.records import ProbeResult
+from bnoise_cli.spec.load import Spec, load_spec
+
+
+class OtherConfigError(BnoiseError):
+    """A result does not belong to the config it is read with."""
+
+    exit_code = ExitCode.CANNOT_TELL
+
+
+def report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Stored results.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Advise anew for the plan and the limits in this config of the same measurement."),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of --config; repeatable."),
+    ] = None,
+    plot: PlotOption = None,
+    page: PageOption = None,
+    emit: EmitOption = None,
+    log_to: LogToOption = None,
+    json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks.")] = False,
+) -> None:
+    """Print or export stored results again, without measuring; several are compared."""
+    from bnoise_cli.advice.stored import read_result
+    from bnoise_cli.cli.output import tell
+
+    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
+    outputs.require()
+    spec = _spec(config, override or [])
+    named = list(zip(_names(results), [read_result(path) for path in results], strict=True))
+    if emit is not None and len(named) > 1:
+        raise CallError(f"--emit prints one recommendation; found {len(named)} results. Name one of them.")
+    if spec is not None:
+        named = [
+            (name, _advised(path, result, spec)) for path, (name, result) in zip(results, named, strict=True)
+        ]
+    words = outputs.write(named)
+    outputs.print(named)
+    tell(" ".join(words), quiet=quiet or json or not words)
+    raise typer.Exit(ExitCode.WRONG_CALL if tell_unmet([result for _, result in named]) else ExitCode.DONE)
+
+
+def _spec(config: Path | None, overrides: list[str]) -> Spec | None:
+    if config is not None:
+        return load_spec(config, overrides)
+    if overrides:
+        raise CallError("--set changes a config, and none is named. Add --config FILE.")
+    return None
+
+
+def _advised(path: Path, result: ProbeResult, spec: Spec) -> ProbeResult:
+    """The result with the advice for another plan of the same measurement."""
+    from bnoise_cli.advice.advise import advise
+
+    if result.config_hash != spec.measured_hash():
+        raise OtherConfigError(
+            f"{path} was measured for another config than {spec.path}: model, data, loss, optimizer or start differ. "
+            f"Measure again with `bnoise probe {spec.path}`."
+        )
+    return advise(replace(result, config=spec.resolved()))
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """Short names, the whole path where two files share one."""
+    short = [path.name.removesuffix(".json").removesuffix(".probe") for path in paths]
+    return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]

@@ -1,0 +1,188 @@
+"""How fast and how large: training steps timed at a range of micro-batches on any device."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.step_time import fit_line
+from bnoise_cli.measurement.user_code import OutOfMemoryError
+from bnoise_cli.records import StepTime, Throughput
+
+#: The first visits, which also warm up, may take this part of the time; the rounds share what is left.
+_FIRST_VISITS = 0.5
+_MOST_ROUNDS = 9
+#: Training at the largest micro-batch leaves at least this part of the memory free.
+_MARGIN = 0.05
+#: The largest micro-batch is known when the smallest that does not fit is at most so many times larger.
+_BRACKET = 1.08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedStep:
+    """One training step."""
+
+    seconds: float  # forward and backward passes and the optimizer step
+    optimizer_seconds: float  # the last of these
+    loading_seconds: float  # reading its examples
+    peak_memory_bytes: int | None = None
+
+
+class Steps(Protocol):
+    """A device that takes training steps."""
+
+    memory_bytes: int | None  # all that training could use; None: unknown
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        """Take one of so many examples.
+
+        Raises:
+            OutOfMemoryError: it does not fit; nothing of it is held any more.
+        """
+
+
+def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Throughput:
+    """Time steps at micro-batches of 1, 2, 4 … examples, in turns, as far as memory, need and time go.
+
+    Each size is visited once to warm up and once to be timed; then rounds over all sizes follow, so that a
+    disturbance of the device falls on all alike.
+
+    Args:
+        most: a larger micro-batch has no use.
+        budget_seconds: time for all steps; the two smallest sizes are timed in any case.
+
+    Raises:
+        RunError: one example does not fit.
+    """
+    run = _Timing(steps)
+    limited_by = run.ascend(most, _FIRST_VISITS * budget_seconds)
+    if limited_by == "memory":
+        run.refine(most)
+    run.go_round(budget_seconds)
+    return run.throughput(limited_by)
+
+
+class _Timing:
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.timed: dict[int, list[TimedStep]] = defaultdict(list)
+        self.spent = 0.0
+        self.too_large: int | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted(self.timed)
+
+    def ascend(self, most: int, budget_seconds: float) -> str:
+        """Double the micro-batch until something forbids it; says what."""
+        self._visit(1)
+        size = 2
+        while size <= most:
+            last = self.timed[self.sizes[-1]][-1]
+            if size > 2 and self.spent + 4 * last.seconds + 2 * last.loading_seconds > budget_seconds:
+                return "time"
+            if not self._should_fit(size) or not self._visit(size):
+                self.too_large = size
+                return "memory"
+            size *= 2
+        if most > self.sizes[-1] and self.too_large is None:
+            return "need" if self._should_fit(most) and self._visit(most) else "memory"
+        return "need"
+
+    def refine(self, most: int) -> None:
+        """Narrow down the largest micro-batch that fits, between the last that did and the first that did not."""
+        low, high = self.sizes[-1], min(self.too_large or most, most + 1)
+        while high > low + 1 and high > _BRACKET * low:
+            middle = self._extrapolated(low, high) or round(math.sqrt(low * high))
+            if self._visit(middle):
+                low = middle
+                if self.steps.memory_bytes is not None:
+                    return
+            else:
+                high = middle
+
+    def go_round(self, budget_seconds: float) -> None:
+        """Time every size again in turn, while there is time for a whole round."""
+        longest = sum(steps[-1].seconds + steps[-1].loading_seconds for steps in self.timed.values())
+        for _ in range(_MOST_ROUNDS - 1):
+            if self.spent + longest > budget_seconds:
+                return
+            for size in self.sizes:
+                self._step(size)
+
+    def throughput(self, limited_by: str) -> Throughput:
+        measured = [_step_time(size, self.timed[size]) for size in self.sizes]
+        line = fit_line([s.micro_batch_size for s in measured], [s.seconds for s in measured])
+        return Throughput(
+            step_times=tuple(measured),
+            optimizer_seconds=median(step.optimizer_seconds for step in self.timed[1]),
+            fixed_seconds=line.fixed_seconds,
+            seconds_per_example=line.seconds_per_example,
+            worst_misfit=line.worst_misfit,
+            largest_micro_batch_size=self.sizes[-1],
+            limited_by=limited_by,
+            memory_bytes=self.steps.memory_bytes,
+            seconds=self.spent,
+        )
+
+    def _visit(self, size: int) -> bool:
+        """Warm up and time once; False: it does not fit."""
+        try:
+            self.spent += _whole(self.steps.step(size))
+            self._step(size)
+        except OutOfMemoryError:
+            self.timed.pop(size, None)
+            if size == 1:
+                raise RunError("a training step on a single example does not fit the memory.") from None
+            return False
+        return True
+
+    def _step(self, size: int) -> None:
+        step = self.steps.step(size)
+        self.spent += _whole(step)
+        self.timed[size].append(step)
+
+    def _memory_line(self) -> tuple[float, float] | None:
+        """Bytes held at no example, and for each more; from the two largest sizes. None: unknown."""
+        sizes = self.sizes[-2:]
+        peaks = [self.timed[size][-1].peak_memory_bytes for size in sizes]
+        if len(sizes) < 2 or peaks[0] is None or peaks[1] is None:
+            return None
+        per_example = max(peaks[1] - peaks[0], 0) / (sizes[1] - sizes[0])
+        return peaks[1] - per_example * sizes[1], per_example
+
+    def _should_fit(self, size: int) -> bool:
+        line, memory = self._memory_line(), self.steps.memory_bytes
+        if line is None or memory is None:
+            return True
+        return line[0] + line[1] * size <= (1 - _MARGIN) * memory
+
+    def _extrapolated(self, low: int, high: int) -> int | None:
+        line, memory = self._memory_line(), self.steps.memory_bytes
+        if line is None or memory is None or line[1] == 0:
+            return None
+        size = math.floor(((1 - _MARGIN) * memory - line[0]) / line[1])
+        return size if low < size < high else None
+
+
+def _whole(step: TimedStep) -> float:
+    return step.seconds + step.loading_seconds
+
+
+def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
+    seconds = [step.seconds for step in steps]
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
+    return StepTime(
+        micro_batch_size=size,
+        seconds=float(middle),
+        spread=float((high - low) / 2 / middle),
+        loading_seconds=median(step.loading_seconds for step in steps),
+        peak_memory_bytes=max(peaks) if peaks else None,
+    )

@@ -1,0 +1,69 @@
+"""Real training steps of a task, timed."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.memory import available_bytes, forget_peak, give_back, peak_bytes
+from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.throughput import TimedStep
+from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
+
+
+class TrainingSteps:
+    """Takes training steps at learning rate zero: all the work, and the weights stay where they are."""
+
+    def __init__(
+        self, task: Task, optimizer: torch.optim.Optimizer, *, max_grad_norm: float | None, seed: int
+    ) -> None:
+        self._task, self._optimizer, self._max_grad_norm = task, optimizer, max_grad_norm
+        self._device = task.parameters[0].device
+        self._draws = Draws(seed, 1 << 23)
+        self.memory_bytes = available_bytes(self._device)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        """One training step.
+
+        Raises:
+            OutOfMemoryError: it does not fit; nothing of it is held any more.
+            RunError: the user's code failed.
+        """
+        forget_peak(self._device)
+        try:
+            return self._step(micro_batch_size)
+        except OutOfMemoryError:
+            self._optimizer.zero_grad(set_to_none=True)
+        give_back(self._device)
+        raise OutOfMemoryError
+
+    def _step(self, size: int) -> TimedStep:
+        task = self._task
+        begun = time.perf_counter()
+        batch = task.batches.fetch(self._draws.indices(size, task.batches.length))
+        read = self._now()
+        with user_code(f"a training step of {size} examples"):
+            loss = task.loss(batch, self._draws.seed(), f"a micro-batch of {size} examples")
+            loss.backward()  # type: ignore[no-untyped-call]
+            gone_back = self._now()
+            if self._max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(task.parameters, self._max_grad_norm)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        done = self._now()
+        return TimedStep(
+            seconds=done - read,
+            optimizer_seconds=done - gone_back,
+            loading_seconds=read - begun,
+            peak_memory_bytes=peak_bytes(self._device),
+        )
+
+    def _now(self) -> float:
+        """The time when the device has done all it was told."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()

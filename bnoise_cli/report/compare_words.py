@@ -1,0 +1,50 @@
+"""Several results beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnoise_cli.numbers import count, seconds, significant
+from bnoise_cli.records import Estimate, ProbeResult
+from bnoise_cli.report.document import Grid, Part, Section
+from bnoise_cli.report.probe_words import remarks
+
+
+def comparison_sections(results: Sequence[tuple[str, ProbeResult]]) -> list[Section]:
+    """One table, then the doubts about each."""
+    grid = Grid(
+        columns=(
+            "result", "critical\nbatch size", "95%\ninterval", "simple\nnoise scale", "recommended\nbatch",
+            "step\ntime", "planned\nbatch", "dataset", "device",
+        ),
+        rows=tuple((name, *_row(result)) for name, result in results),
+        spare=("dataset", "device", "step\ntime", "simple\nnoise scale"),
+        words=frozenset({"result", "device"}),
+    )  # fmt: skip
+    parts: list[Part] = [grid]
+    sections = [Section(title="Comparison", parts=parts)]
+    return sections + [
+        Section(title=f"Reasons for doubt: {name}", parts=remarks(result.doubts))
+        for name, result in results
+        if result.doubts
+    ]
+
+
+def _row(result: ProbeResult) -> tuple[str, ...]:
+    critical, advice = result.critical_batch_size, result.recommendation
+    return (
+        significant(critical.value),
+        _limits(critical),
+        significant(result.simple_noise_scale.value),
+        "?" if advice is None else count(advice.batch_size),
+        "?" if advice is None or advice.row.step_seconds is None else seconds(advice.row.step_seconds),
+        count(result.config["training"]["batch_size"]),
+        count(result.provenance.dataset_length),
+        result.provenance.device,
+    )
+
+
+def _limits(estimate: Estimate) -> str:
+    if estimate.high is None:
+        return f"at least {significant(estimate.low)}"
+    return f"{significant(estimate.low)}–{significant(estimate.high)}"

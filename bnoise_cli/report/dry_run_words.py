@@ -1,0 +1,30 @@
+"""The plan of a probe in words."""
+
+from __future__ import annotations
+
+from bnoise_cli.measurement.outcome import DryRun
+from bnoise_cli.numbers import count, seconds, size
+from bnoise_cli.report.document import Grid, Section, Sentence
+
+
+def dry_run_sections(plan: DryRun) -> list[Section]:
+    """What a probe would do and take, with nothing measured yet."""
+    memory = f"{size(plan.extra_bytes)} beside a training step of the micro-batch"
+    if plan.peak_bytes is not None:
+        memory += f" (peak of one such gradient {size(plan.peak_bytes)})"
+    micro_batch = seconds(plan.seconds_per_example * plan.micro_batch_size)
+    rows = (
+        ("device", plan.device),
+        ("trainable parameters", count(plan.parameters)),
+        ("dataset", f"{count(plan.dataset_length)} examples"),
+        ("micro-batch", f"{count(plan.micro_batch_size)} examples, {micro_batch}"),
+        ("probe at step", ", ".join(count(step) for step in plan.steps)),
+        ("warm-up", f"about {seconds(plan.warmup_seconds)}"),
+        (
+            "measurement",
+            f"at most about {seconds(plan.budget_seconds)}, sooner when the interval is narrow enough",
+        ),
+        ("memory", memory),
+    )
+    grid = Grid(columns=("", " "), rows=rows, words=frozenset({"", " "}))
+    return [Section(title="Dry run", headline=Sentence("everything builds, one batch ran."), parts=[grid])]

@@ -1,0 +1,137 @@
+"""A recommendation as the lines to paste into a training framework's own configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from bnoise_cli.errors import BnoiseError, CallError, ExitCode
+from bnoise_cli.records import ProbeResult, Recommendation
+from bnoise_cli.spec.targets import nearest
+
+#: Each key, and which of `_quantities` it holds, as of transformers 5.23, lightning 2.6, deepspeed 0.19 (whose
+#: file has no length of a run), torchtitan 0.3 and nanoGPT's train.py. All count steps of the optimizer.
+_KEYS = {
+    "hf": {
+        "per_device_train_batch_size": "micro_batch", "gradient_accumulation_steps": "accumulation",
+        "learning_rate": "learning_rate", "max_steps": "steps",
+    },
+    "lightning": {
+        "trainer.devices": "world", "trainer.accumulate_grad_batches": "accumulation",
+        "trainer.max_steps": "steps", "data.batch_size": "micro_batch", "optimizer.lr": "learning_rate",
+    },
+    "deepspeed": {
+        "train_batch_size": "batch", "train_micro_batch_size_per_gpu": "micro_batch",
+        "gradient_accumulation_steps": "accumulation",
+        "optimizer.type": "optimizer", "optimizer.params.lr": "learning_rate",  # the rate is not read without a type
+    },
+    "torchtitan": {
+        "config.training.local_batch_size": "micro_batch", "config.training.global_batch_size": "batch",
+        "config.training.steps": "steps",
+        "config.optimizer.param_groups[-1].optimizer_kwargs['lr']": "learning_rate",
+    },
+    # train.py divides the accumulation by the world size; the decay ends at 600,000 unless it is told otherwise.
+    "nanogpt": {
+        "batch_size": "micro_batch", "gradient_accumulation_steps": "accumulation_of_all",
+        "learning_rate": "learning_rate", "max_iters": "steps", "lr_decay_iters": "steps",
+    },
+}  # fmt: skip
+#: Where the lines go, for the formats that have comments.
+_PLACES = {
+    "hf": "for transformers.TrainingArguments; data-parallel degree {world}",
+    "lightning": "for LightningCLI: devices of one node; the batch size of the DataLoader on each device;\n"
+    "where there is a class_path, batch_size and lr belong under its init_args",
+    "torchtitan": "for the function that returns the Trainer.Config of torchtitan 0.3; batches in sequences;\n"
+    "data-parallel degree {world}; the last parameter group is the one for everything else",
+    "nanogpt": "for a config file of nanoGPT; gradient_accumulation_steps counts those of all ranks together",
+}
+FRAMEWORKS: tuple[str, ...] = tuple(_KEYS)
+
+
+class NoAdviceError(BnoiseError):
+    """The result recommends nothing that could be written down."""
+
+    exit_code = ExitCode.CANNOT_TELL
+
+
+def require_framework(name: str) -> None:
+    """Find out before measuring that a recommendation can be written for a framework.
+
+    Raises:
+        CallError: unknown name.
+    """
+    if name not in FRAMEWORKS:
+        close = nearest(name, list(FRAMEWORKS))
+        hint = f" Did you mean {close}?" if close else ""
+        raise CallError(f"--emit needs one of {', '.join(FRAMEWORKS)}; found {name!r}.{hint}")
+
+
+def emit(result: ProbeResult, framework: str) -> str:
+    """The recommended training in the words, units and file format of one of `FRAMEWORKS`.
+
+    What the result does not know (a learning rate, the length of the run) is left out.
+
+    Raises:
+        NoAdviceError: the result has no recommendation.
+    """
+    advice = result.recommendation
+    if advice is None:
+        why = "no step was timed" if result.resolved else "the critical batch size is not resolved"
+        raise NoAdviceError(
+            f"--emit needs a recommended batch size; this result has none: {why}. "
+            "Probe again, longer or on the device that will train."
+        )
+    known = _quantities(result, advice)
+    settings = {key: known[held] for key, held in _KEYS[framework].items() if held in known}
+    if framework == "deepspeed":
+        return json.dumps(_nested(settings), indent=2) + "\n"
+    comment = _comment(result, advice, _PLACES[framework])
+    if framework in ("hf", "lightning"):
+        # PyYAML writes 1.0e-05 where repr writes 1e-05, which YAML reads as a string.
+        return comment + yaml.safe_dump(_nested(settings), sort_keys=False)
+    return comment + "".join(f"{key} = {value!r}\n" for key, value in settings.items())
+
+
+def _quantities(result: ProbeResult, advice: Recommendation) -> dict[str, int | float | str]:
+    """What a configuration may ask for, in examples, steps and processes; without what is unknown."""
+    known: dict[str, int | float | str] = {
+        "batch": advice.batch_size,
+        "micro_batch": advice.micro_batch_size,
+        "accumulation": advice.accumulation_steps,
+        "accumulation_of_all": advice.accumulation_steps * advice.world_size,
+        "world": advice.world_size,
+    }
+    if advice.row.run_steps is not None:
+        known["steps"] = math.ceil(advice.row.run_steps)
+    if advice.learning_rate is not None:
+        known["learning_rate"] = advice.learning_rate
+        known["optimizer"] = str(result.config["optimizer"]["_target_"]).rpartition(".")[2]
+    return known
+
+
+def _comment(result: ProbeResult, advice: Recommendation, place: str) -> str:
+    made = result.provenance
+    rate = "a starting point, re-tune" if advice.learning_rate is not None else advice.learning_rate_rule
+    text = (
+        f"bnoise {made.bnoise}, measured on {made.device} at {made.time}, config {result.config_hash[:8]}\n"
+        f"batch of {advice.batch_size} = micro-batch of {advice.micro_batch_size} x "
+        f"accumulation of {advice.accumulation_steps} x world size of {advice.world_size}\n"
+        f"learning rate: {rate}\n{place.format(world=advice.world_size)}"
+    )
+    return "".join(f"# {line}\n" for line in text.splitlines())
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` becomes `{"a": {"b": 1}}`."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = value
+    return tree

@@ -1,0 +1,144 @@
+"""A report as a page: Markdown for a pull request, or HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
+from bnoise_cli.report.plot import Named, svg
+from bnoise_cli.report.sections import report_sections
+from bnoise_cli.storage import write_whole
+
+_FORMATS = (".md", ".html")
+_CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
+p { margin: .2rem 0; } .good, .known { font-weight: 600; color: #00604a; } .unsure { font-weight: 600; color: #a04000; }
+.detail { color: #666; font-size: .9rem; } .scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { vertical-align: bottom; } .words { text-align: left; }
+@media (prefers-color-scheme: dark) { body { background: #fff; } }
+"""
+
+
+def require_page_format(path: Path) -> None:
+    """Find out before measuring that a page can be written.
+
+    Raises:
+        CallError: unknown ending.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise CallError(f"--page needs a file ending in {', '.join(_FORMATS)}; found {path.name!r}.")
+
+
+def write_page(results: Named, path: Path, picture: Path | None) -> None:
+    """Write the report on results.
+
+    Args:
+        picture: a file with their pictures, which Markdown refers to; HTML holds its own.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    sections = report_sections(results)
+    title = "bnoise: " + ", ".join(name for name, _ in results)
+    if path.suffix.lower() == ".md":
+        link = None if picture is None else os.path.relpath(picture.resolve(), path.resolve().parent)
+        text = markdown(title, sections, None if link is None else Path(link).as_posix())
+    else:
+        try:
+            drawn = svg(results)
+        except RunError:
+            drawn = ""
+        text = html(title, sections, drawn)
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
+    """Sections as GitHub's Markdown."""
+    blocks = [f"# {_md(title)}"]
+    for section in sections:
+        blocks.append(f"## {_md(section.title)}")
+        if section.headline is not None:
+            blocks.append(f"**{_md(section.headline.text)}**")
+        blocks += [_markdown_part(part) for part in section.parts]
+        if picture is not None and section is sections[0]:
+            blocks.append(f"![what a step gains, the trade-off and the training speed](<{picture}>)")
+    return "\n\n".join(blocks) + "\n"
+
+
+def html(title: str, sections: Sequence[Section], picture: str) -> str:
+    """Sections as one HTML file that loads nothing."""
+    blocks = [f"<h1>{escape(title)}</h1>"]
+    for section in sections:
+        blocks.append(f"<h2>{escape(section.title)}</h2>")
+        if section.headline is not None:
+            blocks.append(_paragraph(section.headline))
+        blocks += [_html_part(part) for part in section.parts]
+        if section is sections[0]:
+            blocks.append(picture)
+    body = "\n".join(blocks)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width">\n<title>{escape(title)}</title>\n'
+        f"<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _markdown_part(part: Part) -> str:
+    match part:
+        case Sentence():
+            return _md(part.text)
+        case Remark():
+            return f"- **{_md(part.name)}**: {_md(part.finding)} {_md(part.remedy)}"
+        case Drawing():
+            return "\n".join(("```text", *part.lines, "```"))
+        case Grid():
+            rules = [":--" if column in part.words else "--:" for column in part.columns]
+            lines = (_one_line(part.columns), rules, *part.rows)
+            cells = [[_md(cell) if line is not rules else cell for cell in line] for line in lines]
+            return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _html_part(part: Part) -> str:
+    match part:
+        case Sentence():
+            return _paragraph(part)
+        case Remark():
+            finding = f"<p><b>{escape(part.name)}</b>: {escape(part.finding)} "
+            return f'{finding}<span class="detail">{escape(part.remedy)}</span></p>'
+        case Drawing():
+            return f"<pre>{escape(chr(10).join(part.lines))}</pre>"
+        case Grid():
+            heads = _html_cells("th", _one_line(part.columns), part)
+            rows = "\n".join(f"<tr>{_html_cells('td', row, part)}</tr>" for row in part.rows)
+            head = f"<thead><tr>{heads}</tr></thead>"
+            return f'<div class="scroll"><table>\n{head}\n<tbody>{rows}</tbody>\n</table></div>'
+
+
+def _paragraph(sentence: Sentence) -> str:
+    return f'<p class="{sentence.tone}">{escape(sentence.text)}</p>'
+
+
+def _html_cells(tag: str, cells: Sequence[str], grid: Grid) -> str:
+    texts = zip(cells, grid.columns, strict=True)
+    return "".join(
+        f"<{tag}{' class=words' if column in grid.words else ''}>{escape(cell)}</{tag}>"
+        for cell, column in texts
+    )
+
+
+def _one_line(columns: Sequence[str]) -> list[str]:
+    return [column.replace("-\n", "-").replace("\n", " ") for column in columns]
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for special in "\\`*_{}[]<>|#~":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("\n", " ")
