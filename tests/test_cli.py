@@ -128,6 +128,9 @@ def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: P
 def without_times(text: str) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(text)
     del data["cost"]["seconds"], data["cost"]["warmup_seconds"], data["provenance"]["time"]
+    for measured_in_time in ("throughput", "tradeoff", "recommendation", "alternatives"):
+        assert data.pop(measured_in_time)
+    data["doubts"] = [doubt for doubt in data["doubts"] if doubt["about"] != "advice"]
     return data
 
 
@@ -197,6 +200,149 @@ def test_version_and_help(bnoise: Call) -> None:
         assert option in out
 
 
+# --- the advice and its outputs -----------------------------------------------------------------------
+
+
+def test_a_probe_recommends_emits_and_writes_a_page(bnoise: Call, write: Write) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    code, out, err = bnoise("probe", config, "--page", "p.html")
+    assert code == 0, err
+    assert "\nRecommended batch  " in out
+    assert "The page is in p.html." in err
+    stored = json.loads(Path(".bnoise/quad.probe.json").read_text())
+    best = stored["recommendation"]
+    product = best["micro_batch_size"] * best["accumulation_steps"] * best["world_size"]
+    assert product == best["batch_size"]
+    assert stored["throughput"]["seconds"] <= 0.2 * stored["cost"]["seconds"] + 0.05
+    code, out, _ = bnoise("probe", config, "--emit", "deepspeed")
+    assert code == 0
+    lines = json.loads(out)
+    assert (
+        lines["train_batch_size"]
+        == lines["train_micro_batch_size_per_gpu"] * lines["gradient_accumulation_steps"]
+    )
+
+
+def test_a_report_says_the_same_again(bnoise: Call, write: Write) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    _, first, _ = bnoise("probe", config)
+    stored = ".bnoise/quad.probe.json"
+    before = Path(stored).read_bytes()
+    code, again, err = bnoise("report", stored)
+    assert (code, again, err) == (0, first, "")
+    assert json.loads(bnoise("report", stored, "--json")[1]) == json.loads(before)
+    assert bnoise("report", stored, "--plot", "p.png", "--page", "p.md")[0] == 0
+    assert "![" in Path("p.md").read_text()
+    assert bnoise("report", stored, stored)[0] == 0
+    assert Path(stored).read_bytes() == before
+
+
+def test_a_report_advises_for_another_plan_of_the_same_measurement(bnoise: Call, write: Write) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    bnoise("probe", config, "--quiet")
+    stored = ".bnoise/quad.probe.json"
+    code, out, err = bnoise("report", stored, "--config", config, "--set", "training.world_size=2",
+                            "--set", "training.batch_size=64", "--set", "training.steps=1000")  # fmt: skip
+    assert code == 0, err
+    assert "2 devices" in out
+    assert "run" in out
+    code, _, err = bnoise("report", stored, "--config", config, "--set", "training.steps=100000000",
+                          "--set", "advice.deadline=1s")  # fmt: skip
+    assert code == 2
+    assert "bnoise: advice.deadline: no batch on 1 device ends within 1.0 s" in err
+    code, out, err = bnoise("report", stored, "--config", config, "--set", "model.noise_scale=30")
+    assert (code, out) == (3, "")
+    assert "was measured for another config than quad.yaml" in err
+
+
+def test_a_limit_that_cannot_be_met_is_found_after_measuring_and_loses_nothing(
+    bnoise: Call, write: Write
+) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    code, out, err = bnoise(
+        "probe", config, "--set", "training.steps=1000000000", "--set", "advice.deadline=1s"
+    )
+    assert code == 2
+    assert "Recommended batch" in out
+    assert "Allow at least" in err
+    assert Path(".bnoise/quad.probe.json").exists()
+
+
+def test_timing_that_fails_or_is_interrupted_keeps_the_noise_scale(
+    bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bnoise_cli.errors import RunError
+    from bnoise_cli.measurement.training_steps import TrainingSteps
+
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    for error, code in ((RunError("the optimizer broke."), 4), (KeyboardInterrupt(), 130)):
+
+        def broken(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(TrainingSteps, "step", broken)
+        assert bnoise("probe", config)[0] == code
+        data = json.loads(Path(".bnoise/quad.probe.json").read_text())
+        assert data["critical_batch_size"]["value"] > 0
+        assert data["throughput"] is None
+        assert data["tradeoff"][0]["step_seconds"] is None
+        assert ("untimed" in [doubt["code"] for doubt in data["doubts"]]) == (code == 4)
+    code, out, err = bnoise("report", ".bnoise/quad.probe.json", "--emit", "hf")
+    assert (code, out) == (3, "")
+    assert "no step was timed" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["training.price_per_device_hour=2"], "a price without a length of the run"),
+        (["advice.deadline=2h"], "a deadline without a length of the run"),
+        (["training.steps=10", "training.examples=10"], "both `training.steps` and `training.examples`"),
+        (["training.world_size=3"], "a `training.batch_size` that divides among them, such as 30 or 33"),
+        (["training.world_size=64"], "such as 64"),
+        (["advice.deadline=soon"], "a time of at least 1s"),
+        (["advice.deadlin=2h"], "did you mean `deadline`?"),
+        (["advice.max_compute_overhead=0"], "a number greater than 0"),
+        (["training.steps=0"], "a number greater than 0"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_found_before_measuring(
+    bnoise: Call, write: Write, settings: list[str], words: str
+) -> None:
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    code, out, err = bnoise("probe", config, *(part for s in settings for part in ("--set", s)))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "--set " in err, "the place of the mistake"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["probe", "quad.yaml", "--emit", "kerras"], 2, "--emit needs one of"),
+        (["probe", "quad.yaml", "--emit", "hf", "--json"], 2, "choose one"),
+        (["probe", "quad.yaml", "--log-to", "tensorbord"], 2, "tensorboard"),
+        (["probe", "quad.yaml", "--page", "p.doc"], 2, "ending in .md, .html"),
+        (["probe", "quad.yaml", "--page", "p.md", "--plot", "p.md"], 2, "ending in .png"),
+        (["report"], 2, "RESULT"),
+        (["report", "none.json"], 2, "there is no file none.json"),
+        (["report", "quad.yaml"], 2, "no JSON, or torn"),
+        (["report", "old.json"], 2, "schema_version 0; this bnoise reads 1"),
+        (["report", "old.json", "--set", "a.b=1"], 2, "Add --config FILE"),
+        (["report", "."], 2, "cannot be read"),
+    ],
+)
+def test_each_wrong_output_or_result_is_one_message(
+    bnoise: Call, write: Write, arguments: list[str], code: int, words: str
+) -> None:
+    write("quad.yaml", QUADRATIC_CONFIG)
+    write("old.json", '{"schema_version": 0, "kind": "probe"}')
+    found, out, err = bnoise(*arguments)
+    assert (found, out) == (code, "")
+    assert words in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -248,7 +394,7 @@ def test_version_and_help(bnoise: Call) -> None:
             "smaller probe.batch_sizes",
         ),
         (["probe", "c.yaml", "--out", "/dev/null"], 2, "a folder or a device"),
-        (["probe", "c.yaml", "--out", "p.png", "--plot", "p.png"], 2, "two files"),
+        (["probe", "c.yaml", "--out", "p.png", "--plot", "p.png"], 2, "a file of its own"),
         (["probe", "c.yaml", "--device", "meta"], 2, "'meta' is none"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:leaving"], 4, "SystemExit"),
         (

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from bnoise_cli.maths import intervals, law, line
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
-from bnoise_cli.maths.tradeoff import tradeoff, tradeoff_row, trajectory_critical_batch_size
+from bnoise_cli.maths.step_time import StepTimes, fit_line
+from bnoise_cli.maths.tradeoff import (
+    examples_ratio,
+    fastest_batch_size,
+    pareto_front,
+    steps_ratio,
+    trajectory_critical_batch_size,
+    usual_batch_sizes,
+)
+from bnoise_cli.records import StepTime, Throughput
 
 # --- signal and noise ---------------------------------------------------------------------------------
 
@@ -276,21 +285,92 @@ def test_the_usual_pass_has_many_small_updates() -> None:
 
 @given(st.integers(1, 10**6), st.floats(0.5, 1e6))
 def test_the_hyperbola(batch_size: int, critical: float) -> None:
-    row = tradeoff_row(batch_size, critical)
-    assert (row.steps_ratio - 1) * (row.examples_ratio - 1) == pytest.approx(1)  # M18 eq. 2.11
+    steps, examples = steps_ratio(batch_size, critical), examples_ratio(batch_size, critical)
+    assert (steps - 1) * (examples - 1) == pytest.approx(1)  # M18 eq. 2.11
 
 
 def test_at_the_critical_batch_size_both_are_twice() -> None:
-    row = tradeoff_row(64, 64.0)
-    assert (row.steps_ratio, row.examples_ratio, row.time_efficiency) == (2, 2, 0.5)
+    assert (steps_ratio(64, 64.0), examples_ratio(64, 64.0)) == (2, 2)
 
 
-def test_the_trade_off_brackets_the_critical_batch_size_and_has_the_plan() -> None:
-    sizes = [row.batch_size for row in tradeoff(100.0, [48])]
-    assert sizes == sorted(sizes)
-    assert 48 in sizes
-    assert sizes[0] <= 100 / 8
-    assert sizes[-1] >= 800
+@given(st.floats(1, 1e5), st.floats(1e-5, 1), st.floats(1e-6, 1e-2), st.integers(1, 64))
+def test_the_fastest_batch_size_beats_its_neighbours(
+    critical: float, fixed: float, each: float, world: int
+) -> None:
+    def time(size: float) -> float:
+        return steps_ratio(size, critical) * (fixed + each * size / world)
+
+    best = fastest_batch_size(critical, fixed, each, world)
+    assert time(best) <= time(0.99 * best)
+    assert time(best) <= time(1.01 * best)
+
+
+def test_usual_sizes_divide_among_the_devices() -> None:
+    assert usual_batch_sizes(50) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert usual_batch_sizes(100, 6) == [6, 12, 18, 24, 36, 48, 72, 96]
+    assert usual_batch_sizes(5, 6) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12))
+def test_the_pareto_front(points: list[tuple[float, float]]) -> None:
+    kept = [point for point, best in zip(points, pareto_front(points), strict=True) if best]
+    assert min(points) in kept
+    for time, examples in sorted(set(kept)):
+        assert all(examples > other for when, other in kept if when > time)
+
+
+# --- step times ---------------------------------------------------------------------------------------
+
+
+def throughput(sizes: list[int], seconds: list[float], optimizer: float = 0.0) -> Throughput:
+    line = fit_line(sizes, seconds)
+    return Throughput(
+        step_times=tuple(
+            StepTime(micro_batch_size=m, seconds=t, spread=0.0, loading_seconds=0.0, peak_memory_bytes=None)
+            for m, t in zip(sizes, seconds, strict=True)
+        ),
+        optimizer_seconds=optimizer, fixed_seconds=line.fixed_seconds,
+        seconds_per_example=line.seconds_per_example, worst_misfit=line.worst_misfit,
+        largest_micro_batch_size=sizes[-1], limited_by="memory", memory_bytes=None, seconds=0.0,
+    )  # fmt: skip
+
+
+def test_a_straight_line_is_found_and_a_bent_one_is_told() -> None:
+    line = fit_line([1, 2, 4, 8], [3.5, 4.0, 5.0, 7.0])
+    assert (line.fixed_seconds, line.seconds_per_example) == pytest.approx((3.0, 0.5))
+    assert line.worst_misfit < 1e-9
+    assert fit_line([1, 2, 4, 8], [4.0, 4.0, 4.0, 12.0]).worst_misfit > 0.2
+    falling = fit_line([1, 2, 4], [3.0, 2.9, 2.8])  # noise: neither part is negative
+    assert falling.seconds_per_example == 0
+
+
+@given(
+    st.integers(1, 600),
+    st.lists(st.floats(1e-3, 1e-1), min_size=5, max_size=5),
+    st.floats(0, 9e-4),
+)
+def test_the_best_split_is_the_best_of_all(examples: int, seconds: list[float], optimizer: float) -> None:
+    times = StepTimes(throughput([1, 2, 4, 8, 16], seconds, optimizer))
+    split = times.best_split(examples)
+    assert split.micro_batch_size * split.accumulation_steps == examples
+    assert split.micro_batch_size <= 16
+    for size in range(1, 17):
+        if examples % size == 0:
+            assert split.seconds <= times.seconds(size, examples // size) * (1 + 1e-12)
+
+
+def test_accumulation_does_not_repeat_the_optimizer_step() -> None:
+    times = StepTimes(throughput([1, 2, 4, 8], [3.5, 4.0, 5.0, 7.0], optimizer=1.0))
+    assert times.seconds(8, 3) == pytest.approx(1.0 + 3 * 6.0)
+    assert times.seconds(6) == pytest.approx(6.0)
+
+
+def test_a_larger_micro_batch_never_takes_less() -> None:
+    times = StepTimes(throughput([1, 2, 4], [3.0, 2.0, 5.0]))
+    assert times.seconds(1) == times.seconds(2) == pytest.approx(2.5)
+
+
+# --- trajectories -------------------------------------------------------------------------------------
 
 
 def test_a_trajectory_is_weighted_by_progress() -> None:

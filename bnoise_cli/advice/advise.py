@@ -110,7 +110,10 @@ def _reason(role: str, option: Option, options: Options, result: ProbeResult) ->
     throughput = result.throughput
     assert throughput is not None
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
-    line = f"{seconds(throughput.fixed_seconds)} + {seconds(throughput.seconds_per_example)} per example"
+    each = "" if option.world_size == 1 else " of each"
+    line = (
+        f"{seconds(throughput.fixed_seconds)} + {seconds(throughput.seconds_per_example)} per example{each}"
+    )
     formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
     least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
     return (

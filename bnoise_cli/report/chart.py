@@ -45,13 +45,13 @@ def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
         f"{significant(top if y == 0 else bottom) if y in (0, _HEIGHT - 1) else '':>{_MARGIN}} │{''.join(line)}"
         for y, line in enumerate(cells)
     ]
-    below = [" "] * (columns + 10)
+    below = [" "] * columns
     for size in (sizes[0], sizes[-1]):
         _write(below, column(size), count(size))
     _write(below, column(scale), f"B_noise {significant(scale)}")
     lines.append(f"{'':>{_MARGIN}} └{'─' * columns}")
     lines.append(f"{'':>{_MARGIN}}  {''.join(below).rstrip()}")
-    head = "ΔL_opt (nats) against batch size: ● measured, · law"
+    head = "ΔL_opt (nats): ● measured, · law"
     return Drawing(lines=(f"{'':>{_MARGIN}}  {head}", *lines))
 
 

@@ -268,8 +268,8 @@ def _plain_ticks(axes: Axes, *, y: bool = True) -> None:
     """Plain numbers instead of powers of ten, as many as the range has room for."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    limits = {axes.xaxis: axes.get_xlim(), **({axes.yaxis: axes.get_ylim()} if y else {})}
-    for axis, (low, high) in limits.items():
+    for axis in (axes.xaxis, axes.yaxis)[: 2 if y else 1]:
+        low, high = axis.get_view_interval()
         decades = np.log10(high / low)
         subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
         axis.set_major_locator(LogLocator(base=10, subs=subs))

@@ -60,13 +60,18 @@ def interval(estimate: Estimate) -> str:
     return f"{significant(estimate.value)} examples ({level} {limits})"
 
 
-def split_words(found: Recommendation) -> str:
+def _setting(found: Recommendation, planned_devices: int) -> str:
+    rate = f", learning rate {found.learning_rate:g}" if found.learning_rate is not None else ""
+    return _split(found, planned_devices) + rate
+
+
+def _split(found: Recommendation, planned_devices: int) -> str:
     """How a batch is made up."""
     parts = [f"micro-batch {count(found.micro_batch_size)}"]
     if found.accumulation_steps > 1:
         parts.append(f"{count(found.accumulation_steps)} accumulation steps")
-    if found.world_size > 1:
-        parts.append(f"{count(found.world_size)} devices")
+    if planned_devices > 1:
+        parts.append(f"{count(found.world_size)} device{'s' if found.world_size > 1 else ''}")
     return " × ".join(parts) if len(parts) > 1 else "in one micro-batch"
 
 
@@ -95,9 +100,10 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     if critical.basis == "trajectory":
         yield Sentence("From several points of training, weighted by the progress made at each.")
     else:
-        [step] = result.config["probe"]["at_steps"] or [result.config["probe"]["warmup_steps"]]
+        plan = result.config["probe"]
+        steps = plan["at_steps"] or [plan["warmup_steps"]]
         yield Sentence(
-            f"At step {count(step)} of training; it changes along the way, as probe.at_steps shows."
+            f"At step {count(steps[-1])} of training; it changes along the way, as probe.at_steps shows."
         )
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
@@ -106,17 +112,12 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
 
 
 def _advice(result: ProbeResult, found: Recommendation) -> Section:
-    rate = f", learning rate {found.learning_rate:g}" if found.learning_rate is not None else ""
-    headline = Sentence(f"{count(found.batch_size)} examples, {split_words(found)}{rate}", Tone.GOOD)
+    devices = result.config["training"]["world_size"]
+    headline = Sentence(f"{count(found.batch_size)} examples, {_setting(found, devices)}", Tone.GOOD)
     parts = [Sentence(found.reason), Sentence(_consequence(result, found))]
     for other in result.alternatives:
-        rate = f", learning rate {other.learning_rate:g}" if other.learning_rate is not None else ""
-        parts.append(
-            Sentence(
-                f"{role_words(other.roles).capitalize()}: {count(other.batch_size)}, {split_words(other)}{rate}; "
-                f"{_price_of(other.row)}."
-            )
-        )
+        role, setting = role_words(other.roles).capitalize(), _setting(other, devices)
+        parts.append(Sentence(f"{role}: {count(other.batch_size)}, {setting}; {_price_of(other.row)}."))
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
     if result.throughput is not None:
         parts.append(Sentence(_device(result.throughput), Tone.DETAIL))

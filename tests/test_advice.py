@@ -1,0 +1,359 @@
+"""The recommendation on devices whose step times are written down, against closed forms and brute force."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnoise_cli.advice.advise import advise
+from bnoise_cli.advice.learning_rate import learning_rate
+from bnoise_cli.advice.stored import read_result
+from bnoise_cli.errors import CallError
+from bnoise_cli.maths.tradeoff import usual_batch_sizes
+from bnoise_cli.records import Estimate, ProbeResult, Recommendation
+from bnoise_cli.report.page import markdown
+from bnoise_cli.report.sections import report_sections
+from bnoise_cli.report.terminal import layout, render
+from tests.samples import Device, plan, result
+
+
+def about(value: float) -> Estimate:
+    return Estimate(value=value, low=0.9 * value, high=1.1 * value)
+
+
+def codes(found: ProbeResult) -> list[str]:
+    return [doubt.code for doubt in found.doubts if doubt.about == "advice"]
+
+
+def best(found: ProbeResult) -> Recommendation:
+    assert found.recommendation is not None
+    return found.recommendation
+
+
+def role(found: ProbeResult, name: str) -> Recommendation:
+    [one] = [r for r in (best(found), *found.alternatives) if name in r.roles]
+    return one
+
+
+# --- the fastest --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 6, 8])
+@pytest.mark.parametrize(("critical", "ratio"), [(100.0, 30.0), (100.0, 1.0), (1500.0, 8.0), (40.0, 200.0)])
+def test_the_fastest_is_the_closed_form_rounded(critical: float, ratio: float, world: int) -> None:
+    """S(B)·t(B) is symmetric in log B about sqrt(B_crit·K·t₀/t₁), so the nearest size in log B is the fastest."""
+    device = Device(fixed=ratio * 1e-4, per_example=1e-4, optimizer=0.2 * ratio * 1e-4)
+    found = best(plan(about(critical), device, batch_size=world, world_size=world))
+    exact = math.sqrt(critical * world * ratio)
+    nearest = min(usual_batch_sizes(1e6, world), key=lambda size: abs(math.log(size / exact)))
+    assert "fastest" in found.roles
+    assert found.batch_size == nearest
+    assert found.world_size == world
+    assert found.batch_size == found.micro_batch_size * found.accumulation_steps * world
+    assert f"{exact:.3g}"[:2] in found.reason
+
+
+def test_one_device_fastest_is_cheapest_and_the_balanced_batch_is_near_the_critical() -> None:
+    found = plan(about(1000.0))
+    assert best(found).roles == ("fastest", "cheapest")
+    assert role(found, "balanced").batch_size == 1024
+    assert role(found, "balanced").row.examples_ratio == pytest.approx(2, rel=0.03)
+
+
+def test_fewer_devices_are_cheaper_and_slower() -> None:
+    found = plan(about(1000.0), world_size=8)
+    fast, cheap = role(found, "fastest"), role(found, "cheapest")
+    assert (fast.world_size, cheap.world_size) == (8, 1)
+    assert fast.row.relative_cost is not None
+    assert fast.row.relative_cost > 1
+    assert cheap.row.relative_cost == pytest.approx(1)
+    assert cheap.row.relative_time is not None
+    assert 1 < cheap.row.relative_time < 8
+    assert "communication" in codes(found)
+
+
+def test_memory_limits_the_micro_batch_not_the_batch() -> None:
+    device = Device(room=20)
+    found = best(plan(about(1000.0), device))
+    assert found.micro_batch_size <= 20
+    assert found.accumulation_steps > 1
+    assert found.row.fits is False
+
+    def time(size: int) -> float:
+        each = min(
+            device.optimizer + size // m * (device.fixed - device.optimizer + device.per_example * m)
+            for m in range(1, 21)
+            if size % m == 0
+        )
+        return (1 + 1000 / size) * each
+
+    assert found.batch_size == min([64, *usual_batch_sizes(16_000)], key=time)
+
+
+def test_no_batch_is_larger_than_the_dataset() -> None:
+    base = dataclasses.replace(plan(), critical_batch_size=plan(about(5000.0)).critical_batch_size)
+    small = dataclasses.replace(base, provenance=dataclasses.replace(base.provenance, dataset_length=300))
+    found = advise(small)
+    assert max(row.batch_size for row in found.tradeoff) <= 300
+
+
+def test_the_trade_off_is_in_pareto_order_and_its_limits_hold_the_estimate() -> None:
+    found = plan(batch_size=96, steps=1000, price_per_device_hour=2.0)
+    assert [row.batch_size for row in found.tradeoff] == sorted({row.batch_size for row in found.tradeoff})
+    assert 96 in [row.batch_size for row in found.tradeoff]
+    front = [row for row in found.tradeoff if row.pareto]
+    assert front[-1].relative_time == 1
+    times = [row.relative_time or 0 for row in front]
+    assert times == sorted(times, reverse=True)
+    assert [row.examples_ratio for row in front] == sorted(row.examples_ratio for row in front)
+    for row in found.tradeoff:
+        for value, limits in (
+            (row.steps_ratio, row.steps_limits),
+            (row.examples_ratio, row.examples_limits),
+            (row.relative_time, row.relative_time_limits),
+        ):
+            assert value is not None
+            assert limits is not None
+            assert limits.high is not None
+            assert limits.low - 1e-9 <= value <= limits.high + 1e-3
+
+
+def test_a_plan_with_a_length_gives_absolute_figures() -> None:
+    found = plan(batch_size=64, steps=1000, price_per_device_hour=36.0)
+    [planned] = [row for row in found.tradeoff if row.batch_size == 64]
+    assert planned.run_steps == pytest.approx(1000)
+    assert planned.run_seconds == pytest.approx(1000 * (3e-3 + 64e-4))
+    assert planned.run_price == pytest.approx(0.01 * (planned.run_seconds or 0))
+    fewest = 1000 / (1 + 100 / 64)
+    assert best(found).row.run_steps == pytest.approx(fewest * (1 + 100 / best(found).batch_size))
+    same = plan(batch_size=64, examples=64_000)
+    assert role(same, "fastest").row.run_steps == pytest.approx(best(found).row.run_steps)
+
+
+# --- the user's limits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overhead", [0.05, 0.5, 1.0, 3.0])
+def test_an_overhead_limit_is_met_by_the_fastest_that_meets_it(overhead: float) -> None:
+    found = best(plan(about(1000.0), Device(fixed=1.0), max_compute_overhead=overhead))
+    assert found.roles[0] == "max_compute_overhead"
+    assert found.row.examples_ratio - 1 <= overhead
+    assert found.batch_size == max(usual_batch_sizes(min(1000 * overhead, math.sqrt(1000 * 1e4) * 1.2)))
+
+
+def test_a_deadline_takes_the_least_device_time_that_meets_it() -> None:
+    free = plan(about(1000.0), world_size=8, steps=10_000)
+    fast, cheap = role(free, "fastest"), role(free, "cheapest")
+    assert fast.row.run_seconds is not None
+    assert cheap.row.run_seconds is not None
+    slack = plan(about(1000.0), world_size=8, steps=10_000, deadline=cheap.row.run_seconds)
+    assert best(slack).roles == ("deadline", "cheapest")
+    tight = plan(about(1000.0), world_size=8, steps=10_000, deadline=fast.row.run_seconds)
+    assert best(tight).batch_size == fast.batch_size
+    assert best(tight).world_size == 8
+    between = best(
+        plan(
+            about(1000.0),
+            world_size=8,
+            steps=10_000,
+            deadline=(3 * fast.row.run_seconds + cheap.row.run_seconds) / 4,
+        )
+    )
+    assert (between.row.relative_cost or 0) < (fast.row.relative_cost or 0)
+    assert between.world_size in (2, 4)
+
+
+def test_an_impossible_deadline_names_what_would_make_it_possible() -> None:
+    settings = {"world_size": 2, "steps": 100_000}
+    fastest = role(plan(about(1000.0), **settings), "fastest").row.run_seconds
+    assert fastest is not None
+    found = plan(about(1000.0), **settings, deadline=fastest / 2)
+    [doubt] = [doubt for doubt in found.doubts if doubt.code == "deadline"]
+    assert best(found).roles[0] == "fastest"
+    words = doubt.remedy.replace(",", " ").split()
+    allow = words[words.index("least") + 1]
+    devices = int(words[words.index("devices") - 1])
+    steps = int(doubt.remedy.split("plan at most ")[1].split(" ")[0].replace(",", ""))
+    assert "deadline" not in codes(plan(about(1000.0), **settings, deadline=allow))
+    assert "deadline" not in codes(
+        plan(about(1000.0), batch_size=64, world_size=devices, steps=100_000, deadline=fastest / 2)
+    )
+    assert "deadline" in codes(
+        plan(about(1000.0), batch_size=64, world_size=devices // 2, steps=100_000, deadline=fastest / 2)
+    )
+    assert "deadline" not in codes(plan(about(1000.0), world_size=2, steps=steps, deadline=fastest / 2))
+    assert "deadline" in codes(plan(about(1000.0), world_size=2, steps=steps + 2, deadline=fastest / 2))
+
+
+def test_no_number_of_devices_makes_a_step_shorter_than_one_example() -> None:
+    found = plan(about(100.0), steps=1_000_000, deadline=10.0)
+    [doubt] = [doubt for doubt in found.doubts if doubt.code == "deadline"]
+    assert "devices" not in doubt.remedy
+
+
+def test_an_impossible_overhead_names_what_would_make_it_possible() -> None:
+    found = plan(about(100.0), batch_size=64, world_size=16, max_compute_overhead=0.1)
+    [doubt] = [doubt for doubt in found.doubts if doubt.code == "max_compute_overhead"]
+    assert "at most 10 devices" in doubt.remedy
+    assert "Allow at least 0.160" in doubt.remedy
+    assert "max_compute_overhead" not in codes(
+        plan(about(100.0), batch_size=64, world_size=16, max_compute_overhead=0.16)
+    )
+
+
+def test_two_limits_that_exclude_one_another() -> None:
+    device = Device(fixed=1.0)
+    fast = role(plan(about(100.0), device, steps=1000), "fastest").row.run_seconds
+    assert fast is not None
+    found = plan(about(100.0), device, steps=1000, deadline=1.2 * fast, max_compute_overhead=0.1)
+    [doubt] = [doubt for doubt in found.doubts if doubt.code == "deadline"]
+    assert "within the allowed overhead" in doubt.finding
+    needed = float(doubt.remedy.split("compute overhead of ")[1].split(" ")[0])
+    assert "deadline" not in codes(
+        plan(about(100.0), device, steps=1000, deadline=1.2 * fast, max_compute_overhead=needed)
+    )
+
+
+# --- doubts and gaps ----------------------------------------------------------------------------------
+
+
+def test_slow_reading_bent_lines_and_unsteady_times_are_told() -> None:
+    assert codes(plan()) == []
+    assert codes(plan(device=Device(loading=1.0))) == ["data_loading"]
+    base = plan()
+    assert base.throughput is not None
+    steps = tuple(dataclasses.replace(step, spread=0.4) for step in base.throughput.step_times)
+    unsteady = dataclasses.replace(base.throughput, step_times=steps, worst_misfit=0.5)
+    assert codes(advise(dataclasses.replace(base, throughput=unsteady))) == ["step_time", "timing"]
+
+
+def test_without_an_answer_there_is_no_recommendation() -> None:
+    unknown = Estimate(value=None, low=50.0, high=None)
+    assert plan(unknown).tradeoff == ()
+    assert plan(unknown).recommendation is None
+    wide = plan(Estimate(value=100.0, low=20.0, high=400.0))
+    assert wide.tradeoff
+    assert wide.recommendation is None
+    untimed = advise(result())
+    assert untimed.recommendation is None
+    assert untimed.tradeoff[0].step_seconds is None
+    assert untimed.tradeoff[0].batch_size <= 100 / 8
+
+
+def test_advice_is_made_anew_not_added() -> None:
+    once = plan(world_size=2, steps=1000, deadline=1.0)
+    assert advise(once) == once
+
+
+# --- the learning rate --------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_follows_the_optimizer() -> None:
+    sgd = {"_target_": "torch.optim.SGD", "lr": 0.2}
+    rate, rule = learning_rate(sgd, 64, 128, 100.0)
+    assert rate == pytest.approx(0.2 * (1 + 100 / 64) / (1 + 100 / 128), rel=0.01)
+    assert "eq. 2.6" in rule
+    assert "re-tune" in rule
+    assert learning_rate(sgd, 64, 64, 100.0)[0] == pytest.approx(0.2)
+    adam, rule = learning_rate({"_target_": "torch.optim.AdamW", "lr": 1e-3}, 64, 128, 100.0)
+    assert adam == pytest.approx(1e-3 * math.sqrt((1 + 100 / 64) / (1 + 100 / 128)), rel=0.01)
+    assert "sqrt" in rule
+    assert learning_rate({"_target_": "my.Optimizer", "lr": 0.1}, 64, 128, 100.0)[0] is None
+    assert learning_rate({"_target_": "torch.optim.SGD"}, 64, 128, 100.0)[0] is None
+
+
+# --- stored and read back -----------------------------------------------------------------------------
+
+
+def test_a_stored_result_comes_back_the_same(tmp_path: Path) -> None:
+    found = plan(world_size=2, steps=1000, price_per_device_hour=2.0)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(found.to_json()))
+    assert read_result(path) == found
+    assert advise(read_result(path)) == found
+    later = {**found.to_json(), "new_field": 1}
+    later["config"]["training"]["new_key"] = 2
+    path.write_text(json.dumps(later))
+    assert advise(read_result(path)).recommendation == found.recommendation
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.update(schema_version=2), "schema_version 2; this bnoise reads 1"),
+        (lambda data: data.update(kind="dream"), "kind 'dream'"),
+        (lambda data: data.pop("kind"), "JSON of something else"),
+        (lambda data: data.pop("fit"), "`fit`"),
+        (lambda data: data["points"][0].update(draws="many"), "`points.0.draws`"),
+        (lambda data: data["config"].pop("optimizer"), "damaged"),
+        (lambda data: data["config"]["training"].update(batch_size=-1), "`batch_size`"),
+    ],
+)
+def test_a_damaged_result_is_one_clear_message(tmp_path: Path, change: object, words: str) -> None:
+    data = plan().to_json()
+    assert callable(change)
+    change(data)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CallError, match=r"r\.json") as error:
+        read_result(path)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"kind": "probe"', "[]", "3", "null", "[" * 100_000, "\udcff"])
+def test_a_torn_result_is_one_clear_message(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CallError, match="a result is needed"):
+        read_result(path)
+
+
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.just([])
+    | st.just({})
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_result_changed_anywhere_is_advised_on_or_refused(data: st.DataObject) -> None:
+    """A stored result with one leaf replaced by anything never ends in a traceback."""
+    tree = json.loads(json.dumps(plan(world_size=2, steps=1000).to_json()))
+    place = tree
+    while isinstance(place, dict | list) and place:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.integers(0, 3)) == 0:
+            place[key] = data.draw(_LEAVES)
+            break
+        place = place[key]
+    path = Path(_folder) / "r.json"
+    path.write_text(json.dumps(tree))
+    try:
+        found = read_result(path)
+    except CallError:
+        return
+    for shown in (found, advise(found)):
+        sections = report_sections([("r", shown)], drawing_width=80)
+        assert render(layout(sections, 80), width=80, color=False, encoding="utf-8")
+        assert markdown("r", sections, None)
+
+
+_folder = ""
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    global _folder
+    _folder = str(tmp_path_factory.mktemp("fuzz"))

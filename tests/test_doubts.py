@@ -1,0 +1,158 @@
+"""Each doubt can be reached; numbers are written plainly; a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnoise_cli.advice.doubts import probe_doubts
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.maths.analysis import Analysis, Limit
+from bnoise_cli.measurement.outcome import ProbeRun, StopReason, TaskFindings
+from bnoise_cli.numbers import percent, seconds, significant, size
+from bnoise_cli.records import Estimate, Fit, Quadratic
+from bnoise_cli.spec.schema import Config
+from bnoise_cli.storage import default_path, require_writable, write_json
+from tests.samples import ANALYSIS, CONFIG, DESIGN, OPEN, POINT, RUN, plan
+
+
+def codes(run: ProbeRun = RUN, config: Config = CONFIG) -> list[str]:
+    return [doubt.code for doubt in probe_doubts(run, config)]
+
+
+def changed(**changes: Any) -> ProbeRun:
+    """The run with its measurement or analysis changed."""
+    analysis_fields = {field.name for field in dataclasses.fields(Analysis)}
+    inner = {key: value for key, value in changes.items() if key in analysis_fields}
+    outer = {key: value for key, value in changes.items() if key not in analysis_fields}
+    point = dataclasses.replace(POINT, analysis=dataclasses.replace(ANALYSIS, **inner))
+    return dataclasses.replace(RUN, points=(dataclasses.replace(point, **outer),))
+
+
+def test_a_good_probe_leaves_no_doubt() -> None:
+    assert codes() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "run"),
+    [
+        ("failed", dataclasses.replace(RUN, failure=RunError("the disk fell out"))),
+        ("interrupted", dataclasses.replace(RUN, interrupted=True)),
+        ("unresolved", changed(noise_scale=OPEN)),
+        ("imprecise", changed(noise_scale=Estimate(value=100.0, low=70.0, high=150.0), stop=StopReason.BUDGET)),
+        ("few_replicates", changed(replicates=5)),
+        ("memory", changed(shortened_from=256)),
+        ("at_initialisation", changed(step=0)),
+        ("not_a_mean", dataclasses.replace(
+            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=0, mean_gap=0.3, is_mean=False))),
+        ("batch_norm", dataclasses.replace(
+            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=2, mean_gap=0.0, is_mean=True))),
+        ("diverged", changed(loss=9.0)),
+        ("below_one", changed(noise_scale=Estimate(value=0.5, low=0.4, high=0.6),
+                              design=dataclasses.replace(DESIGN, batch_sizes=np.array([1.0, 4, 16, 64])))),
+        ("momentum", dataclasses.replace(RUN, momentum=0.9)),
+        ("weight_decay", dataclasses.replace(RUN, weight_decay=0.1)),
+        ("range", changed(noise_scale=Estimate(value=9.0, low=8.0, high=10.0))),
+        ("range", changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0))),
+        ("rounding", dataclasses.replace(changed(loss=1e6), findings=dataclasses.replace(RUN.findings, loss=1e6))),
+        ("law", changed(fit=Fit(chi2=30.0, dof=2, r_squared=0.8, p_value=1e-4), law_holds=False)),
+        ("negative_curvature", changed(quadratic=Quadratic(curvature=-1.0, noise=3.0, noise_scale=None, ratio=None))),
+        ("not_quadratic", changed(quadratic=Quadratic(curvature=1.0, noise=3.0, noise_scale=250.0, ratio=2.5))),
+        ("slope", changed(slope_gap=1e-5)),
+        ("small_dataset", dataclasses.replace(RUN, dataset_length=300)),
+    ],
+)  # fmt: skip
+def test_every_doubt_can_be_reached(code: str, run: ProbeRun) -> None:
+    doubts = probe_doubts(run, CONFIG)
+    assert [doubt.code for doubt in doubts] == [code]
+    assert doubts[0].finding
+    assert doubts[0].remedy.endswith(".")
+
+
+def test_clipping_is_a_doubt() -> None:
+    training = CONFIG.training.model_copy(update={"max_grad_norm": 1.0})
+    assert codes(config=CONFIG.model_copy(update={"training": training})) == ["clipping"]
+
+
+def test_a_checkpoint_is_no_initialisation_and_an_exact_limit_no_end_of_the_range() -> None:
+    assert codes(dataclasses.replace(changed(step=0), from_checkpoint=True)) == []
+    limit = Limit(slope=1.0, signal=1.0, curve=np.zeros(4), scale=1.0)
+    design = dataclasses.replace(DESIGN, limit=limit)
+    assert codes(changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0), design=design)) == []
+
+
+def test_the_json_has_the_fields_of_the_contract_and_no_nan() -> None:
+    data = json.loads(
+        json.dumps(
+            dataclasses.replace(
+                plan(), fit=Fit(chi2=float("nan"), dof=0, r_squared=None, p_value=None)
+            ).to_json()
+        )
+    )
+    assert list(data)[:2] == ["schema_version", "kind"]
+    assert data["schema_version"] == 1
+    assert data["fit"]["chi2"] is None
+    contract = (
+        "kind config config_hash provenance noise_scale max_improvement simple_noise_scale quadratic "
+        "critical_batch_size points fit trajectory tradeoff recommendation doubts cost"
+    )
+    assert set(contract.split()) <= set(data)
+    assert {"value", "low", "high", "confidence", "unit", "definition"} <= set(data["noise_scale"])
+    fields = "batch_size improvement std_error step_size fitted gradient_error draws"
+    assert set(fields.split()) <= set(data["points"][0])
+    fields = (
+        "batch_size steps_ratio examples_ratio time_efficiency compute_efficiency step_seconds "
+        "examples_per_second relative_time relative_cost peak_memory_bytes fits"
+    )
+    assert set(fields.split()) <= set(data["tradeoff"][0])
+    fields = "batch_size micro_batch_size accumulation_steps world_size learning_rate reason"
+    assert set(fields.split()) <= set(data["recommendation"])
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (None, "?"), (float("inf"), "?"), (123456, "123,000"), (0.00123, "0.00123"), (99.96, "100"),
+     (1.5, "1.50"), (2e-7, "2.00e-07"), (-3.14159, "-3.14")],
+)  # fmt: skip
+def test_significant_digits(number: float | None, text: str) -> None:
+    assert significant(number) == text
+
+
+def test_other_numbers() -> None:
+    assert [percent(0.0512), percent(0.5), percent(2.5)] == ["5.1%", "50%", "250%"]
+    times = [0, 2e-6, 1.234e-3, 0.5, 45, 600, 10_000, 864_000]
+    texts = ["0 s", "2.00 µs", "1.23 ms", "500 ms", "45 s", "10 min", "2.8 h", "10.0 days"]
+    assert [seconds(time) for time in times] == texts
+    assert [size(10), size(2048), size(3 * 2**20), size(5 * 2**30)] == ["10 B", "2 KiB", "3 MiB", "5.0 GiB"]
+
+
+# --- storage ------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a" / "r.json"
+    write_json(path, {"x": 1})
+    assert json.loads(path.read_text()) == {"x": 1}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        write_json(path, {"x": 2})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["r.json"]
+
+
+def test_what_cannot_be_written_is_found_before(tmp_path: Path) -> None:
+    assert default_path(Path("configs/digits.yaml"), "probe") == Path(".bnoise/digits.probe.json")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CallError, match="cannot"):
+        require_writable(tmp_path / "file" / "r.json")
+    with pytest.raises(CallError, match="is a folder or a device"):
+        require_writable(tmp_path)

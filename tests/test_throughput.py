@@ -1,0 +1,120 @@
+"""Timing and memory: on devices that are written down, and real steps that leave everything as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.memory import available_bytes, forget_peak, peak_bytes
+from bnoise_cli.measurement.preserve import preserved
+from bnoise_cli.measurement.throughput import measure_throughput
+from bnoise_cli.measurement.training_steps import TrainingSteps
+from bnoise_cli.measurement.user_code import OutOfMemoryError
+from tests.conftest import quadratic_task
+from tests.samples import Device, timed
+
+CPU = torch.device("cpu")
+
+
+def test_a_device_of_known_times_is_found_exactly() -> None:
+    found = timed(Device(fixed=3e-3, per_example=1e-4, optimizer=1e-3), most=1000)
+    assert found.fixed_seconds == pytest.approx(3e-3)
+    assert found.seconds_per_example == pytest.approx(1e-4)
+    assert found.optimizer_seconds == pytest.approx(1e-3)
+    assert found.worst_misfit < 1e-9
+    assert [step.micro_batch_size for step in found.step_times] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        64,
+        128,
+        256,
+        512,
+        1000,
+    ]
+    assert (found.largest_micro_batch_size, found.limited_by) == (1000, "need")
+    assert all(step.spread == 0 for step in found.step_times)
+
+
+@pytest.mark.parametrize("tells_memory", [True, False])
+@pytest.mark.parametrize("room", [1, 2, 3, 37, 500, 511, 513, 3000])
+def test_the_largest_micro_batch_is_found_within_ten_percent(room: int, tells_memory: bool) -> None:
+    device = Device(room=room, tells_memory=tells_memory)
+    found = timed(device)
+    assert found.limited_by == "memory"
+    assert found.largest_micro_batch_size <= room
+    assert found.largest_micro_batch_size >= 0.9 * room - 1
+    if tells_memory and room > 100:
+        assert found.largest_micro_batch_size <= 0.96 * room
+        assert max(device.taken) <= room, "what memory would not hold was not even tried"
+
+
+def test_one_example_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(RunError, match="single example does not fit"):
+        timed(Device(room=0))
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.1, 1.0, 10.0])
+def test_the_budget_holds_and_sizes_share_it(budget: float) -> None:
+    device = Device()
+    found = measure_throughput(device, most=1 << 20, budget_seconds=budget)
+    least = 4 * (3e-3 + 2e-4)  # sizes one and two are visited in any case
+    assert found.seconds <= max(budget, least)
+    assert found.limited_by == "time"
+    assert len(found.step_times) >= 2
+    counts = {size: device.taken.count(size) for size in set(device.taken)}
+    assert max(counts.values()) - min(counts.values()) == 0
+
+
+def test_real_steps_leave_the_weights_and_the_random_stream_alone() -> None:
+    task = quadratic_task()
+    before = copy.deepcopy(task.model.state_dict())
+    state = torch.get_rng_state()
+    optimizer = torch.optim.SGD(task.parameters, lr=0.5, momentum=0.9, weight_decay=0.1)
+    with preserved(task.model, 0, on_host=True):
+        steps = TrainingSteps(task, optimizer, max_grad_norm=1.0, seed=0)
+        found = measure_throughput(steps, most=64, budget_seconds=0.2)
+    assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in task.parameters)
+    assert found.largest_micro_batch_size == 64
+    assert all(step.seconds > 0 for step in found.step_times)
+    assert 0 < found.optimizer_seconds < found.step_times[-1].seconds
+
+
+def test_out_of_memory_is_an_answer_and_gives_the_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = quadratic_task()
+    optimizer = torch.optim.SGD(task.parameters, lr=0.1)
+    honest = task.loss
+
+    def tight(batch: list[torch.Tensor], seed: int, what: str) -> torch.Tensor:
+        if len(batch[0] if isinstance(batch, list) else batch) > 12:
+            raise OutOfMemoryError
+        return honest(batch, seed, what)
+
+    monkeypatch.setattr(task, "loss", tight)
+    with preserved(task.model, 0, on_host=True):
+        steps = TrainingSteps(task, optimizer, max_grad_norm=None, seed=0)
+        steps.memory_bytes = None
+        found = measure_throughput(steps, most=512, budget_seconds=1.0)
+        assert (found.largest_micro_batch_size, found.limited_by) == (12, "memory")
+        assert steps.step(8).seconds > 0, "the process goes on"
+
+
+def test_the_process_knows_its_memory() -> None:
+    held = available_bytes(CPU)
+    assert held is None or held > 1 << 20
+    forget_peak(CPU)
+    before = peak_bytes(CPU)
+    if before is None:
+        pytest.skip("this system does not tell")
+    block = torch.ones(1 << 25)
+    after = peak_bytes(CPU)
+    assert after is not None
+    assert after - before >= 0.9 * block.numel() * 4
