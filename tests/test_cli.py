@@ -596,21 +596,26 @@ def test_every_config_has_a_test() -> None:
     }
 
 
-def readme_commands() -> list[str]:
+def readme_blocks() -> list[list[str]]:
+    """The calls of bnoise in each block of commands."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:console|bash|sh)\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    calls = [call.strip() for line in lines for call in line.split("&&")]
-    return [call for call in calls if call.startswith("bnoise ")]
+    calls = [
+        [call.strip() for line in block.splitlines() for call in line.removeprefix("$ ").split("&&")]
+        for block in blocks
+    ]
+    found = [[call for call in block if call.startswith("bnoise ")] for block in calls]
+    return [block for block in found if block]
 
 
-@pytest.mark.parametrize("command", readme_commands())
+@pytest.mark.parametrize("block", readme_blocks(), ids=lambda block: block[0])
 def test_every_command_of_the_readme_runs(
-    command: str, bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: list[str], bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    arguments = shlex.split(command, comments=True)[1:]
-    quick = ["--budget", "5s"] if "--budget" not in arguments and "probe" in arguments else []
-    code, _, err = bnoise(*arguments, *quick)
-    assert code in (0, 3), err
+    for command in block:
+        arguments = shlex.split(command, comments=True)[1:]
+        quick = ["--budget", "5s"] if "--budget" not in arguments and "probe" in arguments else []
+        code, _, err = bnoise(*arguments, *quick)
+        assert code in (0, 3), err
