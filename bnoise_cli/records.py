@@ -220,17 +220,103 @@ class ProbeResult:
 
     @property
     def resolved(self) -> bool:
-        """Whether there is an answer to rely on: a value, and limits within a factor of ten."""
-        critical = self.critical_batch_size
-        if critical.value is None or critical.high is None:
-            return False
-        return critical.high <= WIDEST_INTERVAL * critical.low
+        """Whether there is an answer to rely on."""
+        return _resolved(self.critical_batch_size)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data for `json.dumps`; what is not finite becomes null."""
-        data: dict[str, Any] = _plain(dataclasses.asdict(self))
-        first = {"schema_version": data.pop("schema_version"), "kind": data.pop("kind")}
-        return first | data
+        return _to_json(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """One run to the goal."""
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    steps: float | None  # interpolated at the crossing; None: it did not arrive
+    examples: int  # spent
+    seconds: float
+    reached: bool
+    outcome: str  # "reached" | "beaten" by a better rate | "diverged" | "unreached" in the allowed steps
+    lowest_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutcome:
+    """The fewest steps to the goal at one batch size, over learning rates."""
+
+    batch_size: int
+    learning_rate: float | None  # None: no rate arrived
+    steps: float | None  # geometric mean over seeds
+    steps_limits: Limits | None  # of the seeds
+    examples: float | None
+    fitted: float | None  # steps of the hyperbola
+    predicted: float | None  # steps that the noise scale along training predicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the probe says of the same stretch of training."""
+
+    critical_batch_size: CriticalBatchSize
+    batch_size: int  # of the run along which it was probed
+    learning_rate: float
+    trajectory: tuple[TrajectoryPoint, ...]
+    ratio: float | None  # measured B_crit over the predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult:
+    """Everything one sweep found; the fields of the JSON file, in its order."""
+
+    config: dict[str, Any]
+    config_hash: str
+    provenance: Provenance
+    goal: float  # loss
+    start_loss: float
+    critical_batch_size: CriticalBatchSize
+    min_steps: Estimate
+    min_examples: Estimate
+    batches: tuple[BatchOutcome, ...]
+    scatter: float | None  # root mean square of the residuals of log S
+    predicted: Prediction | None
+    runs: tuple[TrainingRun, ...]
+    tradeoff: tuple[TradeoffRow, ...]
+    doubts: tuple[Doubt, ...]
+    cost: Cost
+    throughput: Throughput | None = None
+    recommendation: Recommendation | None = None
+    alternatives: tuple[Recommendation, ...] = ()
+    kind: str = "sweep"
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is an answer to rely on."""
+        return _resolved(self.critical_batch_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data for `json.dumps`; what is not finite becomes null."""
+        return _to_json(self)
+
+
+#: What a command stores.
+Result = ProbeResult | SweepResult
+
+
+def _resolved(critical: Estimate) -> bool:
+    """A value, and limits within a factor of ten."""
+    if critical.value is None or critical.high is None:
+        return False
+    return critical.high <= WIDEST_INTERVAL * critical.low
+
+
+def _to_json(result: Result) -> dict[str, Any]:
+    data: dict[str, Any] = _plain(dataclasses.asdict(result))
+    first = {"schema_version": data.pop("schema_version"), "kind": data.pop("kind")}
+    return first | data
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.records import SCHEMA_VERSION
 
 
 def default_path(config: Path, kind: str) -> Path:
@@ -62,6 +63,69 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     """
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+class Ledger:
+    """A file of lines that only grows: what is finished is kept at once, whatever happens next.
+
+    The first line names what the others belong to; a file of something else is put aside, not overwritten. A last
+    line torn by a kill is left out.
+    """
+
+    def __init__(self, path: Path, belongs_to: str) -> None:
+        """
+        Raises:
+            RunError: the file cannot be read or put aside.
+        """
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        self.set_aside: Path | None = None
+        self._head = {"ledger": SCHEMA_VERSION, "belongs_to": belongs_to}
+        try:
+            if path.exists():
+                self._read()
+        except OSError as error:
+            raise RunError(f"{path} could not be read ({error.strerror or error}).") from error
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Keep an entry.
+
+        Raises:
+            RunError: it cannot be written; it is still in `entries`.
+        """
+        self.entries.append(entry)
+        lines = [entry] if self.path.exists() else [self._head, *self.entries]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path} could not be written ({error.strerror or error}).") from error
+
+    def _read(self) -> None:
+        lines, whole = [], 0
+        data = self.path.read_bytes()
+        for line in data.splitlines(keepends=True):
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                lines.pop()
+                break
+            whole += len(line)
+        if not lines or lines[0] != self._head:
+            if data:
+                self.set_aside = self.path.with_suffix(".old.jsonl")
+                self.path.replace(self.set_aside)
+            return
+        self.entries = lines[1:]
+        if whole < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

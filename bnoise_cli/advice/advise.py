@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.learning_rate import learning_rate
@@ -11,8 +12,10 @@ from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_ro
 from bnoise_cli.advice.stored import planned
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Doubt, ProbeResult, Recommendation, Throughput
+from bnoise_cli.records import Doubt, ProbeResult, Recommendation, Result, SweepResult, Throughput
 from bnoise_cli.spec.schema import Advice
+
+R = TypeVar("R", bound=ProbeResult | SweepResult)
 
 #: Measured times further than this from the line t₀ + t₁·m are said to be off it.
 _MISFIT = 0.25
@@ -20,7 +23,7 @@ _MISFIT = 0.25
 _SPREAD = 0.15
 
 
-def advise(result: ProbeResult) -> ProbeResult:
+def advise(result: R) -> R:
     """The same result with its advice made anew, from its measurement and the plan in its config alone."""
     training, wishes = planned(result.config)
     found = tuple(doubt for doubt in result.doubts if doubt.about != "advice")
@@ -64,7 +67,7 @@ def advise(result: ProbeResult) -> ProbeResult:
 
 
 def _recommendation(
-    option: Option, roles: tuple[str, ...], options: Options, result: ProbeResult
+    option: Option, roles: tuple[str, ...], options: Options, result: Result
 ) -> Recommendation:
     rate, rule = learning_rate(
         result.config["optimizer"], options.training.batch_size, option.batch_size, options.critical
@@ -82,7 +85,7 @@ def _recommendation(
     )
 
 
-def _reason(role: str, option: Option, options: Options, result: ProbeResult) -> str:
+def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     """One sentence."""
     _, wishes = planned(result.config)
     overhead = option.batch_size / options.critical

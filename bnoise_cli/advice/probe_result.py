@@ -9,7 +9,7 @@ from importlib.metadata import version
 from bnoise_cli import __version__
 from bnoise_cli.advice.doubts import probe_doubts
 from bnoise_cli.maths.tradeoff import trajectory_critical_batch_size
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
 from bnoise_cli.records import (
     Cost,
     CriticalBatchSize,
@@ -22,7 +22,7 @@ from bnoise_cli.records import (
 )
 from bnoise_cli.spec.load import Spec
 
-_UNKNOWN = Estimate(value=None, low=0.0, high=None)
+UNKNOWN = Estimate(value=None, low=0.0, high=None)
 
 
 def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
@@ -34,15 +34,20 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     return ProbeResult(
         config=spec.resolved(),
         config_hash=spec.measured_hash(),
-        provenance=_provenance(run, config.probe.seed),
+        provenance=provenance(
+            run,
+            config.probe.seed,
+            micro_batch_size=last.micro_batch_size,
+            replicates=sum(point.replicates for point in run.points),
+        ),
         noise_scale=NoiseScale(
             value=noise_scale.value,
             low=noise_scale.low,
             high=noise_scale.high,
             exact=last.exact_noise_scale,
         ),
-        max_improvement=analysis.max_improvement if analysis else _UNKNOWN,
-        simple_noise_scale=analysis.simple_noise_scale if analysis else _UNKNOWN,
+        max_improvement=analysis.max_improvement if analysis else UNKNOWN,
+        simple_noise_scale=analysis.simple_noise_scale if analysis else UNKNOWN,
         quadratic=analysis.quadratic if analysis else None,
         critical_batch_size=critical,
         points=analysis.points if analysis else (),
@@ -62,7 +67,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
 def _noise_scale(point: Measurement) -> Estimate:
     """The estimate of one point; without a value where the law does not hold."""
     if point.analysis is None:
-        return _UNKNOWN
+        return UNKNOWN
     estimate = point.analysis.noise_scale
     return estimate if point.analysis.law_holds else Estimate(value=None, low=estimate.low, high=None)
 
@@ -93,13 +98,14 @@ def _trajectory(points: tuple[Measurement, ...]) -> tuple[TrajectoryPoint, ...]:
             step=point.step,
             loss=point.loss,
             noise_scale=_noise_scale(point),
-            simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else _UNKNOWN,
+            simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else UNKNOWN,
         )
         for point in points
     )
 
 
-def _provenance(run: ProbeRun, seed: int) -> Provenance:
+def provenance(run: ProbeRun | SweepRun, seed: int, *, micro_batch_size: int, replicates: int) -> Provenance:
+    """Where, when and with what a run was made."""
     return Provenance(
         bnoise=__version__,
         python=platform.python_version(),
@@ -110,6 +116,6 @@ def _provenance(run: ProbeRun, seed: int) -> Provenance:
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_length=run.dataset_length,
         dataset_hash=run.dataset_hash,
-        micro_batch_size=run.points[-1].micro_batch_size,
-        replicates=sum(point.replicates for point in run.points),
+        micro_batch_size=micro_batch_size,
+        replicates=replicates,
     )

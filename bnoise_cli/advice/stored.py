@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
-from bnoise_cli.records import SCHEMA_VERSION, ProbeResult
+from bnoise_cli.records import SCHEMA_VERSION, ProbeResult, Result, SweepResult
 from bnoise_cli.spec.schema import Advice, Probe, Section, Training
 from bnoise_cli.storage import read_json
 
 S = TypeVar("S", bound=Section)
+_KINDS: dict[str, type[Any]] = {"probe": ProbeResult, "sweep": SweepResult}
 
 
-def read_result(path: Path) -> ProbeResult:
-    """Read a result that `bnoise probe` stored; fields that this version does not know are left out.
+def read_result(path: Path) -> Result:
+    """Read a result that `bnoise probe` or `bnoise sweep` stored; fields that this version does not know are left out.
 
     Raises:
         CallError: there is no such file, it is torn or no result, or its schema has another version.
@@ -32,10 +33,11 @@ def read_result(path: Path) -> ProbeResult:
             f"{path} has schema_version {version}; this bnoise reads {SCHEMA_VERSION}. "
             "Read it with the bnoise that wrote it, or measure again."
         )
-    if data["kind"] != "probe":
-        raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads 'probe'.")
+    if str(data["kind"]) not in _KINDS:
+        kinds = " and ".join(map(repr, _KINDS))
+        raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads {kinds}.")
     try:
-        result = TypeAdapter(ProbeResult).validate_python(data)
+        result: Result = TypeAdapter(_KINDS[data["kind"]]).validate_python(data)
         _require_plan(result.config)
     except ValidationError as error:
         first = error.errors()[0]

@@ -10,6 +10,7 @@ import typer
 from bnoise_cli import __version__
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
+from bnoise_cli.cli.sweep import sweep
 from bnoise_cli.errors import BnoiseError, ExitCode
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(probe)
+app.command()(sweep)
 app.command()(report)
 
 

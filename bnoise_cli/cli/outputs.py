@@ -5,17 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import ProbeResult
-from bnoise_cli.storage import require_writable
+from bnoise_cli.errors import BnoiseError, CallError, ExitCode, RunError
+from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult
+from bnoise_cli.storage import require_writable, write_json
+
+R = TypeVar("R", bound=ProbeResult | SweepResult)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; repeatable."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of all draws.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
 
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw the pictures into a png, svg or pdf.")
@@ -81,7 +94,7 @@ class Outputs:
 
             require_tracker(self.log_to)
 
-    def write(self, results: Sequence[tuple[str, ProbeResult]]) -> list[str]:
+    def write(self, results: Sequence[tuple[str, Result]]) -> list[str]:
         """Make the files and log; a sentence on each. A failure here is told and loses no result."""
         words = []
         if self.plot is not None:
@@ -96,7 +109,7 @@ class Outputs:
             words += [_logged(name, result, self.log_to) for name, result in results]
         return words
 
-    def print(self, results: Sequence[tuple[str, ProbeResult]]) -> None:
+    def print(self, results: Sequence[tuple[str, Result]]) -> None:
         """Print what the call asks for on standard output.
 
         Raises:
@@ -116,7 +129,65 @@ class Outputs:
             show_sections(report_sections(results, drawing_width=terminal_width() if is_watched() else None))
 
 
-def tell_unmet(results: Sequence[ProbeResult]) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a measuring command came to."""
+
+    result: Result
+    interrupted: bool
+    failure: BnoiseError | None
+    lost: RunError | None  # the result is in no file, so it must be printed
+
+
+def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> ExitCode:
+    """Make and print everything that was asked for; the exit code says how the measurement ended."""
+    from bnoise_cli.cli.output import show_json, tell
+
+    named = [(result_name(target), found.result)]
+    if found.lost is not None:
+        show_json(found.result.to_json())
+        tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
+        return ExitCode.RUN_FAILED
+    words = [f"The result is in {target}.", *outputs.write(named)]
+    try:
+        outputs.print(named)
+    finally:
+        tell(" ".join(words), quiet=quiet or outputs.json)
+    if found.interrupted:
+        return ExitCode.INTERRUPTED
+    if found.failure is not None:
+        tell(f"bnoise: {found.failure}")
+        return ExitCode.RUN_FAILED
+    if not found.result.resolved:
+        return ExitCode.CANNOT_TELL
+    return ExitCode.WRONG_CALL if tell_unmet([found.result]) else ExitCode.DONE
+
+
+def store(target: Path, result: Result) -> RunError | None:
+    """Write a result; why it could not be written, if so."""
+    try:
+        write_json(target, result.to_json())
+    except RunError as error:
+        return error
+    return None
+
+
+def untimed(result: R, error: RunError) -> R:
+    """A result whose steps could not be timed."""
+    doubt = Doubt(
+        code="untimed",
+        finding=f"training steps could not be timed: {str(error).removesuffix('.')}",
+        remedy="The critical batch size stands; the trade-off is in steps and examples only.",
+    )
+    return replace(result, doubts=(*result.doubts, doubt))
+
+
+def result_name(path: Path) -> str:
+    """A short name for what is stored in a file."""
+    return path.name.removesuffix(".json").removesuffix(".probe").removesuffix(".sweep")
+
+
+def tell_unmet(results: Sequence[Result]) -> bool:
     """Say on stderr which of the user's own limits cannot be met; whether there are any."""
     from bnoise_cli.advice.limits import IMPOSSIBLE
     from bnoise_cli.cli.output import tell
@@ -135,7 +206,7 @@ def _tried(what: str, path: Path, make: Callable[[], None]) -> str:
     return f"The {what} is in {path}."
 
 
-def _logged(name: str, result: ProbeResult, tracker: str) -> str:
+def _logged(name: str, result: Result, tracker: str) -> str:
     from bnoise_cli.report.plot import plot_results
     from bnoise_cli.report.trackers import log_result
 

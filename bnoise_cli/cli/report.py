@@ -15,10 +15,11 @@ from bnoise_cli.cli.outputs import (
     Outputs,
     PageOption,
     PlotOption,
+    result_name,
     tell_unmet,
 )
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
-from bnoise_cli.records import ProbeResult
+from bnoise_cli.records import Result
 from bnoise_cli.spec.load import Spec, load_spec
 
 
@@ -73,7 +74,7 @@ def _spec(config: Path | None, overrides: list[str]) -> Spec | None:
     return None
 
 
-def _advised(path: Path, result: ProbeResult, spec: Spec) -> ProbeResult:
+def _advised(path: Path, result: Result, spec: Spec) -> Result:
     """The result with the advice for another plan of the same measurement."""
     from bnoise_cli.advice.advise import advise
 
@@ -87,5 +88,5 @@ def _advised(path: Path, result: ProbeResult, spec: Spec) -> ProbeResult:
 
 def _names(paths: list[Path]) -> list[str]:
     """Short names, the whole path where two files share one."""
-    short = [path.name.removesuffix(".json").removesuffix(".probe") for path in paths]
+    short = [result_name(path) for path in paths]
     return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]

@@ -78,31 +78,52 @@ def build_task(spec: Spec, device: torch.device) -> Task:
     )
 
 
-def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
-    """The config's optimizer over the trainable parameters.
+def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """The config's optimizer over some parameters.
 
     Raises:
-        CallError: its construction failed, or it is not SGD, whose preconditioner is the only one known
-            here.
+        CallError: its construction failed, or it is none that takes plain descending steps.
     """
     try:
         with user_code("building the optimizer"):
-            optimizer = build(spec.config.optimizer, spec.folder, first=(task.parameters,))
+            optimizer = build(spec.config.optimizer, spec.folder, first=(list(parameters),))
     except RunError as error:
         raise CallError(f"`optimizer:` {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {_kind(optimizer)}.")
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise CallError(
+            "an optimizer that minimizes is needed; found maximize: true. Negate the loss instead."
+        )
+    return optimizer
+
+
+def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
+    """The config's optimizer over the trainable parameters, for the probe.
+
+    Raises:
+        CallError: as `make_optimizer`, or it is not SGD, whose preconditioner is the only one known here.
+    """
+    optimizer = make_optimizer(spec, task.parameters)
     if not isinstance(optimizer, torch.optim.SGD):
         raise CallError(
             "the probe needs torch.optim.SGD, with or without momentum: this version measures along the plain "
             f"gradient, and {_kind(optimizer)} rescales it. Probe with SGD at a learning rate that trains; "
             "the noise scale of an adaptive optimizer differs from it."
         )
-    if any(group["maximize"] for group in optimizer.param_groups):
-        raise CallError(
-            "the probe needs an optimizer that minimizes; found maximize: true. Negate the loss instead."
-        )
     return optimizer
+
+
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """Its learning rate, that of the first group.
+
+    Raises:
+        CallError: it has none, or it is not positive.
+    """
+    rate = float(optimizer.param_groups[0].get("lr", 0.0))
+    if not rate > 0:
+        raise CallError(f"a sweep needs an optimizer with a positive `lr` to start from; found {rate:g}.")
+    return rate
 
 
 def _objective(spec: Spec, device: torch.device) -> Objective:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design
+from bnoise_cli.records import TrainingRun
 
 
 class StopReason(StrEnum):
@@ -99,3 +101,37 @@ class DryRun:
     budget_seconds: float  # the most the measurement takes after the warm-up
     extra_bytes: int  # beside a training step of the micro-batch
     peak_bytes: int | None  # of one micro-batch's gradient, where the device can tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepProgress:
+    """How far a sweep has come."""
+
+    phase: str
+    step: int
+    batch_size: int | None
+    sizes_done: int
+    sizes_planned: int
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRun:
+    """What the runs of a sweep found."""
+
+    goal: float
+    start_loss: float
+    runs: tuple[TrainingRun, ...]
+    chosen: dict[int, float | None]  # batch size → its best learning rate; None: no run arrived
+    trajectory: tuple[dict[str, Any], ...]
+    findings: TaskFindings
+    complete: bool
+    interrupted: bool
+    failure: RunError | None
+    device: str
+    dtype: str
+    dataset_length: int
+    dataset_hash: str | None
+    micro_batch_size: int
+    evaluation_examples: int

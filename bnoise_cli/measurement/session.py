@@ -14,16 +14,10 @@ from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.throughput import measure_throughput
 from bnoise_cli.measurement.training import Trainer
-from bnoise_cli.measurement.training_steps import TrainingSteps
+from bnoise_cli.measurement.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
-
-#: Micro-batches up to one device's part of so many B_crit are tried: there a run takes 65 times the fewest examples.
-_LARGEST_OF_USE = 64
-#: Timing takes about this part of the probe's own time.
-_TIMING_SHARE = 0.12
 
 
 class Session:
@@ -96,16 +90,10 @@ class Session:
         Raises:
             RunError: a single example does not fit, or the user's code failed.
         """
-        plan, length = self.config.training, self.task.batches.length
-        local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
+        seconds = sum(point.seconds for point in run.points)
         with preserved(self.task.model, self.config.probe.seed, on_host=True):
-            steps = TrainingSteps(
-                self.task, self.optimizer, max_grad_norm=plan.max_grad_norm, seed=self.config.probe.seed
-            )
-            return measure_throughput(
-                steps,
-                most=max(1, min(int(local), length)),
-                budget_seconds=_TIMING_SHARE * sum(point.seconds for point in run.points),
+            return time_training_steps(
+                self.task, self.optimizer, self.config, critical, budget_seconds=seconds
             )
 
     def device_name(self) -> str:

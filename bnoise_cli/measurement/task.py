@@ -20,11 +20,15 @@ T = TypeVar("T")
 Objective = Callable[[nn.Module, Any], Tensor]
 
 
+class NotFiniteError(RunError):
+    """A loss or a gradient is NaN or infinite."""
+
+
 class Task:
     """A training task at fixed weights.
 
     Attributes:
-        model, batches: what was built from the config.
+        model, objective, batches: what was built from the config.
         parameters: the trainable parameters, tied ones once.
         preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
         micro_batch_size: examples that go through the model at once; halved when memory runs out from
@@ -50,7 +54,7 @@ class Task:
         self.stochastic = True
         self.gradient_examples = 0
         self.evaluation_examples = 0
-        self._objective = objective
+        self.objective = objective
         if not self.parameters:
             raise RunError(
                 "the probe needs trainable parameters; this model has none with requires_grad. "
@@ -82,7 +86,7 @@ class Task:
         if self.stochastic:
             torch.manual_seed(mask_seed)
         with user_code(f"computing the loss of {what}"):
-            value = self._objective(self.model, batch)
+            value = self.objective(self.model, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = (
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
@@ -113,7 +117,7 @@ class Task:
         for count, gradient in self.in_micro_batches(indices, lambda part: self._gradient(part, draws)):
             plain, weighted = self.squared_norms(gradient)
             if not math.isfinite(plain):
-                raise RunError(
+                raise NotFiniteError(
                     f"the gradient of {count} examples is not finite. Lower the learning rate of the warm-up, "
                     "or look for a division or a logarithm at zero in the loss."
                 )
@@ -144,7 +148,7 @@ class Task:
         what = f"a batch of {len(indices)} examples"
         loss = self.loss(self.batches.fetch(indices), draws.seed(), what)
         if not torch.isfinite(loss):
-            raise RunError(
+            raise NotFiniteError(
                 f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
                 "checkpoint, or look for the cause in the data: "
                 f"the examples are {_few(indices)}."
@@ -188,7 +192,7 @@ class Task:
         """As `loss_value`, where a loss that is not finite is an error that names the examples."""
         value = self.loss_value(batch, mask_seed, what)
         if not math.isfinite(value):
-            raise RunError(f"the loss of {what} is {value}: the examples are {_few(indices)}.")
+            raise NotFiniteError(f"the loss of {what} is {value}: the examples are {_few(indices)}.")
         return value
 
     def mean_loss(self, indices: Indices, draws: Draws) -> float:

@@ -1,14 +1,41 @@
-"""Warm-up training: the planned run's own first steps."""
+"""Training: one step, and the warm-up that makes the planned run's own first steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.task import Task
+
+
+def take_step(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    gradient: list[Tensor],
+    batch_size: int,
+    max_grad_norm: float | None,
+    draws: Draws,
+) -> None:
+    """One optimizer step on `batch_size` fresh examples.
+
+    Args:
+        gradient: zeros, one for each trainable parameter; used up.
+
+    Raises:
+        RunError: the loss or a gradient is not finite.
+    """
+    task.add_gradient(gradient, draws.indices(batch_size, task.batches.length), draws)
+    torch._foreach_div_(gradient, batch_size)
+    for parameter, value in zip(task.parameters, gradient, strict=True):
+        parameter.grad = value
+    if max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(task.parameters, max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 class Trainer:
@@ -37,20 +64,13 @@ class Trainer:
         task = self._task
         task.model.train()
         while self.step < step:
-            gradient = task.zeros()
-            indices = self._draws.indices(self._batch_size, task.batches.length)
             try:
-                task.add_gradient(gradient, indices, self._draws)
+                take_step(
+                    task, self._optimizer, task.zeros(), self._batch_size, self._max_grad_norm, self._draws
+                )
             except RunError as error:
                 raise RunError(
                     f"warm-up training, step {self.step}, batch of {self._batch_size}: {error}"
                 ) from error
-            torch._foreach_div_(gradient, self._batch_size)
-            for parameter, value in zip(task.parameters, gradient, strict=True):
-                parameter.grad = value
-            if self._max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(task.parameters, self._max_grad_norm)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
             self.step += 1
             on_step(self.step)

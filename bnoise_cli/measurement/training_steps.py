@@ -9,8 +9,36 @@ import torch
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task import Task
-from bnoise_cli.measurement.throughput import TimedStep
+from bnoise_cli.measurement.throughput import TimedStep, measure_throughput
 from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
+from bnoise_cli.records import Throughput
+from bnoise_cli.spec.schema import Config
+
+#: Micro-batches up to one device's part of so many B_crit are tried: there a run takes 65 times the fewest examples.
+_LARGEST_OF_USE = 64
+#: Timing takes about this part of the time of the measurement before it.
+_SHARE = 0.12
+
+
+def time_training_steps(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    critical: float | None,
+    *,
+    budget_seconds: float,
+) -> Throughput:
+    """Time steps of the planned run; to be called last and inside `preserved`, it uses the optimizer up.
+
+    Args:
+        critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
+        budget_seconds: what the measurement before it took; a part of that is used.
+    """
+    plan = config.training
+    local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
+    steps = TrainingSteps(task, optimizer, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
+    most = max(1, min(int(local), task.batches.length))
+    return measure_throughput(steps, most=most, budget_seconds=_SHARE * budget_seconds)
 
 
 class TrainingSteps:

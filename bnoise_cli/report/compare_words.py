@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnoise_cli.numbers import count, seconds, significant
-from bnoise_cli.records import Estimate, ProbeResult
+from bnoise_cli.records import Estimate, ProbeResult, Result
+from bnoise_cli.report.advice_words import remarks
 from bnoise_cli.report.document import Grid, Part, Section
-from bnoise_cli.report.probe_words import remarks
 
 
-def comparison_sections(results: Sequence[tuple[str, ProbeResult]]) -> list[Section]:
+def comparison_sections(results: Sequence[tuple[str, Result]]) -> list[Section]:
     """One table, then the doubts about each."""
     grid = Grid(
         columns=(
-            "result", "critical\nbatch size", "95%\ninterval", "simple\nnoise scale", "recommended\nbatch",
+            "result", "by", "critical\nbatch size", "95%\ninterval", "simple\nnoise scale", "recommended\nbatch",
             "step\ntime", "planned\nbatch", "dataset", "device",
         ),
         rows=tuple((name, *_row(result)) for name, result in results),
         spare=("dataset", "device", "step\ntime", "simple\nnoise scale"),
-        words=frozenset({"result", "device"}),
+        words=frozenset({"result", "by", "device"}),
     )  # fmt: skip
     parts: list[Part] = [grid]
     sections = [Section(title="Comparison", parts=parts)]
@@ -30,12 +30,13 @@ def comparison_sections(results: Sequence[tuple[str, ProbeResult]]) -> list[Sect
     ]
 
 
-def _row(result: ProbeResult) -> tuple[str, ...]:
+def _row(result: Result) -> tuple[str, ...]:
     critical, advice = result.critical_batch_size, result.recommendation
     return (
+        result.kind,
         significant(critical.value),
         _limits(critical),
-        significant(result.simple_noise_scale.value),
+        significant(result.simple_noise_scale.value) if isinstance(result, ProbeResult) else "",
         "?" if advice is None else count(advice.batch_size),
         "?" if advice is None or advice.row.step_seconds is None else seconds(advice.row.step_seconds),
         count(result.config["training"]["batch_size"]),

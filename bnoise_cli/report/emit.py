@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
-from bnoise_cli.records import ProbeResult, Recommendation
+from bnoise_cli.records import Recommendation, Result
 from bnoise_cli.spec.targets import nearest
 
 #: Each key, and which of `_quantities` it holds, as of transformers 5.23, lightning 2.6, deepspeed 0.19 (whose
@@ -70,7 +70,7 @@ def require_framework(name: str) -> None:
         raise CallError(f"--emit needs one of {', '.join(FRAMEWORKS)}; found {name!r}.{hint}")
 
 
-def emit(result: ProbeResult, framework: str) -> str:
+def emit(result: Result, framework: str) -> str:
     """The recommended training in the words, units and file format of one of `FRAMEWORKS`.
 
     What the result does not know (a learning rate, the length of the run) is left out.
@@ -96,7 +96,7 @@ def emit(result: ProbeResult, framework: str) -> str:
     return comment + "".join(f"{key} = {value!r}\n" for key, value in settings.items())
 
 
-def _quantities(result: ProbeResult, advice: Recommendation) -> dict[str, int | float | str]:
+def _quantities(result: Result, advice: Recommendation) -> dict[str, int | float | str]:
     """What a configuration may ask for, in examples, steps and processes; without what is unknown."""
     known: dict[str, int | float | str] = {
         "batch": advice.batch_size,
@@ -113,7 +113,7 @@ def _quantities(result: ProbeResult, advice: Recommendation) -> dict[str, int | 
     return known
 
 
-def _comment(result: ProbeResult, advice: Recommendation, place: str) -> str:
+def _comment(result: Result, advice: Recommendation, place: str) -> str:
     made = result.provenance
     rate = "a starting point, re-tune" if advice.learning_rate is not None else advice.learning_rate_rule
     text = (

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.numbers import count, percent, seconds, significant, size
-from bnoise_cli.records import (
-    Doubt,
-    Estimate,
-    Limits,
-    Point,
-    ProbeResult,
-    Recommendation,
-    Throughput,
-    TradeoffRow,
-)
-from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
-
-#: Rows of the trade-off that are shown; the file has them all.
-_MOST_ROWS = 12
-_LIMITED = {
-    "memory": "more does not fit",
-    "time": "more was not tried in the time",
-    "need": "more has no use here",
-}
-_ROLES = {"max_compute_overhead": "overhead limit"}
+from bnoise_cli.numbers import count, percent, seconds, significant
+from bnoise_cli.records import Point, ProbeResult
+from bnoise_cli.report.advice_words import advice_sections, interval, remarks
+from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
     """The answer, the advice, the trade-off, what was measured, the doubts, and what it cost."""
-    sections = [_answer(result)]
-    if result.recommendation is not None:
-        sections.append(_advice(result, result.recommendation))
-    if result.tradeoff:
-        ranges = Sentence("Ranges: over the interval of the critical batch size.", Tone.DETAIL)
-        sections.append(Section(title="Trade-off", parts=[_tradeoff(result), ranges]))
+    sections = [_answer(result), *advice_sections(result)]
     if result.points:
         sections.append(Section(title="Measured", parts=[_points(result.points)]))
     if result.trajectory:
@@ -44,40 +22,6 @@ def probe_sections(result: ProbeResult) -> list[Section]:
         sections.append(Section(title="Reasons for doubt", parts=remarks(result.doubts)))
     sections.append(Section(title="Cost", headline=Sentence(_cost(result), Tone.DETAIL)))
     return sections
-
-
-def remarks(doubts: Sequence[Doubt]) -> list[Part]:
-    """Doubts as they are shown everywhere."""
-    return [Remark(doubt.code, doubt.finding + ".", doubt.remedy) for doubt in doubts]
-
-
-def interval(estimate: Estimate) -> str:
-    """Value and limits, or that the data cannot tell."""
-    level = f"{round(100 * estimate.confidence)}% interval"
-    if estimate.value is None or estimate.high is None:
-        return f"cannot tell (at least {significant(estimate.low)} examples, no upper bound)"
-    limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
-    return f"{significant(estimate.value)} examples ({level} {limits})"
-
-
-def _setting(found: Recommendation, planned_devices: int) -> str:
-    rate = f", learning rate {found.learning_rate:g}" if found.learning_rate is not None else ""
-    return _split(found, planned_devices) + rate
-
-
-def _split(found: Recommendation, planned_devices: int) -> str:
-    """How a batch is made up."""
-    parts = [f"micro-batch {count(found.micro_batch_size)}"]
-    if found.accumulation_steps > 1:
-        parts.append(f"{count(found.accumulation_steps)} accumulation steps")
-    if planned_devices > 1:
-        parts.append(f"{count(found.world_size)} device{'s' if found.world_size > 1 else ''}")
-    return " × ".join(parts) if len(parts) > 1 else "in one micro-batch"
-
-
-def role_words(roles: Sequence[str]) -> str:
-    """Names of the points of the trade-off."""
-    return ", ".join(_ROLES.get(role, role) for role in roles)
 
 
 def _answer(result: ProbeResult) -> Section:
@@ -109,113 +53,6 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
         yield Sentence(f"Exact noise scale of this task: {significant(noise.exact)}{beside}", Tone.KNOWN)
     yield Sentence(f"Simple noise scale tr(Σ)/|G|²: {interval(result.simple_noise_scale)}", Tone.DETAIL)
-
-
-def _advice(result: ProbeResult, found: Recommendation) -> Section:
-    devices = result.config["training"]["world_size"]
-    headline = Sentence(f"{count(found.batch_size)} examples, {_setting(found, devices)}", Tone.GOOD)
-    parts = [Sentence(found.reason), Sentence(_consequence(result, found))]
-    for other in result.alternatives:
-        role, setting = role_words(other.roles).capitalize(), _setting(other, devices)
-        parts.append(Sentence(f"{role}: {count(other.batch_size)}, {setting}; {_price_of(other.row)}."))
-    parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
-    if result.throughput is not None:
-        parts.append(Sentence(_device(result.throughput), Tone.DETAIL))
-    return Section(title="Recommended batch", headline=headline, parts=parts)
-
-
-def _consequence(result: ProbeResult, found: Recommendation) -> str:
-    text = f"{role_words(found.roles).capitalize()}: {_price_of(found.row)}"
-    plan = result.config["training"]
-    if (found.batch_size, found.world_size) == (plan["batch_size"], plan["world_size"]):
-        return f"{text}. It is the planned batch."
-    row = next((row for row in result.tradeoff if row.batch_size == plan["batch_size"]), None)
-    return f"{text}." if row is None else f"{text}. The planned {count(row.batch_size)}: {_price_of(row)}."
-
-
-def _price_of(row: TradeoffRow) -> str:
-    """What training with it takes."""
-    parts = []
-    if row.run_seconds is not None:
-        price = f" at a price of {significant(row.run_price)}" if row.run_price is not None else ""
-        parts.append(f"{seconds(row.run_seconds)}{price}")
-    parts.append(f"{row.relative_time:.2f} times the fastest time")
-    parts.append(f"{row.examples_ratio:.2f} times the fewest examples")
-    return ", ".join(parts)
-
-
-def _device(found: Throughput) -> str:
-    line = (
-        f"Step time t₀ + t₁·B: {seconds(found.fixed_seconds)} + {seconds(found.seconds_per_example)} per example, "
-        f"within {percent(found.worst_misfit)} of what was measured"
-    )
-    largest = found.largest_micro_batch_size
-    peak = next((s.peak_memory_bytes for s in found.step_times if s.micro_batch_size == largest), None)
-    memory = f" in {size(peak)}" if peak is not None else ""
-    return f"{line}. Largest micro-batch {count(largest)}{memory}: {_LIMITED.get(found.limited_by, found.limited_by)}."
-
-
-def _tradeoff(result: ProbeResult) -> Grid:
-    notes = _notes(result)
-    rows = _shown(result.tradeoff, set(notes))
-    columns: list[tuple[str, Callable[[TradeoffRow], str]]] = [
-        ("batch\nsize", lambda row: count(row.batch_size)),
-        ("steps\n/ fewest", lambda row: _range(row.steps_limits)),
-        ("examples\n/ fewest", lambda row: _range(row.examples_limits)),
-    ]
-    if any(row.step_seconds is not None for row in rows):
-        columns += [
-            (
-                "micro-batch",
-                lambda row: f"{count(row.micro_batch_size or 0)} × {count(row.accumulation_steps or 0)}",
-            ),
-            ("step\ntime", lambda row: seconds(row.step_seconds or 0.0)),
-            ("examples\n/ s", lambda row: significant(row.examples_per_second)),
-            ("time\n/ fastest", lambda row: _range(row.relative_time_limits)),
-        ]
-        if result.config["training"]["world_size"] > 1:
-            columns.append(("cost\n/ least", lambda row: f"{row.relative_cost or 0.0:.2f}"))
-    if any(row.run_seconds is not None for row in rows):
-        columns.append(("run\ntime", lambda row: seconds(row.run_seconds or 0.0)))
-    if any(row.run_price is not None for row in rows):
-        columns.append(("run\nprice", lambda row: significant(row.run_price)))
-    columns.append(("", lambda row: ", ".join(notes.get(row.batch_size, []))))
-    return Grid(
-        columns=tuple(name for name, _ in columns),
-        rows=tuple(tuple(cell(row) for _, cell in columns) for row in rows),
-        spare=("examples\n/ s", "micro-batch", "step\ntime"),
-        words=frozenset({""}),
-    )
-
-
-def _notes(result: ProbeResult) -> dict[int, list[str]]:
-    """What is special about a batch size on the planned devices."""
-    plan = result.config["training"]
-    notes: dict[int, list[str]] = {plan["batch_size"]: ["planned"]}
-    for found in (result.recommendation, *result.alternatives):
-        if found is not None and found.world_size == plan["world_size"]:
-            notes.setdefault(found.batch_size, []).append(role_words(found.roles))
-    return notes
-
-
-def _range(limits: Limits | None) -> str:
-    """What a figure is over the interval of B_crit."""
-    if limits is None or limits.high is None:
-        return "?"
-    low, high = f"{limits.low:.2f}", f"{limits.high:.2f}"
-    return low if low == high else f"{low}–{high}"
-
-
-def _shown(rows: Sequence[TradeoffRow], marked: set[int]) -> list[TradeoffRow]:
-    """All marked rows and even steps around them, not too many."""
-    low, high = min(marked) / 4, max(marked) * 4
-    near = [row for row in rows if low <= row.batch_size <= high]
-    stride = 1
-    while True:
-        kept = [row for i, row in enumerate(near) if i % stride == 0 or row.batch_size in marked]
-        if len(kept) <= _MOST_ROWS + len(marked) or stride > len(near):
-            return kept
-        stride *= 2
 
 
 def _points(points: Sequence[Point]) -> Grid:

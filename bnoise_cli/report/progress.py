@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bnoise_cli.maths.intervals import relative_half_width
-from bnoise_cli.measurement.outcome import Progress, WarmupProgress
-from bnoise_cli.numbers import percent, significant
+from bnoise_cli.measurement.outcome import Progress, SweepProgress, WarmupProgress
+from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.report.terminal import can_show, to_ascii
 
 #: A terminal is written to at most so often, in seconds.
@@ -47,12 +47,14 @@ class ProgressLine:
             self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
             self._last = time.monotonic()
 
-    def __call__(self, progress: Progress | WarmupProgress) -> None:
+    def __call__(self, progress: Progress | WarmupProgress | SweepProgress) -> None:
         """Show how far a measurement has come, unless something was shown a moment ago."""
         if self._shown and time.monotonic() - self._last >= _INTERVAL:
             self.say(self._words(progress))
 
-    def _words(self, progress: Progress | WarmupProgress) -> str:
+    def _words(self, progress: Progress | WarmupProgress | SweepProgress) -> str:
+        if isinstance(progress, SweepProgress):
+            return _sweep_words(progress)
         if isinstance(progress, WarmupProgress):
             return f"warm-up training, step {progress.step} of {progress.of}"
         clock = f"{progress.seconds:.0f} s of at most {progress.budget_seconds:.0f} s"
@@ -70,3 +72,19 @@ class ProgressLine:
                 f"±{percent(relative_half_width(scale))}, wanted ±{percent(self._precision)})"
             )
         return f"{running}, {progress.replicates} replicates, {clock}"
+
+
+def _sweep_words(progress: SweepProgress) -> str:
+    doing = {
+        "warm-up": "training to the common start",
+        "goal": "looking where the planned run arrives",
+        "training": f"batch size {count(progress.batch_size or 0)}",
+        "probe": "probing along the best run",
+    }[progress.phase]
+    step = f", step {count(progress.step)}" if progress.step else ""
+    done = f"{progress.sizes_done} of about {progress.sizes_planned} batch sizes, {count(progress.runs)} runs"
+    left = ""
+    if progress.sizes_done:
+        each = progress.seconds / progress.sizes_done
+        left = f", about {seconds(each * (progress.sizes_planned - progress.sizes_done))} left"
+    return f"{doing}{step}; {done}, {seconds(progress.seconds)}{left}"

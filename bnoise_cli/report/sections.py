@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnoise_cli.records import ProbeResult
+from bnoise_cli.records import Result, SweepResult
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.compare_words import comparison_sections
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.probe_words import probe_sections
+from bnoise_cli.report.sweep_words import sweep_sections
 
 
 def report_sections(
-    results: Sequence[tuple[str, ProbeResult]], *, drawing_width: int | None = None
+    results: Sequence[tuple[str, Result]], *, drawing_width: int | None = None
 ) -> list[Section]:
     """What to say about results that have names.
 
@@ -22,6 +23,8 @@ def report_sections(
     if len(results) > 1:
         return comparison_sections(results)
     [(_, result)] = results
+    if isinstance(result, SweepResult):
+        return sweep_sections(result)
     sections = probe_sections(result)
     if drawing_width is not None and (chart := improvement_chart(result, drawing_width)):
         last = next(i for i, section in enumerate(sections) if section.title == "Measured")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import ProbeResult
+from bnoise_cli.records import Result, SweepResult
 from bnoise_cli.spec.targets import nearest
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -56,7 +56,7 @@ def require_tracker(name: str) -> None:
         )
 
 
-def log_result(result: ProbeResult, name: str, pictures: Mapping[str, Path]) -> str:
+def log_result(result: Result, name: str, pictures: Mapping[str, Path]) -> str:
     """Log a stored result and its pictures (PNG files) to one of `TRACKERS`; what is unknown is left out.
 
     Returns:
@@ -76,20 +76,14 @@ def log_result(result: ProbeResult, name: str, pictures: Mapping[str, Path]) -> 
         ) from error
 
 
-def _entry(result: ProbeResult, pictures: Mapping[str, Path]) -> _Entry:
+def _entry(result: Result, pictures: Mapping[str, Path]) -> _Entry:
     scalars: dict[str, float | None] = {}
     for part in ("noise_scale", "simple_noise_scale", "critical_batch_size", "max_improvement"):
         scalars |= _fields(result, part, "value", "low", "high")
     split = ("batch_size", "micro_batch_size", "accumulation_steps", "world_size")
     scalars |= _fields(result, "recommendation", *split, "learning_rate")
     scalars |= _fields(result, "throughput", "fixed_seconds", "seconds_per_example")
-    curves = {
-        point.batch_size: _known(
-            {f"points/{field}": getattr(point, field) for field in ("improvement", "std_error", "fitted")}
-        )
-        for point in sorted(result.points, key=lambda point: point.batch_size or 0)
-        if point.batch_size is not None
-    }
+    curves = dict(_curves(result))
     doubts = "".join(f"- **{doubt.code}**: {doubt.finding}. {doubt.remedy}\n" for doubt in result.doubts)
     return _Entry(
         run=f"bnoise-{result.config_hash[:8]}-{time.strftime('%Y%m%d-%H%M%S')}",
@@ -105,8 +99,21 @@ def _entry(result: ProbeResult, pictures: Mapping[str, Path]) -> _Entry:
     )
 
 
-def _fields(result: ProbeResult, part: str, *names: str) -> dict[str, float | None]:
-    record = getattr(result, part)
+def _curves(result: Result) -> Iterator[tuple[int, dict[str, float]]]:
+    """What was measured at each batch size, ascending."""
+    if isinstance(result, SweepResult):
+        for batch in sorted(result.batches, key=lambda batch: batch.batch_size):
+            fields = ("steps", "examples", "fitted", "predicted", "learning_rate")
+            yield batch.batch_size, _known({f"batches/{field}": getattr(batch, field) for field in fields})
+        return
+    for point in sorted(result.points, key=lambda point: point.batch_size or 0):
+        if point.batch_size is not None:
+            names = ("improvement", "std_error", "fitted")
+            yield point.batch_size, _known({f"points/{name}": getattr(point, name) for name in names})
+
+
+def _fields(result: Result, part: str, *names: str) -> dict[str, float | None]:
+    record = getattr(result, part, None)
     return {} if record is None else {f"{part}/{name}": getattr(record, name) for name in names}
 
 

@@ -53,6 +53,19 @@ class Spec:
         kept["start"] = {key: whole["probe"][key] for key in ("warmup_steps", "at_steps")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
+    def sweep_hash(self) -> str:
+        """sha256 of what the runs of a sweep depend on: all but the batch sizes, the budget and the advice."""
+        whole = self.resolved()
+        kept = {key: whole[key] for key in (*TARGET_KEYS, "checkpoint")}
+        kept["start"] = {
+            "warmup": whole["sweep"]["warmup_steps"],
+            "seed": whole["probe"]["seed"],
+            "max_grad_norm": whole["training"]["max_grad_norm"],
+            "batch_size": whole["training"]["batch_size"],
+        }
+        kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds")}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
     """Read and validate a config without importing or running anything it names.

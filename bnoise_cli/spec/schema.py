@@ -108,8 +108,21 @@ class Sweep(Section):
     """How the trade-off is measured by training."""
 
     batch_sizes: Literal["auto"] | list[PositiveInt] = "auto"
-    goal: Literal["auto"] | float = "auto"
+    goal: Literal["auto"] | float = "auto"  # a loss, or where the planned run is after `steps`
+    steps: PositiveInt = 200
+    max_steps: PositiveInt = 20_000  # of one run
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps of the planned run before all runs begin
     seeds: PositiveInt = 3
+    budget: Seconds | None = None
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _sizes_ascend(cls, value: Literal["auto"] | list[int]) -> Literal["auto"] | list[int]:
+        if isinstance(value, list):
+            _ascending(value)
+            if len(value) < 3:
+                raise ValueError("three batch sizes or more: two fit any hyperbola")
+        return value
 
 
 class Advice(Section):

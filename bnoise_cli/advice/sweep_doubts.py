@@ -1,0 +1,130 @@
+"""Every reason to trust a sweep less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from bnoise_cli.maths.hyperbola import Hyperbola
+from bnoise_cli.measurement.outcome import SweepRun
+from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.records import BatchOutcome, Doubt, Estimate, Prediction
+from bnoise_cli.spec.schema import Config
+
+#: Fewer batch sizes than this on one side of B_crit leave that branch of the hyperbola to the fit.
+_EACH_SIDE = 2
+#: Steps may rise with the batch size by this much before noise does not explain it; merely chosen.
+_RISE = 1.15
+#: Root mean square of log S around the hyperbola that is said to be off it.
+_SCATTER = 0.15
+#: Prediction and measurement that differ by more are said to disagree.
+_DISAGREE = 2.0
+
+
+def sweep_doubts(
+    run: SweepRun,
+    critical: Estimate,
+    fit: Hyperbola | None,
+    batches: Sequence[BatchOutcome],
+    predicted: Prediction | None,
+    config: Config,
+) -> tuple[Doubt, ...]:
+    """The doubts about a sweep, the gravest first."""
+    return (
+        *_about_the_end(run, batches),
+        *_about_the_range(run, critical, batches),
+        *_about_the_law(critical, fit, batches),
+        *_about_the_rest(run, predicted, config),
+    )
+
+
+def _about_the_end(run: SweepRun, batches: Sequence[BatchOutcome]) -> Iterator[Doubt]:
+    go_on = "The same command goes on where it stopped."
+    if run.failure is not None:
+        found = f"the sweep ended early: {str(run.failure).removesuffix('.')}"
+        yield Doubt(code="failed", finding=found, remedy=f"Mend the cause. {go_on}")
+    elif run.interrupted:
+        yield Doubt(code="interrupted", finding="the sweep was interrupted", remedy=go_on)
+    elif not run.complete:
+        finding = f"the budget was spent after {count(len(batches))} batch sizes"
+        yield Doubt(code="budget", finding=finding, remedy=go_on)
+
+
+def _about_the_range(run: SweepRun, critical: Estimate, batches: Sequence[BatchOutcome]) -> Iterator[Doubt]:
+    missed = [batch.batch_size for batch in batches if batch.steps is None]
+    if missed:
+        lowest = min(r.lowest_loss for r in run.runs if r.batch_size in missed and r.lowest_loss is not None)
+        yield Doubt(
+            code="goal_not_reached",
+            finding=f"no learning rate reached the loss of {significant(run.goal)} at batch size "
+            f"{', '.join(map(count, missed))}; the lowest was {significant(lowest)}",
+            remedy="Raise sweep.max_steps, or name a goal that is nearer.",
+        )
+    sizes = [batch.batch_size for batch in batches if batch.steps is not None]
+    if critical.value is None:
+        yield Doubt(
+            code="unresolved",
+            finding=f"the runs at {count(len(sizes))} batch sizes cannot tell the critical batch size",
+            remedy="Name sweep.batch_sizes that reach further, or more sweep.seeds.",
+        )
+        return
+    below = sum(size < critical.value for size in sizes)
+    above = sum(size > critical.value for size in sizes)
+    if min(below, above) < _EACH_SIDE:
+        side, most = ("below", "smaller") if below < above else ("above", "larger")
+        yield Doubt(
+            code="one_sided",
+            finding=f"only {min(below, above)} of the batch sizes lie {side} the critical one",
+            remedy=f"Name {most} sweep.batch_sizes, if there are any to train with.",
+        )
+
+
+def _about_the_law(
+    critical: Estimate, fit: Hyperbola | None, batches: Sequence[BatchOutcome]
+) -> Iterator[Doubt]:
+    if fit is not None and fit.scatter > _SCATTER:
+        yield Doubt(
+            code="law",
+            finding=f"steps scatter around the hyperbola by {percent(fit.scatter)}",
+            remedy="Read the measured steps instead of the fit; more sweep.seeds tell noise from a misfit.",
+        )
+    arrived = [batch for batch in batches if batch.steps is not None]
+    rises = [
+        (one.batch_size, other.batch_size)
+        for one, other in pairwise(arrived)
+        if (other.steps or 0.0) > _RISE * (one.steps or 0.0)
+    ]
+    if rises:
+        yield Doubt(
+            code="not_monotone",
+            finding=f"from batch size {count(rises[0][0])} to {count(rises[0][1])} the steps rise",
+            remedy="A larger batch never needs more steps at its best learning rate: add sweep.seeds.",
+        )
+    if critical.value is not None and critical.high is not None and critical.high > 4 * critical.low:
+        yield Doubt(
+            code="imprecise",
+            finding=f"the limits of B_crit are {significant(critical.high / critical.low, 2)} times apart",
+            remedy="Add sweep.seeds, or name more sweep.batch_sizes.",
+        )
+
+
+def _about_the_rest(run: SweepRun, predicted: Prediction | None, config: Config) -> Iterator[Doubt]:
+    if config.sweep.seeds == 1:
+        yield Doubt(
+            code="one_seed",
+            finding="one seed at each batch size cannot tell noise from the law",
+            remedy="Set sweep.seeds to 3 or more.",
+        )
+    if predicted is None or predicted.critical_batch_size.value is None:
+        if run.complete:
+            yield Doubt(
+                code="no_prediction",
+                finding="the probe could not tell the noise scale along the best run",
+                remedy="The measurement stands by itself.",
+            )
+    elif predicted.ratio is not None and not 1 / _DISAGREE <= predicted.ratio <= _DISAGREE:
+        yield Doubt(
+            code="prediction",
+            finding=f"training gives {predicted.ratio:.2g} times the critical batch size that the probe predicts",
+            remedy="Rely on the sweep: the one-step theory leaves out momentum, stability and the course of training.",
+        )

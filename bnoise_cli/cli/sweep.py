@@ -1,0 +1,115 @@
+"""`bnoise sweep`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnoise_cli.cli.outputs import (
+    DeviceOption,
+    DryRunOption,
+    EmitOption,
+    Found,
+    JsonOption,
+    LogToOption,
+    Outputs,
+    PageOption,
+    PlotOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    finish,
+    store,
+    untimed,
+)
+from bnoise_cli.errors import ExitCode, NothingMeasuredError, RunError
+from bnoise_cli.spec.load import Spec, load_spec
+from bnoise_cli.storage import Ledger, default_path
+
+if TYPE_CHECKING:
+    from bnoise_cli.report.progress import ProgressLine
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="The YAML config.")] = Path("bnoise.yaml"),
+    override: SetOption = None,
+    device: DeviceOption = "auto",
+    budget: Annotated[
+        str | None, typer.Option(help="Time for this call, as in 30m or 8h; the next one goes on from there.")
+    ] = None,
+    seed: SeedOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.sweep.json]")
+    ] = None,
+    plot: PlotOption = None,
+    page: PageOption = None,
+    emit: EmitOption = None,
+    log_to: LogToOption = None,
+    json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train at a range of batch sizes and measure the trade-off itself.
+
+    Every finished run is kept at once; the same command goes on where it was stopped. A config names code that is
+    imported and run: an untrusted config is untrusted code.
+    """
+    overrides = list(override or [])
+    overrides += [f"sweep.budget={budget}"] if budget is not None else []
+    overrides += [f"probe.seed={seed}"] if seed is not None else []
+    spec = load_spec(config, overrides)
+    target = out if out is not None else default_path(config, "sweep")
+    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
+    outputs.require(target, target.with_suffix(".runs.jsonl"))
+    try:
+        code = _run(spec, device, target, outputs, dry=dry_run, quiet=quiet)
+    except KeyboardInterrupt:
+        raise NothingMeasuredError("interrupted before a run was finished.") from None
+    raise typer.Exit(code)
+
+
+def _run(spec: Spec, device: str, target: Path, outputs: Outputs, *, dry: bool, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.output import tell
+    from bnoise_cli.report.progress import ProgressLine
+
+    ledger = Ledger(target.with_suffix(".runs.jsonl"), spec.sweep_hash())
+    if ledger.set_aside is not None:
+        tell(f"The config has changed: starting anew. Earlier runs are in {ledger.set_aside}.", quiet=quiet)
+    elif ledger.entries:
+        tell(f"Going on with {len(ledger.entries)} entries of {ledger.path}.", quiet=quiet)
+    with (
+        redirect_stdout(sys.stderr),
+        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+    ):
+        found = _measure(spec, device, target, ledger, line)
+    return finish(found, target, outputs, quiet=quiet)
+
+
+def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: ProgressLine) -> Found:
+    line.say("loading torch, building the model and the dataset")
+    from bnoise_cli.advice.advise import advise
+    from bnoise_cli.advice.sweep_result import sweep_result
+    from bnoise_cli.measurement.build import choose_device
+    from bnoise_cli.measurement.sweep import SweepSession
+
+    session = SweepSession(spec, choose_device(device), ledger)
+    run = session.run(line)
+    interrupted, failure = run.interrupted, run.failure
+    result = advise(sweep_result(run, spec))
+    lost = store(target, result)
+    if not interrupted and failure is None:
+        line.say("timing training steps")
+        try:
+            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
+        except KeyboardInterrupt:
+            interrupted = True
+        except RunError as error:
+            result, failure = untimed(result, error), error
+        result = advise(result)
+        lost = store(target, result)
+    return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)

@@ -1,0 +1,41 @@
+"""The learning rate that arrives first: bracketed on a grid of powers of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Grid points of a factor of two.
+PER_DOUBLING = 2
+#: No search goes further than this from its first learning rate: a factor of 2^12 either way.
+_FURTHEST = 12 * PER_DOUBLING
+
+
+def next_rates(
+    found: Mapping[int, float | None], first: int, losses: Mapping[int, float], distance: int
+) -> list[int]:
+    """The grid points to try next; empty when the best is known, or there is none in reach.
+
+    The best must lie inside what was tried: it needs a worse neighbour on either side, at most `distance` away.
+
+    Args:
+        found: steps to the goal of what was tried; None where it did not arrive or was beaten.
+        first: where to begin.
+        losses: the lowest loss of each that did not diverge, which says where to look while none arrived.
+        distance: between neighbours, in grid points.
+    """
+    if not found:
+        return [first - distance, first, first + distance]
+    arrived = {point: steps for point, steps in found.items() if steps is not None}
+    if arrived:
+        best = min(arrived, key=lambda point: (arrived[point], point))
+        wanted = [
+            best + side * distance
+            for side in (-1, 1)
+            if not any(0 < side * (point - best) <= distance for point in found)
+        ]
+    elif losses:
+        nearest = min(losses, key=lambda point: losses[point])
+        wanted = [point for point in (nearest - distance, nearest + distance) if point not in found]
+    else:
+        wanted = [min(found) - n * distance for n in (1, 2, 3)]
+    return [point for point in wanted if abs(point - first) <= _FURTHEST]

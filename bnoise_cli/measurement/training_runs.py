@@ -1,0 +1,112 @@
+"""Training to a goal: when a run counts as arrived, beaten or diverged."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bnoise_cli.maths.crossing import BEYOND, crossing
+from bnoise_cli.measurement.lanes import Lanes
+
+#: Evaluations follow one another at this growth of the step, or in larger strides where they would cost too much.
+_SPACING = 1.04
+#: An evaluation example costs a third of a training example; evaluations take at most this part of the training.
+_EVALUATION_SHARE = 0.5
+#: A loss above the start by this part of it has diverged; merely chosen.
+_DIVERGED = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What became of one run."""
+
+    steps: float | None  # to the goal, interpolated; None: it did not arrive
+    outcome: str  # "reached" | "beaten" | "diverged" | "unreached"
+    taken: int  # training steps
+    seconds: float  # a part of those of all runs that went side by side
+    lowest_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """Where a run is to arrive."""
+
+    loss: float
+    start_loss: float
+    max_steps: int
+
+
+def train_to_goal(
+    lanes: Lanes,
+    count: int,
+    goal: Goal,
+    *,
+    batch_size: int,
+    evaluation_examples: int,
+    beaten_at: float | None,
+    rivals: bool,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> list[Arrival]:
+    """Train `count` runs side by side until each has arrived, diverged, or cannot beat the best any more.
+
+    Args:
+        beaten_at: a run that has not arrived by then has lost; None for no such limit.
+        rivals: whether these runs compete with one another: one that cannot arrive before another has lost.
+    """
+    begun = time.monotonic()
+    steps, losses = [0], [[goal.start_loss] for _ in range(count)]
+    arrivals: dict[int, Arrival] = {}
+    active, step = list(range(count)), 0
+    stride = max(1, round(evaluation_examples / (3 * _EVALUATION_SHARE * batch_size)))
+    while active:
+        target = min(goal.max_steps, max(step + stride, math.ceil(step * _SPACING)))
+        while step < target:
+            lanes.step(active)
+            step += 1
+            on_step(step)
+        steps.append(step)
+        for lane, loss in zip(active, lanes.losses(active), strict=True):
+            losses[lane].append(loss)
+        for lane in active:
+            at, outcome = _judge(steps, losses[lane], goal)
+            if at is not None and rivals:
+                beaten_at = at if beaten_at is None else min(beaten_at, at)
+            if outcome is None:
+                continue
+            arrivals[lane] = _arrival(at, outcome, step, losses[lane])
+        for lane in active:
+            if lane not in arrivals and beaten_at is not None and step >= BEYOND * beaten_at:
+                arrivals[lane] = _arrival(None, "beaten", step, losses[lane])
+        active = [lane for lane in active if lane not in arrivals]
+    whole = sum(arrival.taken for arrival in arrivals.values())
+    seconds = time.monotonic() - begun
+    return [
+        Arrival(
+            steps=found.steps,
+            outcome=found.outcome,
+            taken=found.taken,
+            seconds=seconds * found.taken / whole,
+            lowest_loss=found.lowest_loss,
+        )
+        for _, found in sorted(arrivals.items())
+    ]
+
+
+def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, str | None]:
+    """(steps to the goal, how the run ended); None for what is not known yet."""
+    last = losses[-1]
+    if not math.isfinite(last) or last > goal.start_loss + _DIVERGED * abs(goal.start_loss):
+        return None, "diverged"
+    at = crossing(steps, losses, goal.loss)
+    if at is not None:
+        return at, "reached"
+    return None, "unreached" if steps[-1] >= goal.max_steps else None
+
+
+def _arrival(at: float | None, outcome: str, taken: int, losses: Sequence[float]) -> Arrival:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return Arrival(
+        steps=at, outcome=outcome, taken=taken, seconds=0.0, lowest_loss=min(finite) if finite else None
+    )

@@ -1,0 +1,132 @@
+"""What one best step gains, and the training speed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnoise_cli.maths.tradeoff import steps_ratio
+from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import Point, ProbeResult, Result
+from bnoise_cli.report.plot_style import COLOURS, DASHES, MARK, MARKERS, Array, Named, plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_improvement(axes: Axes, results: Named) -> str:
+    for i, (name, result) in enumerate(results):
+        points = measured_points(result)
+        if not points or not isinstance(result, ProbeResult):
+            continue
+        colour, alone = COLOURS[i % len(COLOURS)], len(results) == 1
+        sizes = np.array([point.batch_size for point in points], dtype=np.float64)
+        axes.errorbar(
+            sizes,
+            [point.improvement for point in points],
+            yerr=[2 * point.std_error for point in points],
+            fmt=MARKERS[i % len(MARKERS)],
+            color=colour,
+            capsize=3,
+            ms=5,
+            label="measured ± 2 standard errors" if alone else name,
+        )
+        noise, limit = result.noise_scale, result.max_improvement.value
+        if noise.value is None or noise.high is None or limit is None:
+            continue
+        grid = np.geomspace(sizes[0] / 2, max(sizes[-1] * 2, 4 * noise.value), 200)
+        law = limit / (1 + noise.value / grid)
+        axes.plot(
+            grid,
+            law,
+            DASHES[i % 4],
+            color=colour,
+            lw=1.4,
+            label="law ΔL_max/(1 + B_noise/B)" if alone else None,
+        )
+        low, high = _band(result, limit, grid)
+        axes.fill_between(grid, low, high, color=colour, alpha=0.15, lw=0)
+        words = (
+            f"B_noise = {significant(noise.value)}, 95% {significant(noise.low)}–{significant(noise.high)}"
+        )
+        axes.axvline(
+            noise.value, color=MARK if alone else colour, ls="--", lw=1.2, label=words if alone else None
+        )
+        if alone:
+            axes.axvspan(noise.low, noise.high, color=MARK, alpha=0.12, lw=0)
+    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)")
+    axes.set_ylabel("ΔL_opt, loss improvement (nats)")
+    plain_ticks(axes)
+    axes.legend(loc="lower right", fontsize=8)
+    return "what one best step gains"
+
+
+def _band(result: ProbeResult, limit: float, grid: Array) -> tuple[Array, Array]:
+    """The law at both limits of B_noise.
+
+    With the whole dataset's gradient ΔL_max is exact; otherwise ΔL_max/B_noise, the gain of small batches, is
+    what is known far better than either.
+    """
+    noise = result.noise_scale
+    assert noise.value is not None
+    assert noise.high is not None
+    exact = any(point.batch_size is None for point in result.points)
+    curves = [
+        (limit if exact else limit * scale / noise.value) / (1 + scale / grid)
+        for scale in (noise.low, noise.high)
+    ]
+    return np.minimum(*curves), np.maximum(*curves)
+
+
+def draw_speed(axes: Axes, results: Named) -> str:
+    grid = np.geomspace(1 / 64, 64, 300)
+    axes.plot(grid, grid / (1 + grid), color="black", lw=1.2, label="1/(1 + B_noise/B)")
+    axes.axvline(1, color=MARK, ls="--", lw=1.2, label="turning point: half the speed")
+    axes.axvspan(grid[0], 1, color="#009E73", alpha=0.06, lw=0)
+    axes.text(1 / 50, 0.35, "more examples:\nmore speed", fontsize=8, color="#006B4F")
+    axes.text(50, 0.12, "more examples:\nhardly more speed", fontsize=8, ha="right", color="#A04000")
+    for i, (name, result) in enumerate(results):
+        if not isinstance(result, ProbeResult):
+            continue
+        scale, limit = result.noise_scale.value, result.max_improvement.value
+        if scale is None or limit is None:
+            continue
+        inside = [p for p in measured_points(result) if grid[0] <= (p.batch_size or 0) / scale <= grid[-1]]
+        axes.errorbar(
+            [(point.batch_size or 0) / scale for point in inside],
+            [point.improvement / limit for point in inside],
+            yerr=[2 * point.std_error / limit for point in inside],
+            fmt=MARKERS[i % len(MARKERS)],
+            color=COLOURS[i % len(COLOURS)],
+            capsize=3,
+            ms=5,
+            label="measured ΔL_opt/ΔL_max" if len(results) == 1 else name,
+        )
+        if len(results) == 1:
+            planned = result.config["training"]["batch_size"]
+            if grid[0] <= planned / scale <= grid[-1]:
+                speed = 1 / steps_ratio(planned, scale)
+                axes.plot(
+                    planned / scale,
+                    speed,
+                    "^",
+                    color=COLOURS[2],
+                    ms=8,
+                    mec="white",
+                    label=f"planned: B = {count(planned)}",
+                )
+    axes.set(xscale="log", xlim=(grid[0], grid[-1]), ylim=(0, 1.6))
+    axes.set_xlabel("B / B_noise")
+    axes.set_ylabel("gain of one step / the greatest")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.legend(loc="upper left", fontsize=8)
+    plain_ticks(axes, y=False)
+    return "training speed"
+
+
+def measured_points(result: Result) -> list[Point]:
+    """Batch sizes at which the probe saw an improvement."""
+    if not isinstance(result, ProbeResult):
+        return []
+    return [point for point in result.points if point.batch_size is not None and point.improvement > 0]

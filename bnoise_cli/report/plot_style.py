@@ -1,0 +1,43 @@
+"""What all pictures have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnoise_cli.records import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+#: Results as they are compared: a name and what was found.
+Named = Sequence[tuple[str, Result]]
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes say the same in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS, DASHES = "os^Dv<>", ("-", "--", "-.", ":")
+GREY, MARK = "#777777", "#D55E00"
+ROLE_MARKERS = ("*", "D", "s", "^", "v")
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.edgecolor": "none",
+}
+
+
+def plain_ticks(axes: Axes, *, y: bool = True) -> None:
+    """Plain numbers instead of powers of ten, as many as the range has room for."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis)[: 2 if y else 1]:
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
+        axis.set_major_locator(LogLocator(base=10, subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,77 @@
+"""Run time against compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnoise_cli.numbers import count
+from bnoise_cli.records import Result, TradeoffRow
+from bnoise_cli.report.advice_words import role_words
+from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARKERS, ROLE_MARKERS, Named, plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_tradeoff(axes: Axes, results: Named) -> str:
+    timed = all(row.relative_time is not None for _, result in results for row in result.tradeoff)
+    for i, (name, result) in enumerate(results):
+        rows = result.tradeoff
+        if not rows:
+            continue
+        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
+        x = [row.examples_ratio for row in rows]
+        axes.plot(
+            x, [_time(row, timed) for row in rows], "-", color=GREY if alone else colour, lw=1, zorder=1
+        )
+        front = [row for row in rows if row.pareto or not timed]
+        axes.plot(
+            [row.examples_ratio for row in front],
+            [_time(row, timed) for row in front],
+            MARKERS[i % len(MARKERS)] + DASHES[i % 4],
+            color=colour,
+            ms=4,
+            lw=1.6,
+            label="Pareto front" if alone else name,
+        )
+        if alone:
+            _mark_choices(axes, result, timed)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel("compute: examples / fewest")
+    axes.set_ylabel("run time / fastest" if timed else "steps / fewest")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
+    plain_ticks(axes)
+    axes.legend(loc="upper right", fontsize=8)
+    return "time against compute"
+
+
+def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
+    by_size = {row.batch_size: row for row in result.tradeoff}
+    world = result.config["training"]["world_size"]
+    marks = [
+        (role_words(found.roles), found.batch_size)
+        for found in (result.recommendation, *result.alternatives)
+        if found is not None and found.world_size == world
+    ]
+    marks.append(("planned", result.config["training"]["batch_size"]))
+    for j, (words, size) in enumerate(marks):
+        if size not in by_size:
+            continue
+        row = by_size[size]
+        axes.plot(
+            row.examples_ratio,
+            _time(row, timed),
+            ROLE_MARKERS[j % len(ROLE_MARKERS)],
+            color=COLOURS[(j + 1) % len(COLOURS)],
+            ms=13 - 2 * j,
+            mec="white",
+            mew=0.8,
+            ls="none",
+            label=f"{words}: B = {count(size)}",
+            zorder=3 + j,
+        )
+
+
+def _time(row: TradeoffRow, timed: bool) -> float:
+    return row.relative_time if timed and row.relative_time is not None else row.steps_ratio
