@@ -237,6 +237,7 @@ class TrainingRun:
     seed: int
     steps: float | None  # interpolated at the crossing; None: it did not arrive
     examples: int  # spent
+    evaluations: int  # of the loss
     seconds: float
     reached: bool
     outcome: str  # "reached" | "beaten" by a better rate | "diverged" | "unreached" in the allowed steps

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from bnoise_cli.advice import limits
-from bnoise_cli.advice.learning_rate import learning_rate
+from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
 from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_row
 from bnoise_cli.advice.stored import planned
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
@@ -69,9 +69,12 @@ def advise(result: R) -> R:
 def _recommendation(
     option: Option, roles: tuple[str, ...], options: Options, result: Result
 ) -> Recommendation:
-    rate, rule = learning_rate(
-        result.config["optimizer"], options.training.batch_size, option.batch_size, options.critical
-    )
+    if isinstance(result, SweepResult):
+        rate, rule = measured_learning_rate(result.batches, option.batch_size)
+    else:
+        rate, rule = learning_rate(
+            result.config["optimizer"], options.training.batch_size, option.batch_size, options.critical
+        )
     return Recommendation(
         roles=roles,
         batch_size=option.batch_size,

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import BatchOutcome
 
 _ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad")
+
+
+def measured_learning_rate(batches: Sequence[BatchOutcome], batch_size: int) -> tuple[float | None, str]:
+    """The best rates of a sweep, interpolated on logarithms; beyond them that of the nearest batch size."""
+    known = [(batch.batch_size, batch.learning_rate) for batch in batches if batch.learning_rate]
+    if not known:
+        return None, "no learning rate reached the goal: re-tune it"
+    sizes, rates = (np.log(values) for values in zip(*known, strict=True))
+    value = math.exp(float(np.interp(math.log(batch_size), sizes, rates)))
+    return _rounded(value), "between the best rates that the sweep found: a starting point, re-tune it"
 
 
 def learning_rate(
@@ -40,4 +53,8 @@ def learning_rate(
     ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
     there = f"from the planned {rate:g} at {count(planned)}"
     value = rate * math.pow(ratio, power)
-    return float(significant(value).replace(",", "")), f"{there}, {words}: a starting point, re-tune it"
+    return _rounded(value), f"{there}, {words}: a starting point, re-tune it"
+
+
+def _rounded(value: float) -> float:
+    return float(significant(value).replace(",", ""))

@@ -55,7 +55,8 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
             seconds=round(math.fsum(r.seconds for r in run.runs), 3),
             gradient_examples=sum(r.examples for r in run.runs)
             + sum(point["gradient_examples"] for point in run.trajectory),
-            evaluation_examples=sum(point["evaluation_examples"] for point in run.trajectory),
+            evaluation_examples=run.evaluation_examples * sum(r.evaluations for r in run.runs)
+            + sum(point["evaluation_examples"] for point in run.trajectory),
         ),
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,7 @@ from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
 
 if TYPE_CHECKING:
+    from bnoise_cli.measurement.sweep import SweepSession
     from bnoise_cli.report.progress import ProgressLine
 
 
@@ -67,13 +69,31 @@ def sweep(
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     outputs.require(target, target.with_suffix(".runs.jsonl"))
     try:
-        code = _run(spec, device, target, outputs, dry=dry_run, quiet=quiet)
+        code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before a run was finished.") from None
     raise typer.Exit(code)
 
 
-def _run(spec: Spec, device: str, target: Path, outputs: Outputs, *, dry: bool, quiet: bool) -> ExitCode:
+def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.output import show_json, show_sections
+    from bnoise_cli.report.dry_run_words import sweep_plan_sections
+    from bnoise_cli.report.progress import ProgressLine
+
+    with (
+        redirect_stdout(sys.stderr),
+        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+        TemporaryDirectory() as folder,
+    ):
+        plan = _session(spec, device, Ledger(Path(folder) / "runs", ""), line).plan()
+    if json:
+        show_json(asdict(plan))
+    else:
+        show_sections(sweep_plan_sections(plan))
+    return ExitCode.DONE
+
+
+def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.output import tell
     from bnoise_cli.report.progress import ProgressLine
 
@@ -90,14 +110,19 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, *, dry: bool, 
     return finish(found, target, outputs, quiet=quiet)
 
 
-def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: ProgressLine) -> Found:
+def _session(spec: Spec, device: str, ledger: Ledger, line: ProgressLine) -> SweepSession:
     line.say("loading torch, building the model and the dataset")
-    from bnoise_cli.advice.advise import advise
-    from bnoise_cli.advice.sweep_result import sweep_result
     from bnoise_cli.measurement.build import choose_device
     from bnoise_cli.measurement.sweep import SweepSession
 
-    session = SweepSession(spec, choose_device(device), ledger)
+    return SweepSession(spec, choose_device(device), ledger)
+
+
+def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: ProgressLine) -> Found:
+    session = _session(spec, device, ledger, line)
+    from bnoise_cli.advice.advise import advise
+    from bnoise_cli.advice.sweep_result import sweep_result
+
     run = session.run(line)
     interrupted, failure = run.interrupted, run.failure
     result = advise(sweep_result(run, spec))

@@ -135,3 +135,19 @@ class SweepRun:
     dataset_hash: str | None
     micro_batch_size: int
     evaluation_examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    """What a sweep would do, with its estimated time."""
+
+    device: str
+    parameters: int
+    dataset_length: int
+    evaluation_examples: int
+    start_loss: float
+    goal: float | None  # None: where the planned run is after `steps`
+    batch_sizes: tuple[int, ...]  # the first ones, where the range is found on the way
+    runs: int
+    steps: int  # of the planned run to the goal, taken for the estimate
+    seconds: float

@@ -22,7 +22,7 @@ from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.lanes import SingleLane, StackedLanes, Start, evaluation_loss
-from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
+from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
 from bnoise_cli.measurement.preserve import held_batch_norms, preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.training import Trainer
@@ -32,8 +32,8 @@ from bnoise_cli.records import Throughput, TrainingRun
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.storage import Ledger
 
-#: The loss of a run is the mean over all examples up to so many, and over this many drawn ones beyond.
-_EVALUATION_EXAMPLES = 2048
+#: The loss of a run is the mean over the whole dataset up to so many examples, and over this many of a larger one.
+_WHOLE, _EVALUATION_EXAMPLES = 2048, 1024
 #: Larger models are not stacked: their passes fill the device by themselves.
 _LARGEST_STACKED = 4_000_000
 #: Stacking must save this part of the time to be used; it is tried on so many runs and steps.
@@ -46,8 +46,13 @@ _PROBED = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
 #: The search first looks at learning rates a factor of two apart with one seed, then √2 apart with all seeds.
 _COARSE, _FINE = 2, 1
-#: In the second look a run has lost when it takes so many times the steps of the best so far.
-_HOPELESS = 1.5
+#: In the second look a run has lost when it takes so many times the steps of the best mean so far; before there is
+#: one, so many times those of the first look, which one seed may have been lucky in.
+_HOPELESS, _UNLUCKY = 1.5, 3.0
+
+#: For the estimated time of a plan: batch sizes of a range that is not given, runs of the first look at each, and
+#: the part that evaluations add.
+_USUAL_SIZES, _COARSE_RUNS, _EVALUATION_OVERHEAD = 6, 4, 0.5
 
 
 class BudgetSpentError(Exception):
@@ -73,7 +78,7 @@ class SweepSession:
         self.base_rate = learning_rate_of(make_optimizer(spec, self.task.parameters))
         length = self.task.batches.length
         draws = Draws(config.probe.seed, 1 << 26)
-        whole = length <= _EVALUATION_EXAMPLES
+        whole = length <= _WHOLE
         self.evaluation = np.arange(length) if whole else draws.indices(_EVALUATION_EXAMPLES, length)
 
     def run(self, on_progress: Callable[[SweepProgress], None]) -> SweepRun:
@@ -87,6 +92,30 @@ class SweepSession:
         """
         with preserved(self.task.model, self.config.probe.seed):
             return _Run(self, on_progress).measure()
+
+    def plan(self) -> SweepPlan:
+        """What a sweep would do, timed on one micro-batch; the steps to a named goal are not known before."""
+        config, length = self.config, self.task.batches.length
+        with preserved(self.task.model, config.probe.seed):
+            start_loss = evaluation_loss(self.task, self.evaluation)
+            seconds = self.task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
+        batch_size, given = config.training.batch_size, config.sweep.batch_sizes
+        sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
+        runs = (_USUAL_SIZES if isinstance(given, str) else len(given)) * (
+            _COARSE_RUNS + 3 * config.sweep.seeds
+        )
+        return SweepPlan(
+            device=str(self.device),
+            parameters=sum(p.numel() for p in self.task.parameters),
+            dataset_length=length,
+            evaluation_examples=len(self.evaluation),
+            start_loss=start_loss,
+            goal=None if isinstance(config.sweep.goal, str) else config.sweep.goal,
+            batch_sizes=tuple(sizes),
+            runs=runs,
+            steps=config.sweep.steps,
+            seconds=runs * config.sweep.steps * batch_size * seconds * (1 + _EVALUATION_OVERHEAD),
+        )
 
     def time_steps(self, found: SweepRun, critical: float | None) -> Throughput:
         """Time training steps as the planned run takes them, in a part of the time of the sweep.
@@ -261,7 +290,7 @@ class _Run:
             return
         steps = self.runs[_Key(size, coarse, 0, _COARSE)].steps
         assert steps is not None
-        best = self._search(size, coarse, goal, _FINE, beaten_at=_HOPELESS * steps)
+        best = self._search(size, coarse, goal, _FINE, beaten_at=_UNLUCKY * steps)
         self.chosen[size] = best
 
     def _search(self, size: int, first: int, goal: Goal, stage: int, beaten_at: float | None) -> int | None:
@@ -322,8 +351,6 @@ class _Run:
                 lanes,
                 len(group),
                 goal,
-                batch_size=size,
-                evaluation_examples=len(self.session.evaluation),
                 beaten_at=beaten_at,
                 rivals=rivals,
                 on_step=lambda step: self._tell("training", step, size),
@@ -361,6 +388,7 @@ class _Run:
                 seed=key.seed,
                 steps=found["steps"],
                 examples=found["taken"] * key.batch_size,
+                evaluations=found["evaluations"],
                 seconds=found["seconds"],
                 reached=found["outcome"] == "reached",
                 outcome=found["outcome"],

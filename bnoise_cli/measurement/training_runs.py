@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from bnoise_cli.maths.crossing import BEYOND, crossing
 from bnoise_cli.measurement.lanes import Lanes
 
-#: Evaluations follow one another at this growth of the step, or in larger strides where they would cost too much.
-_SPACING = 1.04
-#: An evaluation example costs a third of a training example; evaluations take at most this part of the training.
-_EVALUATION_SHARE = 0.5
+#: Evaluations follow one another at this growth of the step while the goal is far, and at this one near it.
+_FAR, _NEAR = 1.15, 1.04
+#: Near is where the last losses, extrapolated, arrive before the step has grown by this much.
+_SOON = 1.3
 #: A loss above the start by this part of it has diverged; merely chosen.
 _DIVERGED = 1.0
 
@@ -25,6 +25,7 @@ class Arrival:
     steps: float | None  # to the goal, interpolated; None: it did not arrive
     outcome: str  # "reached" | "beaten" | "diverged" | "unreached"
     taken: int  # training steps
+    evaluations: int
     seconds: float  # a part of those of all runs that went side by side
     lowest_loss: float | None
 
@@ -43,8 +44,6 @@ def train_to_goal(
     count: int,
     goal: Goal,
     *,
-    batch_size: int,
-    evaluation_examples: int,
     beaten_at: float | None,
     rivals: bool,
     on_step: Callable[[int], None] = lambda _: None,
@@ -59,9 +58,9 @@ def train_to_goal(
     steps, losses = [0], [[goal.start_loss] for _ in range(count)]
     arrivals: dict[int, Arrival] = {}
     active, step = list(range(count)), 0
-    stride = max(1, round(evaluation_examples / (3 * _EVALUATION_SHARE * batch_size)))
     while active:
-        target = min(goal.max_steps, max(step + stride, math.ceil(step * _SPACING)))
+        soon = any(_is_near(steps, losses[lane], goal.loss) for lane in active)
+        target = min(goal.max_steps, max(step + 1, math.floor(step * (_NEAR if soon else _FAR))))
         while step < target:
             lanes.step(active)
             step += 1
@@ -87,6 +86,7 @@ def train_to_goal(
             steps=found.steps,
             outcome=found.outcome,
             taken=found.taken,
+            evaluations=found.evaluations,
             seconds=seconds * found.taken / whole,
             lowest_loss=found.lowest_loss,
         )
@@ -105,8 +105,21 @@ def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[f
     return None, "unreached" if steps[-1] >= goal.max_steps else None
 
 
+def _is_near(steps: Sequence[int], losses: Sequence[float], goal: float) -> bool:
+    """Whether the goal is passed, or close on the line through the last two losses."""
+    if len(losses) < 3 or losses[-1] <= goal:
+        return losses[-1] <= goal
+    slope = (losses[-1] - losses[-2]) / math.log(steps[-1] / steps[-2])
+    return losses[-1] + slope * math.log(_SOON) <= goal
+
+
 def _arrival(at: float | None, outcome: str, taken: int, losses: Sequence[float]) -> Arrival:
     finite = [loss for loss in losses if math.isfinite(loss)]
     return Arrival(
-        steps=at, outcome=outcome, taken=taken, seconds=0.0, lowest_loss=min(finite) if finite else None
+        steps=at,
+        outcome=outcome,
+        taken=taken,
+        evaluations=len(losses) - 1,
+        seconds=0.0,
+        lowest_loss=min(finite) if finite else None,
     )

@@ -1,9 +1,9 @@
-"""The plan of a probe in words."""
+"""The plan of a measurement in words."""
 
 from __future__ import annotations
 
-from bnoise_cli.measurement.outcome import DryRun
-from bnoise_cli.numbers import count, seconds, size
+from bnoise_cli.measurement.outcome import DryRun, SweepPlan
+from bnoise_cli.numbers import count, seconds, significant, size
 from bnoise_cli.report.document import Grid, Section, Sentence
 
 
@@ -26,5 +26,34 @@ def dry_run_sections(plan: DryRun) -> list[Section]:
         ),
         ("memory", memory),
     )
+    return _sections(rows)
+
+
+def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
+    """What a sweep would do and take."""
+    goal = (
+        f"the loss of the planned run after {count(plan.steps)} steps (sweep.steps)"
+        if plan.goal is None
+        else f"a loss of {significant(plan.goal, 4)}"
+    )
+    assumed = "" if plan.goal is None else f", if the goal takes {count(plan.steps)} steps (sweep.steps)"
+    return _sections(
+        (
+            ("device", plan.device),
+            ("trainable parameters", count(plan.parameters)),
+            (
+                "dataset",
+                f"{count(plan.dataset_length)} examples, the loss of {count(plan.evaluation_examples)}",
+            ),
+            ("from", f"a loss of {significant(plan.start_loss, 4)}"),
+            ("to", goal),
+            ("batch sizes", ", ".join(map(count, plan.batch_sizes))),
+            ("runs", f"about {count(plan.runs)}"),
+            ("time", f"very roughly {seconds(plan.seconds)}{assumed}; each finished run is kept"),
+        )
+    )
+
+
+def _sections(rows: tuple[tuple[str, str], ...]) -> list[Section]:
     grid = Grid(columns=("", " "), rows=rows, words=frozenset({"", " "}))
     return [Section(title="Dry run", headline=Sentence("everything builds, one batch ran."), parts=[grid])]

@@ -93,6 +93,8 @@ def draw_rates(axes: Axes, results: Named) -> str:
             label=name,
         )
     axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="best learning rate")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, high / 4), max(high, 4 * low))  # one step of the search must not look like a cliff
     plain_ticks(axes)
     if len(results) > 1:
         axes.legend(fontsize=8)
