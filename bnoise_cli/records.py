@@ -103,9 +103,12 @@ class Throughput:
     seconds_per_example: float  # t₁
     worst_misfit: float  # the largest relative distance of a measured time from that line
     largest_micro_batch_size: int
-    limited_by: str  # "memory": more does not fit | "time" | "need": more was not tried, or has no use
+    limited_by: (
+        str  # "memory": more does not fit | "failure" | "time" | "need": more was not tried, or has no use
+    )
     memory_bytes: int | None  # what the device can give to training
     seconds: float  # what these timings took
+    failure: str | None = None  # why a larger step failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,14 @@ def require_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
-    except OSError as error:
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: links that lead to one another, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CallError(
-            f"a folder that can be written is needed for {path}; {path.parent.resolve()} cannot "
-            f"({error.strerror or error}). Choose another place."
+            f"a folder that can be written is needed for {path}; {path.parent.absolute()} cannot ({reason}). "
+            "Choose another place."
         ) from error
 
 

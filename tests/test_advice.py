@@ -47,13 +47,22 @@ def role(found: ProbeResult, name: str) -> Recommendation:
 @pytest.mark.parametrize("world", [1, 2, 6, 8])
 @pytest.mark.parametrize(("critical", "ratio"), [(100.0, 30.0), (100.0, 1.0), (1500.0, 8.0), (40.0, 200.0)])
 def test_the_fastest_is_the_closed_form_rounded(critical: float, ratio: float, world: int) -> None:
-    """S(B)·t(B) is symmetric in log B about sqrt(B_crit·K·t₀/t₁), so the nearest size in log B is the fastest."""
+    """S(B)·t(B) is symmetric in log B about sqrt(B_crit·K·t₀/t₁), so the nearest size in log B is the fastest.
+
+    A smaller one within 1% of its time is as good as equal, and spends fewer examples.
+    """
     device = Device(fixed=ratio * 1e-4, per_example=1e-4, optimizer=0.2 * ratio * 1e-4)
     found = best(plan(about(critical), device, batch_size=world, world_size=world))
     exact = math.sqrt(critical * world * ratio)
     nearest = min(usual_batch_sizes(1e6, world), key=lambda size: abs(math.log(size / exact)))
+
+    def time(size: int) -> float:
+        return (1 + critical / size) * (ratio + size / world)
+
+    equal = [size for size in usual_batch_sizes(1e6, world) if time(size) <= 1.01 * time(nearest)]
     assert "fastest" in found.roles
-    assert found.batch_size == nearest
+    assert found.batch_size == equal[0]
+    assert math.isclose(time(nearest), min(map(time, equal)))
     assert found.world_size == world
     assert found.batch_size == found.micro_batch_size * found.accumulation_steps * world
     assert f"{exact:.3g}"[:2] in found.reason
@@ -93,7 +102,8 @@ def test_memory_limits_the_micro_batch_not_the_batch() -> None:
         )
         return (1 + 1000 / size) * each
 
-    assert found.batch_size == min([64, *usual_batch_sizes(16_000)], key=time)
+    sizes = sorted({64, *usual_batch_sizes(16_000)})
+    assert found.batch_size == next(size for size in sizes if time(size) <= 1.01 * min(map(time, sizes)))
 
 
 def test_no_batch_is_larger_than_the_dataset() -> None:
@@ -175,7 +185,8 @@ def test_an_impossible_deadline_names_what_would_make_it_possible() -> None:
     assert fastest is not None
     found = plan(about(1000.0), **settings, deadline=fastest / 2)
     [doubt] = [doubt for doubt in found.doubts if doubt.code == "deadline"]
-    assert best(found).roles[0] == "fastest"
+    assert found.recommendation is None
+    assert [r.roles[0] for r in found.alternatives] == ["fastest", "cheapest", "balanced"]
     words = doubt.remedy.replace(",", " ").split()
     allow = words[words.index("least") + 1]
     devices = int(words[words.index("devices") - 1])
@@ -275,8 +286,10 @@ def test_a_stored_result_comes_back_the_same(tmp_path: Path) -> None:
     found = plan(world_size=2, steps=1000, price_per_device_hour=2.0)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(found.to_json()))
-    assert read_result(path) == found
-    assert advise(read_result(path)) == found
+    back = read_result(path)
+    assert dataclasses.replace(back, config=found.config) == found
+    assert back.config["training"]["steps"] == 1000
+    assert advise(back).recommendation == found.recommendation
     later = {**found.to_json(), "new_field": 1}
     later["config"]["training"]["new_key"] = 2
     path.write_text(json.dumps(later))

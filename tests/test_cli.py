@@ -286,7 +286,7 @@ def test_timing_that_fails_or_is_interrupted_keeps_the_noise_scale(
         assert data["critical_batch_size"]["value"] > 0
         assert data["throughput"] is None
         assert data["tradeoff"][0]["step_seconds"] is None
-        assert ("untimed" in [doubt["code"] for doubt in data["doubts"]]) == (code == 4)
+        assert "untimed" in [doubt["code"] for doubt in data["doubts"]]
     code, out, err = bnoise("report", ".bnoise/quad.probe.json", "--emit", "hf")
     assert (code, out) == (3, "")
     assert "no step was timed" in err

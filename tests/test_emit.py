@@ -161,7 +161,7 @@ def test_a_comment_comes_first_and_says_where_the_numbers_are_from(framework: st
     assert lines[:3] == [
         "# bnoise 0.1.0, measured on cpu at 2026-01-01T00:00:00+00:00, config 01234567",
         "# batch of 96 = micro-batch of 8 x accumulation of 4 x world size of 3",
-        "# learning rate: a starting point, re-tune",
+        "# learning rate: for torch.optim.AdamW, not for another optimizer; a starting point, re-tune",
     ]
     assert lines[3].startswith("# for ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -20,7 +21,7 @@ R = TypeVar("R", bound=ProbeResult | SweepResult)
 #: Measured times further than this from the line t₀ + t₁·m are said to be off it.
 _MISFIT = 0.25
 #: Repeated times that differ by more than this say that something else runs on the device.
-_SPREAD = 0.15
+_SPREAD = 0.3
 
 
 def advise(result: R) -> R:
@@ -34,16 +35,16 @@ def advise(result: R) -> R:
     if throughput is None:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
         kept = [size for size in sorted(sizes) if size >= min(critical.value / RANGE, training.batch_size)]
-        return replace(
-            plain, tradeoff=tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
-        )
+        rows = tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
+        return replace(plain, tradeoff=rows, doubts=(*found, *_unjudged(wishes)))
     options = Options(critical, throughput, training, result.provenance.dataset_length)
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
     chosen = limits.choose(options, wishes)
     roles = limits.roles(wishes)
     doubts = [*_doubts(options, throughput, wishes, chosen)]
-    if roles and chosen is None:
+    unmet = bool(roles) and chosen is None
+    if unmet:
         doubts.insert(0, limits.impossible(options, wishes))
     named: dict[Option, list[str]] = {}
     for role, option in (
@@ -54,14 +55,12 @@ def advise(result: R) -> R:
     ):
         if option is not None:
             named.setdefault(option, []).append(role)
-    best, *others = (
-        _recommendation(option, tuple(names), options, result) for option, names in named.items()
-    )
+    made = [_recommendation(option, tuple(names), options, result) for option, names in named.items()]
     return replace(
         plain,
         tradeoff=options.rows(),
-        recommendation=best,
-        alternatives=tuple(others),
+        recommendation=None if unmet else made[0],
+        alternatives=tuple(made if unmet else made[1:]),
         doubts=(*found, *doubts),
     )
 
@@ -94,15 +93,15 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     overhead = option.batch_size / options.critical
     if role == "deadline":
         assert wishes.deadline is not None
-        takes = seconds(options.run_seconds(option, options.critical))
+        takes = options.run_seconds(option, options.critical)
+        of_devices = f", {seconds(option.world_size * takes)} of device time" if option.world_size > 1 else ""
         within = (
-            f" and at most {percent(wishes.max_compute_overhead)} more than the fewest examples"
+            f" and spends at most {percent(wishes.max_compute_overhead)} more than the fewest examples"
             if wishes.max_compute_overhead is not None
             else ""
         )
-        return (
-            f"Of what ends within {seconds(wishes.deadline)}{within} it takes the least device time: {takes}."
-        )
+        limit = f"{seconds(wishes.deadline)}{within}"
+        return f"Of what ends within {limit} it costs the least: {seconds(takes)}{of_devices}."
     if role == "max_compute_overhead":
         return (
             f"The fastest that spends at most {percent(wishes.max_compute_overhead or 0.0)} more than the fewest "
@@ -116,16 +115,29 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     throughput = result.throughput
     assert throughput is not None
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
+    least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
+    if throughput.worst_misfit > _MISFIT or not math.isfinite(options.closed_form(option.world_size)):
+        return f"{least} here, by the measured step times on {where}."
     each = "" if option.world_size == 1 else " of each"
     line = (
         f"{seconds(throughput.fixed_seconds)} + {seconds(throughput.seconds_per_example)} per example{each}"
     )
     formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
-    least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
     return (
         f"{least} here: on {where} a step takes {line}, and {formula} = "
         f"{significant(options.closed_form(option.world_size))} examples."
     )
+
+
+def _unjudged(wishes: Advice) -> Iterator[Doubt]:
+    if named := limits.roles(wishes):
+        keys = " and ".join(f"advice.{name}" for name in named)
+        yield Doubt(
+            code="limits_unknown",
+            finding=f"whether {keys} can be met is not known: no step was timed",
+            remedy="Probe again on the device that will train.",
+            about="advice",
+        )
 
 
 def _doubts(
@@ -141,7 +153,8 @@ def _doubts(
             about="advice",
         )
     option = chosen or options.fastest
-    near = [s for s in throughput.step_times if s.micro_batch_size <= option.split.micro_batch_size][-1]
+    below = [s for s in throughput.step_times if s.micro_batch_size <= option.split.micro_batch_size]
+    near = below[-1] if below else throughput.step_times[0]
     if near.loading_seconds > near.seconds:
         yield Doubt(
             code="data_loading",
@@ -158,12 +171,28 @@ def _doubts(
             remedy="The table interpolates the measured times instead; only the closed form is rough.",
             about="advice",
         )
-    if near.spread > _SPREAD:
+    unsteady = max(throughput.step_times, key=lambda step: step.spread)
+    if unsteady.spread > _SPREAD:
         yield Doubt(
             code="timing",
-            finding=f"repeated step times at {count(near.micro_batch_size)} examples differ by "
-            f"±{percent(near.spread)}",
+            finding=f"repeated step times at {count(unsteady.micro_batch_size)} examples differ by "
+            f"±{percent(unsteady.spread)}",
             remedy="Free the device of other work and probe again.",
+            about="advice",
+        )
+    if option.split.micro_batch_size > throughput.largest_micro_batch_size:
+        yield Doubt(
+            code="not_tried",
+            finding=f"the micro-batch of {count(option.split.micro_batch_size)} was not tried: its time is read off a "
+            f"line, and whether it fits is not known; {count(throughput.largest_micro_batch_size)} was the largest",
+            remedy="Probe with a larger budget, or with a planned batch of that size.",
+            about="advice",
+        )
+    if throughput.failure is not None:
+        yield Doubt(
+            code="step_failed",
+            finding=throughput.failure.removesuffix("."),
+            remedy="Micro-batches below it were timed; mend the cause if larger ones should work.",
             about="advice",
         )
     if chosen is not None and wishes.deadline is not None:

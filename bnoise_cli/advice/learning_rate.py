@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import BatchOutcome
+from bnoise_cli.spec.targets import arguments, is_target, target_name
 
 _ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad")
 
@@ -26,7 +27,7 @@ def measured_learning_rate(batches: Sequence[BatchOutcome], batch_size: int) -> 
 
 
 def learning_rate(
-    optimizer: Mapping[str, Any], planned: int, batch_size: int, critical: float
+    optimizer: dict[str, Any], planned: int, batch_size: int, critical: float
 ) -> tuple[float | None, str]:
     """The planned rate carried over to another batch size, and the rule in words.
 
@@ -39,8 +40,9 @@ def learning_rate(
         batch_size: the one it is wanted for.
         critical: B_crit, in examples.
     """
-    name = str(optimizer.get("_target_", "")).rpartition(".")[2]
-    rate = optimizer.get("lr")
+    name = str(target_name(optimizer)).rpartition(".")[2].rpartition(":")[2] if is_target(optimizer) else ""
+    positional, keywords = arguments(optimizer)
+    rate = keywords.get("lr", positional[0] if positional else None)
     if name == "SGD":
         power, rule, source = 1.0, "1/(1 + B_crit/B)", "arXiv:1812.06162 eq. 2.6"
     elif name in _ADAPTIVE:
@@ -48,7 +50,7 @@ def learning_rate(
     else:
         return None, f"no rule is known for {name or 'this optimizer'}: re-tune it"
     words = f"proportional to {rule} ({source})"
-    if isinstance(rate, bool) or not isinstance(rate, int | float):
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
         return None, f"{words}: re-tune it"
     ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
     there = f"from the planned {rate:g} at {count(planned)}"

@@ -40,7 +40,7 @@ def impossible(options: Options, limits: Advice) -> Doubt:
     allowed = [option for option in options.planned if _within(option, options, limits)]
     if not allowed:
         overhead = limits.max_compute_overhead or 0.0
-        least = options.planned[0].batch_size
+        least = min(option.batch_size for option in options.planned)
         devices = math.floor(overhead * critical)
         fewer = f", or train on at most {count(devices)} devices (training.world_size)" if devices else ""
         return Doubt(
@@ -53,18 +53,21 @@ def impossible(options: Options, limits: Advice) -> Doubt:
     assert limits.deadline is not None
     best = min(allowed, key=lambda option: option.time(critical))
     takes = options.run_seconds(best, critical)
-    steps = math.floor((options.planned_steps or 0) * limits.deadline / takes)
+    part = limits.deadline / takes
     ways = [f"Allow at least {_duration(takes)} (advice.deadline)"]
     if limits.max_compute_overhead is not None:
-        fast = [o for o in options.planned if options.run_seconds(o, critical) <= limits.deadline]
+        fast = [o.batch_size for o in options.all if options.run_seconds(o, critical) <= limits.deadline]
         if fast:
-            needed = significant(_up(fast[0].batch_size / critical))
+            needed = significant(_up(min(fast) / critical))
             ways.append(f"allow a compute overhead of {needed} (advice.max_compute_overhead)")
     if more := _enough_devices(options, limits, limits.deadline):
         ways.append(
             f"train on {count(more)} devices, if exchanging gradients took no time (training.world_size)"
         )
-    ways.append(f"plan at most {count(steps)} steps of the planned batch (training.steps)")
+    length = "examples" if options.training.examples is not None else "steps"
+    possible = math.floor(part * (options.training.examples or options.training.steps or 0))
+    if possible:
+        ways.append(f"plan at most {count(possible)} {length} (training.{length})")
     return Doubt(
         code="deadline",
         finding=f"no batch on {_devices(world)} ends within {seconds(limits.deadline)}; the fastest"

@@ -22,6 +22,8 @@ from bnoise_cli.spec.schema import Training
 
 #: Batch sizes up to this many times B_crit are compared: there a run takes 17 times the fewest examples.
 RANGE = 16
+#: Times that differ by less than this factor are as good as equal: no measurement of them is better.
+_SAME = 1.01
 #: Values of B_crit across its interval at which a figure's own limits are looked for; merely chosen.
 _ACROSS = 9
 
@@ -64,8 +66,20 @@ class Options:
 
     def on(self, world_size: int) -> list[Option]:
         """Options on so many devices, by ascending batch size; the planned one among them."""
-        needed = max(RANGE * self.critical, 4 * self.closed_form(world_size), world_size)
-        sizes = set(usual_batch_sizes(min(needed, max(self._most, world_size)), world_size))
+        needed = max(RANGE * self.critical, world_size)
+        if math.isfinite(closed := self.closed_form(world_size)):
+            needed = max(needed, 4 * closed)
+        most = max(self._most, world_size)
+        while True:
+            options = self._up_to(min(needed, most), world_size)
+            if needed >= most or options[-1] is not min(
+                options, key=lambda option: option.time(self.critical)
+            ):
+                return options
+            needed *= 4  # the best is the largest: look further
+
+    def _up_to(self, largest: float, world_size: int) -> list[Option]:
+        sizes = set(usual_batch_sizes(largest, world_size))
         if world_size == self.training.world_size:
             sizes.add(self.training.batch_size)
         return [
@@ -91,18 +105,31 @@ class Options:
 
     @cached_property
     def fastest(self) -> Option:
-        """The least time on the planned devices."""
-        return min(self.planned, key=lambda option: option.time(self.critical))
+        """The least time on the planned devices; of those that are as good as equal, the fewest examples."""
+        equal = _SAME * self.least_time
+        return next(option for option in self.planned if option.time(self.critical) <= equal)
 
     @cached_property
     def cheapest(self) -> Option:
-        """The least device time."""
-        return min(self.all, key=lambda option: option.cost(self.critical))
+        """The least device time; of those that are as good as equal, the fewest devices and examples."""
+        equal = _SAME * self.least_cost
+        return next(option for option in self.all if option.cost(self.critical) <= equal)
 
     @cached_property
-    def balanced(self) -> Option:
-        """The batch size nearest to B_crit on the planned devices."""
-        return min(self.planned, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+    def balanced(self) -> Option | None:
+        """The batch size nearest to B_crit on the planned devices; None where that is not near."""
+        found = min(self.planned, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+        return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
+
+    @cached_property
+    def least_time(self) -> float:
+        """S(B)·t(B)/S_min of the very fastest on the planned devices."""
+        return min(option.time(self.critical) for option in self.planned)
+
+    @cached_property
+    def least_cost(self) -> float:
+        """K·S(B)·t(B)/S_min of the very cheapest."""
+        return min(option.cost(self.critical) for option in self.all)
 
     @property
     def planned_steps(self) -> float | None:
@@ -124,7 +151,8 @@ class Options:
 
     def rows(self) -> tuple[TradeoffRow, ...]:
         """The trade-off on the planned devices, without the far ends."""
-        marked = {self.fastest.batch_size, self.balanced.batch_size, self.training.batch_size}
+        marked = {self.fastest.batch_size, self.training.batch_size}
+        marked |= {self.balanced.batch_size} if self.balanced is not None else set()
         low, high = min(marked) / 4, max(*marked, RANGE * self.critical)
         rows = [self.row(option) for option in self.planned if low <= option.batch_size <= high]
         front = pareto_front([(row.relative_time or 0.0, row.examples_ratio) for row in rows])
@@ -139,9 +167,9 @@ class Options:
             accumulation_steps=split.accumulation_steps,
             step_seconds=split.seconds,
             examples_per_second=B / split.seconds,
-            relative_time=option.time(critical) / self.fastest.time(critical),
+            relative_time=option.time(critical) / self.least_time,
             relative_time_limits=self._relative_time_limits(option),
-            relative_cost=option.cost(critical) / self.cheapest.cost(critical),
+            relative_cost=option.cost(critical) / self.least_cost,
             peak_memory_bytes=self._memory(split.micro_batch_size),
             fits=B // option.world_size <= self._throughput.largest_micro_batch_size,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.records import SCHEMA_VERSION, ProbeResult, Result, SweepResult
-from bnoise_cli.spec.schema import Advice, Probe, Section, Training
+from bnoise_cli.spec.schema import Advice, Probe, Section, Sweep, Training
 from bnoise_cli.storage import read_json
 
 S = TypeVar("S", bound=Section)
@@ -37,14 +40,15 @@ def read_result(path: Path) -> Result:
         kinds = " and ".join(map(repr, _KINDS))
         raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads {kinds}.")
     try:
-        result: Result = TypeAdapter(_KINDS[data["kind"]]).validate_python(data)
-        _require_plan(result.config)
+        result: Result = TypeAdapter(_KINDS[data["kind"]]).validate_python(_printable(data))
+        result = replace(result, config=_completed(result.config))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or error.title
-        raise CallError(
-            f"{path} is damaged: `{place}`: {first['msg'].lower()}. Make it again with `bnoise probe`."
-        ) from None
+        raise _damaged(path, f"`{place}`: {first['msg'].lower()}") from None
+    for place, sane in _checks(result):
+        if not sane:
+            raise _damaged(path, f"`{place}` has an impossible value")
     return result
 
 
@@ -53,10 +57,71 @@ def planned(config: dict[str, Any]) -> tuple[Training, Advice]:
     return _section(Training, config, "training"), _section(Advice, config, "advice")
 
 
-def _require_plan(config: dict[str, Any]) -> None:
-    planned(config)
-    _section(Probe, config, "probe")
+def _damaged(path: Path, how: str) -> CallError:
+    return CallError(f"{path} is damaged: {how}. Make it again with `bnoise probe` or `bnoise sweep`.")
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with every value that the advice and the words read, defaults where it has none."""
+    sections: dict[str, type[Section]] = {
+        "training": Training,
+        "advice": Advice,
+        "probe": Probe,
+        "sweep": Sweep,
+    }
+    full = {
+        name: {**_section(model, config, name).model_dump(mode="json"), **config.get(name, {})}
+        for name, model in sections.items()
+    }
     TypeAdapter(dict[str, Any]).validate_python(config.get("optimizer"))
+    return {**config, **full}
+
+
+def _checks(result: Result) -> Iterator[tuple[str, bool]]:
+    """Values that arithmetic relies on, and whether they are possible."""
+    estimates = [("critical_batch_size", result.critical_batch_size)]
+    if isinstance(result, ProbeResult):
+        estimates += [
+            (n, getattr(result, n)) for n in ("noise_scale", "max_improvement", "simple_noise_scale")
+        ]
+        for i, point in enumerate(result.points):
+            numbers = (point.improvement, point.std_error, point.step_size)
+            good = all(map(math.isfinite, numbers)) and point.std_error >= 0
+            yield f"points.{i}", good and (point.batch_size is None or point.batch_size > 0)
+    else:
+        estimates += [(n, getattr(result, n)) for n in ("min_steps", "min_examples")]
+        for i, batch in enumerate(result.batches):
+            known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
+            yield f"batches.{i}", all(value is None or 0 < value < math.inf for value in known)
+    for name, estimate in estimates:
+        value, low, high = estimate.value, estimate.low, estimate.high
+        ordered = value is None or (0 < value < math.inf and low <= value * (1 + 1e-9))
+        bounded = high is None or (value is not None and value <= high * (1 + 1e-9) and high < math.inf)
+        yield name, ordered and bounded and 0 <= low < math.inf and 0 < estimate.confidence < 1
+    if result.throughput is not None:
+        times = result.throughput
+        sizes = [step.micro_batch_size for step in times.step_times]
+        measured = (
+            times.fixed_seconds,
+            times.seconds_per_example,
+            times.optimizer_seconds,
+            times.worst_misfit,
+        )
+        yield "throughput", all(0 <= value < math.inf for value in measured)
+        yield "throughput.step_times", bool(sizes) and sizes == sorted(set(sizes)) and sizes[0] > 0
+        yield "throughput.step_times", all(0 < step.seconds < math.inf for step in times.step_times)
+        yield "throughput.largest_micro_batch_size", times.largest_micro_batch_size == max(sizes, default=0)
+
+
+def _printable(value: Any) -> Any:
+    """Without control characters in texts: a file must not steer a terminal."""
+    if isinstance(value, str):
+        return "".join(c for c in value if c.isprintable() or c == "\n")
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return value
 
 
 def _section(model: type[S], config: dict[str, Any], name: str) -> S:

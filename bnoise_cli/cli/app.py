@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bnoise_cli import __version__
+from bnoise_cli.cli.output import tell
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
 from bnoise_cli.cli.sweep import sweep
@@ -49,10 +50,10 @@ def run() -> int:
         code = end.code if isinstance(end.code, int) else 0
         return ExitCode.RUN_FAILED if code == 1 else code
     except BnoiseError as error:
-        typer.echo(f"bnoise: {error}", err=True)
+        tell(f"bnoise: {error}")
         return error.exit_code
     except Exception:
-        traceback.print_exc()
-        typer.echo("bnoise: this is a mistake in bnoise; please report it with the lines above.", err=True)
+        tell(traceback.format_exc())
+        tell("bnoise: this is a mistake in bnoise; please report it with the lines above.")
         return ExitCode.RUN_FAILED
     return ExitCode.DONE

@@ -69,6 +69,9 @@ def _write(text: str) -> None:
 
 
 def tell(text: str, *, quiet: bool = False) -> None:
-    """A line on stderr."""
+    """A line on stderr; where that is gone or full, nobody is there to be told."""
     if not quiet:
-        typer.echo(text, err=True)
+        try:
+            typer.echo(text, err=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -64,11 +64,15 @@ class Outputs:
     log_to: str | None
     json: bool
 
-    def require(self, *others: Path) -> None:
+    def require(self, *others: Path, inputs: Sequence[Path] = ()) -> None:
         """Find out before measuring that all of it can be made.
 
+        Args:
+            others: files that are written besides.
+            inputs: files that are read, which no output may replace.
+
         Raises:
-            CallError: an unknown name or ending, a file that cannot be written or is named twice.
+            CallError: an unknown name or ending, a file that cannot be written, is named twice or is an input.
         """
         if self.emit is not None:
             from bnoise_cli.report.emit import require_framework
@@ -89,25 +93,37 @@ class Outputs:
             require_writable(path)
         if len({path.resolve() for path in files}) < len(files):
             raise CallError(f"every output needs a file of its own; found {', '.join(map(str, files))}.")
+        for path in inputs:
+            if path.exists() and path.resolve() in {file.resolve() for file in files}:
+                raise CallError(f"an output would replace {path}, which is read. Name another file.")
         if self.log_to is not None:
             from bnoise_cli.report.trackers import require_tracker
 
             require_tracker(self.log_to)
 
-    def write(self, results: Sequence[tuple[str, Result]]) -> list[str]:
-        """Make the files and log; a sentence on each. A failure here is told and loses no result."""
-        words = []
+    def write(self, results: Sequence[tuple[str, Result]]) -> tuple[list[str], list[str]]:
+        """Make the files and log. A failure here is told and loses no result.
+
+        Returns:
+            A sentence on each that was made, and one on each that was not.
+        """
+        made: list[str] = []
+        failed: list[str] = []
+
+        def attempt(what: str, make: Callable[[], str]) -> None:
+            try:
+                made.append(make())
+            except RunError as error:
+                failed.append(f"No {what}: {error}")
+
         if self.plot is not None:
-            from bnoise_cli.report.plot import plot_results
-
-            words.append(_tried("picture", self.plot, partial(plot_results, results, self.plot)))
+            attempt("picture", partial(_draw, results, self.plot))
         if self.page is not None:
-            from bnoise_cli.report.page import write_page
-
-            words.append(_tried("page", self.page, partial(write_page, results, self.page, self.plot)))
+            attempt("page", partial(_write_page, results, self.page, self.plot))
         if self.log_to is not None:
-            words += [_logged(name, result, self.log_to) for name, result in results]
-        return words
+            for name, result in results:
+                attempt("log", partial(_log, name, result, self.log_to))
+        return made, failed
 
     def print(self, results: Sequence[tuple[str, Result]]) -> None:
         """Print what the call asks for on standard output.
@@ -148,15 +164,25 @@ def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> Exit
         show_json(found.result.to_json())
         tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
         return ExitCode.RUN_FAILED
-    words = [f"The result is in {target}.", *outputs.write(named)]
+    made, failed = outputs.write(named)
+    code = _code(found, failed)
     try:
         outputs.print(named)
-    finally:
-        tell(" ".join(words), quiet=quiet or outputs.json)
-    if found.interrupted:
-        return ExitCode.INTERRUPTED
+    except BnoiseError as error:
+        failed.append(f"bnoise: {error}")
+        code = code or error.exit_code
+    tell(" ".join([f"The result is in {target}.", *made]), quiet=quiet or outputs.json)
+    for sentence in failed:
+        tell(sentence)
     if found.failure is not None:
         tell(f"bnoise: {found.failure}")
+    return code
+
+
+def _code(found: Found, failed: Sequence[str]) -> ExitCode:
+    if found.interrupted:
+        return ExitCode.INTERRUPTED
+    if found.failure is not None or failed:
         return ExitCode.RUN_FAILED
     if not found.result.resolved:
         return ExitCode.CANNOT_TELL
@@ -172,11 +198,11 @@ def store(target: Path, result: Result) -> RunError | None:
     return None
 
 
-def untimed(result: R, error: RunError) -> R:
+def untimed(result: R, why: object) -> R:
     """A result whose steps could not be timed."""
     doubt = Doubt(
         code="untimed",
-        finding=f"training steps could not be timed: {str(error).removesuffix('.')}",
+        finding=f"training steps could not be timed: {str(why).removesuffix('.')}",
         remedy="The critical batch size stands; the trade-off is in steps and examples only.",
     )
     return replace(result, doubts=(*result.doubts, doubt))
@@ -184,7 +210,8 @@ def untimed(result: R, error: RunError) -> R:
 
 def result_name(path: Path) -> str:
     """A short name for what is stored in a file."""
-    return path.name.removesuffix(".json").removesuffix(".probe").removesuffix(".sweep")
+    name = path.name.encode("utf-8", "replace").decode()
+    return name.removesuffix(".json").removesuffix(".probe").removesuffix(".sweep")
 
 
 def tell_unmet(results: Sequence[Result]) -> bool:
@@ -198,27 +225,27 @@ def tell_unmet(results: Sequence[Result]) -> bool:
     return bool(unmet)
 
 
-def _tried(what: str, path: Path, make: Callable[[], None]) -> str:
-    try:
-        make()
-    except RunError as error:
-        return f"No {what}: {error}"
-    return f"The {what} is in {path}."
-
-
-def _logged(name: str, result: Result, tracker: str) -> str:
+def _draw(results: Sequence[tuple[str, Result]], path: Path) -> str:
     from bnoise_cli.report.plot import plot_results
+
+    plot_results(results, path)
+    return f"The picture is in {path}."
+
+
+def _write_page(results: Sequence[tuple[str, Result]], path: Path, picture: Path | None) -> str:
+    from bnoise_cli.report.page import write_page
+
+    write_page(results, path, picture if picture is not None and picture.exists() else None)
+    return f"The page is in {path}."
+
+
+def _log(name: str, result: Result, tracker: str) -> str:
     from bnoise_cli.report.trackers import log_result
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         picture = Path(folder) / "bnoise.png"
         try:
-            plot_results([(name, result)], picture)
-            pictures = {"bnoise": picture}
-        except RunError:
-            pictures = {}
-        try:
-            with redirect_stdout(sys.stderr):
-                return log_result(result, tracker, pictures)
-        except RunError as error:
-            return f"Not logged: {error}"
+            _draw([(name, result)], picture)
+        except RunError:  # nothing to draw
+            return log_result(result, tracker, {})
+        return log_result(result, tracker, {"bnoise": picture})

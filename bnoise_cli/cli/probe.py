@@ -29,7 +29,7 @@ from bnoise_cli.cli.outputs import (
 )
 from bnoise_cli.errors import ExitCode, NothingMeasuredError, RunError
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.storage import default_path, require_writable
+from bnoise_cli.storage import default_path
 
 if TYPE_CHECKING:
     from bnoise_cli.measurement.session import Session
@@ -65,8 +65,7 @@ def probe(
     spec = load_spec(config, overrides)
     target = out if out is not None else default_path(config, "probe")
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    require_writable(target)
-    outputs.require(target)
+    outputs.require(target, inputs=[config])
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
@@ -129,7 +128,7 @@ def _measure(spec: Spec, device: str, target: Path, line: ProgressLine) -> Found
         try:
             result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
         except KeyboardInterrupt:
-            interrupted = True
+            result, interrupted = untimed(result, "interrupted"), True
         except RunError as error:
             result, failure = untimed(result, error), error
         result = advise(result)

@@ -51,7 +51,7 @@ def report(
     from bnoise_cli.cli.output import tell
 
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    outputs.require()
+    outputs.require(inputs=[*results, *([config] if config is not None else [])])
     spec = _spec(config, override or [])
     named = list(zip(_names(results), [read_result(path) for path in results], strict=True))
     if emit is not None and len(named) > 1:
@@ -60,9 +60,13 @@ def report(
         named = [
             (name, _advised(path, result, spec)) for path, (name, result) in zip(results, named, strict=True)
         ]
-    words = outputs.write(named)
+    made, failed = outputs.write(named)
     outputs.print(named)
-    tell(" ".join(words), quiet=quiet or json or not words)
+    tell(" ".join(made), quiet=quiet or json or not made)
+    for sentence in failed:
+        tell(sentence)
+    if failed:
+        raise typer.Exit(ExitCode.RUN_FAILED)
     raise typer.Exit(ExitCode.WRONG_CALL if tell_unmet([result for _, result in named]) else ExitCode.DONE)
 
 

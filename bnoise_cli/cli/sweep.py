@@ -67,7 +67,7 @@ def sweep(
     spec = load_spec(config, overrides)
     target = out if out is not None else default_path(config, "sweep")
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    outputs.require(target, target.with_suffix(".runs.jsonl"))
+    outputs.require(target, target.with_suffix(".runs.jsonl"), inputs=[config])
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
@@ -132,7 +132,7 @@ def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: Progre
         try:
             result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
         except KeyboardInterrupt:
-            interrupted = True
+            result, interrupted = untimed(result, "interrupted"), True
         except RunError as error:
             result, failure = untimed(result, error), error
         result = advise(result)

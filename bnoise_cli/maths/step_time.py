@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from scipy.optimize import isotonic_regression, nnls
 from bnoise_cli.records import Throughput
 
 Array = NDArray[np.float64]
+#: Training may use this part of the memory, with a margin for what varies from step to step.
+MEMORY_PART = 0.95
+#: A micro-batch that was not tried is taken where the best that was takes so many times as long.
+_WORTH = 1.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +53,12 @@ class Split:
 
 
 class StepTimes:
-    """Predicts a step from measured ones, between them and never beyond.
+    """Predicts a step from measured ones.
 
     A step of k micro-batches takes t(m, k) = o + k·(t(m) − o), with o the time of the optimizer step, which
     accumulation does not repeat. Between measured sizes t(m) is a straight line, not the fitted one: devices bend.
-    A larger micro-batch never takes less time; where noise says so, neighbours are averaged.
+    A larger micro-batch never takes less time; where noise says so, neighbours are averaged. Beyond the largest
+    that was tried, where that is not known to be the largest that fits, time and memory go on along their lines.
     """
 
     def __init__(self, throughput: Throughput) -> None:
@@ -61,14 +67,22 @@ class StepTimes:
         self._seconds: Array = isotonic_regression([step.seconds for step in measured]).x
         self._optimizer = min(throughput.optimizer_seconds, float(self._seconds[0]))
         self._largest = throughput.largest_micro_batch_size
+        self._slope = throughput.seconds_per_example
+        self._beyond = (
+            _largest_in_memory(throughput) if throughput.limited_by in ("time", "need") else self._largest
+        )
 
     def seconds(self, micro_batch_size: int, accumulation_steps: int = 1) -> float:
-        """t(m, k) in seconds; m within what was measured."""
+        """t(m, k) in seconds."""
         one = float(np.interp(micro_batch_size, self._sizes, self._seconds))
+        one += self._slope * max(0.0, micro_batch_size - float(self._sizes[-1]))
         return self._optimizer + accumulation_steps * (one - self._optimizer)
 
     def best_split(self, examples: int) -> Split:
-        """The fastest split of one device's examples into equal micro-batches that fit the memory."""
+        """The fastest split of one device's examples into equal micro-batches that fit the memory.
+
+        One beyond what was tried must save time that is worth the doubt.
+        """
         splits = [
             Split(
                 micro_batch_size=size,
@@ -76,9 +90,23 @@ class StepTimes:
                 seconds=self.seconds(size, examples // size),
             )
             for size in _divisors(examples)
-            if size <= self._largest
+            if size <= self._beyond
         ]
-        return min(splits, key=lambda split: (split.seconds, split.accumulation_steps))
+        tried = [split for split in splits if split.micro_batch_size <= self._largest]
+        best, known = (min(some, key=lambda s: (s.seconds, s.accumulation_steps)) for some in (splits, tried))
+        return known if known.seconds <= _WORTH * best.seconds else best
+
+
+def _largest_in_memory(throughput: Throughput) -> float:
+    """The micro-batch at which the memory would be full on the line through the two largest peaks."""
+    known = [step for step in throughput.step_times if step.peak_memory_bytes is not None][-2:]
+    if throughput.memory_bytes is None or len(known) < 2:
+        return math.inf
+    (m, peak), (n, other) = ((step.micro_batch_size, step.peak_memory_bytes or 0) for step in known)
+    if other <= peak:
+        return math.inf
+    room = MEMORY_PART * throughput.memory_bytes - other
+    return n + room * (n - m) / (other - peak)
 
 
 def _divisors(number: int) -> list[int]:

@@ -91,9 +91,9 @@ class Session:
             RunError: a single example does not fit, or the user's code failed.
         """
         seconds = sum(point.seconds for point in run.points)
-        with preserved(self.task.model, self.config.probe.seed, on_host=True):
+        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(
-                self.task, self.optimizer, self.config, critical, budget_seconds=seconds
+                self.task, self.optimizer, origin, self.config, critical, budget_seconds=seconds
             )
 
     def device_name(self) -> str:

@@ -123,10 +123,11 @@ class SweepSession:
         Raises:
             RunError: a single example does not fit, or the user's code failed.
         """
-        with preserved(self.task.model, self.config.probe.seed, on_host=True):
+        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(
                 self.task,
                 make_optimizer(self.spec, self.task.parameters),
+                origin,
                 self.config,
                 critical,
                 budget_seconds=sum(run.seconds for run in found.runs),

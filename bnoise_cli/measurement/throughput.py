@@ -11,15 +11,16 @@ from typing import Protocol
 import numpy as np
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.step_time import fit_line
+from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.user_code import OutOfMemoryError
 from bnoise_cli.records import StepTime, Throughput
 
-#: The first visits, which also warm up, may take this part of the time; the rounds share what is left.
-_FIRST_VISITS = 0.5
-_MOST_ROUNDS = 9
-#: Training at the largest micro-batch leaves at least this part of the memory free.
-_MARGIN = 0.05
+#: The first visits, which also warm up, may take this part of the time; the rounds share what is left. Rounds are
+#: half as long as the first visits, so that the fewest fit.
+_FIRST_VISITS = 0.4
+_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 8
+#: A line needs so many sizes, whatever they cost; no range begins above this size.
+_FEWEST_SIZES, _LARGEST_START = 2, 64
 #: The largest micro-batch is known when the smallest that does not fit is at most so many times larger.
 _BRACKET = 1.08
 
@@ -51,14 +52,15 @@ def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Thr
     """Time steps at micro-batches of 1, 2, 4 … examples, in turns, as far as memory, need and time go.
 
     Each size is visited once to warm up and once to be timed; then rounds over all sizes follow, so that a
-    disturbance of the device falls on all alike.
+    disturbance of the device falls on all alike, and a median of three or more leaves it out. A size that
+    fails although smaller ones work ends the range; where small ones fail, the range begins above them.
 
     Args:
         most: a larger micro-batch has no use.
         budget_seconds: time for all steps; the two smallest sizes are timed in any case.
 
     Raises:
-        RunError: one example does not fit.
+        RunError: no size works.
     """
     run = _Timing(steps)
     limited_by = run.ascend(most, _FIRST_VISITS * budget_seconds)
@@ -72,7 +74,10 @@ class _Timing:
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
         self.timed: dict[int, list[TimedStep]] = defaultdict(list)
-        self.spent = 0.0
+        self.quickest: dict[int, float] = {}  # of the first visit of each size
+        self.spent = 0.0  # as it was
+        self.visits = 0.0  # the first visits, as they would have been without a disturbance
+        self.failure: str | None = None
         self.too_large: int | None = None
 
     @property
@@ -81,19 +86,37 @@ class _Timing:
 
     def ascend(self, most: int, budget_seconds: float) -> str:
         """Double the micro-batch until something forbids it; says what."""
-        self._visit(1)
-        size = 2
-        while size <= most:
-            last = self.timed[self.sizes[-1]][-1]
-            if size > 2 and self.spent + 4 * last.seconds + 2 * last.loading_seconds > budget_seconds:
+        size = self._smallest(most)
+        while size < most:
+            size = min(2 * size, most)
+            expected = 4 * self.quickest[self.sizes[-1]]
+            if len(self.timed) >= _FEWEST_SIZES and self.visits + expected > budget_seconds:
                 return "time"
-            if not self._should_fit(size) or not self._visit(size):
+            try:
+                fits = self._should_fit(size) and self._visit(size)
+            except RunError as error:
+                self.failure = f"a step of {size} examples failed: {error}"
+                return "failure"
+            if not fits:
                 self.too_large = size
                 return "memory"
-            size *= 2
-        if most > self.sizes[-1] and self.too_large is None:
-            return "need" if self._should_fit(most) and self._visit(most) else "memory"
         return "need"
+
+    def _smallest(self, most: int) -> int:
+        """The smallest size that works: a model may need two examples or more."""
+        size = 1
+        while True:
+            try:
+                if not self._visit(size):
+                    raise RunError(
+                        f"a training step on {size} example{'s' if size > 1 else ''} does not fit the memory."
+                    )
+            except RunError:
+                if 2 * size > min(most, _LARGEST_START) or self.too_large is not None:
+                    raise
+                size *= 2
+            else:
+                return size
 
     def refine(self, most: int) -> None:
         """Narrow down the largest micro-batch that fits, between the last that did and the first that did not."""
@@ -109,9 +132,9 @@ class _Timing:
 
     def go_round(self, budget_seconds: float) -> None:
         """Time every size again in turn, while there is time for a whole round."""
-        longest = sum(steps[-1].seconds + steps[-1].loading_seconds for steps in self.timed.values())
-        for _ in range(_MOST_ROUNDS - 1):
-            if self.spent + longest > budget_seconds:
+        whole = sum(self.quickest.values())
+        for done in range(_MOST_ROUNDS):
+            if done >= _FEWEST_ROUNDS and self.spent + whole > budget_seconds:
                 return
             for size in self.sizes:
                 self._step(size)
@@ -121,7 +144,7 @@ class _Timing:
         line = fit_line([s.micro_batch_size for s in measured], [s.seconds for s in measured])
         return Throughput(
             step_times=tuple(measured),
-            optimizer_seconds=median(step.optimizer_seconds for step in self.timed[1]),
+            optimizer_seconds=median(step.optimizer_seconds for step in self.timed[self.sizes[0]]),
             fixed_seconds=line.fixed_seconds,
             seconds_per_example=line.seconds_per_example,
             worst_misfit=line.worst_misfit,
@@ -129,18 +152,22 @@ class _Timing:
             limited_by=limited_by,
             memory_bytes=self.steps.memory_bytes,
             seconds=self.spent,
+            failure=self.failure,
         )
 
     def _visit(self, size: int) -> bool:
         """Warm up and time once; False: it does not fit."""
         try:
-            self.spent += _whole(self.steps.step(size))
+            warm = self.steps.step(size)
+            self.spent += _whole(warm)
             self._step(size)
         except OutOfMemoryError:
             self.timed.pop(size, None)
-            if size == 1:
-                raise RunError("a training step on a single example does not fit the memory.") from None
+            if not self.timed:
+                self.too_large = size
             return False
+        self.quickest[size] = min(_whole(step) for step in (warm, *self.timed[size]))
+        self.visits += 2 * self.quickest[size]
         return True
 
     def _step(self, size: int) -> None:
@@ -161,13 +188,13 @@ class _Timing:
         line, memory = self._memory_line(), self.steps.memory_bytes
         if line is None or memory is None:
             return True
-        return line[0] + line[1] * size <= (1 - _MARGIN) * memory
+        return line[0] + line[1] * size <= MEMORY_PART * memory
 
     def _extrapolated(self, low: int, high: int) -> int | None:
         line, memory = self._memory_line(), self.steps.memory_bytes
         if line is None or memory is None or line[1] == 0:
             return None
-        size = math.floor(((1 - _MARGIN) * memory - line[0]) / line[1])
+        size = math.floor((MEMORY_PART * memory - line[0]) / line[1])
         return size if low < size < high else None
 
 

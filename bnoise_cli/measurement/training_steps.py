@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.memory import available_bytes, forget_peak, give_back, peak_bytes
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task import NotFiniteError, Task
 from bnoise_cli.measurement.throughput import TimedStep, measure_throughput
 from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
 from bnoise_cli.records import Throughput
@@ -23,6 +24,7 @@ _SHARE = 0.12
 def time_training_steps(
     task: Task,
     optimizer: torch.optim.Optimizer,
+    origin: list[Tensor],
     config: Config,
     critical: float | None,
     *,
@@ -31,12 +33,13 @@ def time_training_steps(
     """Time steps of the planned run; to be called last and inside `preserved`, it uses the optimizer up.
 
     Args:
+        origin: the weights, as `preserved` gives them.
         critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
         budget_seconds: what the measurement before it took; a part of that is used.
     """
     plan = config.training
     local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
-    steps = TrainingSteps(task, optimizer, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
+    steps = TrainingSteps(task, optimizer, origin, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
     most = max(1, min(int(local), task.batches.length))
     return measure_throughput(steps, most=most, budget_seconds=_SHARE * budget_seconds)
 
@@ -45,9 +48,16 @@ class TrainingSteps:
     """Takes training steps at learning rate zero: all the work, and the weights stay where they are."""
 
     def __init__(
-        self, task: Task, optimizer: torch.optim.Optimizer, *, max_grad_norm: float | None, seed: int
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        origin: list[Tensor],
+        *,
+        max_grad_norm: float | None,
+        seed: int,
     ) -> None:
         self._task, self._optimizer, self._max_grad_norm = task, optimizer, max_grad_norm
+        self._origin = origin
         self._device = task.parameters[0].device
         self._draws = Draws(seed, 1 << 23)
         self.memory_bytes = available_bytes(self._device)
@@ -87,8 +97,19 @@ class TrainingSteps:
             seconds=done - read,
             optimizer_seconds=done - gone_back,
             loading_seconds=read - begun,
-            peak_memory_bytes=peak_bytes(self._device),
+            peak_memory_bytes=self._peak_after(size),
         )
+
+    def _peak_after(self, size: int) -> int | None:
+        """The peak of a step; a gradient that is not finite spoils weights even at rate zero, and is an error."""
+        peak = peak_bytes(self._device)
+        norms = torch.stack([norm.double() for norm in torch._foreach_norm(self._task.parameters)])
+        if not bool(torch.isfinite(norms).all()):
+            with torch.no_grad():
+                torch._foreach_copy_(self._task.parameters, self._origin)
+            self._optimizer.state.clear()
+            raise NotFiniteError(f"the gradient of {size} examples is not finite.")
+        return peak
 
     def _now(self) -> float:
         """The time when the device has done all it was told."""

@@ -12,8 +12,8 @@ import torch
 from bnoise_cli.errors import BnoiseError, RunError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: What torch's CPU allocator says where a GPU's raises torch.OutOfMemoryError.
-_CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory")
+#: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries.
+_ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "STATUS_ALLOC_FAILED")
 
 
 class OutOfMemoryError(Exception):
@@ -42,7 +42,7 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _ALLOCATORS)
 
 
 def _place(error: BaseException) -> str:

@@ -14,6 +14,7 @@ _LIMITED = {
     "memory": "more does not fit",
     "time": "more was not tried in the time",
     "need": "more has no use here",
+    "failure": "more failed",
 }
 _ROLES = {"max_compute_overhead": "overhead limit"}
 
@@ -23,6 +24,9 @@ def advice_sections(result: Result) -> list[Section]:
     sections = []
     if result.recommendation is not None:
         sections.append(_advice(result, result.recommendation))
+    elif result.alternatives:
+        none = Sentence("none meets the limits of `advice:`", Tone.UNSURE)
+        sections.append(Section(title="Recommended batch", headline=none, parts=_others(result)))
     if result.tradeoff:
         ranges = Sentence("Ranges: over the interval of the critical batch size.", Tone.DETAIL)
         sections.append(Section(title="Trade-off", parts=[_tradeoff(result), ranges]))
@@ -46,14 +50,23 @@ def interval(estimate: Estimate) -> str:
 def _advice(result: Result, found: Recommendation) -> Section:
     devices = result.config["training"]["world_size"]
     headline = Sentence(f"{count(found.batch_size)} examples, {_setting(found, devices)}", Tone.GOOD)
-    parts = [Sentence(found.reason), Sentence(_consequence(result, found))]
-    for other in result.alternatives:
-        role, setting = role_words(other.roles).capitalize(), _setting(other, devices)
-        parts.append(Sentence(f"{role}: {count(other.batch_size)}, {setting}; {_price_of(other.row)}."))
+    parts: list[Part] = [Sentence(found.reason), Sentence(_consequence(result, found))]
+    parts += _others(result)
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
     if result.throughput is not None:
         parts.append(Sentence(_device(result.throughput), Tone.DETAIL))
     return Section(title="Recommended batch", headline=headline, parts=parts)
+
+
+def _others(result: Result) -> list[Part]:
+    devices = result.config["training"]["world_size"]
+    return [
+        Sentence(
+            f"{role_words(other.roles).capitalize()}: {count(other.batch_size)}, {_setting(other, devices)}; "
+            f"{_price_of(other.row)}."
+        )
+        for other in result.alternatives
+    ]
 
 
 def _consequence(result: Result, found: Recommendation) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
 from bnoise_cli.records import Recommendation, Result
-from bnoise_cli.spec.targets import nearest
+from bnoise_cli.spec.targets import nearest, target_name
 
 #: Each key, and which of `_quantities` it holds, as of transformers 5.23, lightning 2.6, deepspeed 0.19 (whose
 #: file has no length of a run), torchtitan 0.3 and nanoGPT's train.py. All count steps of the optimizer.
@@ -80,10 +80,16 @@ def emit(result: Result, framework: str) -> str:
     """
     advice = result.recommendation
     if advice is None:
-        why = "no step was timed" if result.resolved else "the critical batch size is not resolved"
+        why = "the critical batch size is not resolved"
+        if result.resolved:
+            why = (
+                "no step was timed"
+                if result.throughput is None
+                else "no batch size meets the limits of `advice:`"
+            )
         raise NoAdviceError(
             f"--emit needs a recommended batch size; this result has none: {why}. "
-            "Probe again, longer or on the device that will train."
+            "See the reasons for doubt in its report."
         )
     known = _quantities(result, advice)
     settings = {key: known[held] for key, held in _KEYS[framework].items() if held in known}
@@ -109,13 +115,16 @@ def _quantities(result: Result, advice: Recommendation) -> dict[str, int | float
         known["steps"] = math.ceil(advice.row.run_steps)
     if advice.learning_rate is not None:
         known["learning_rate"] = advice.learning_rate
-        known["optimizer"] = str(result.config["optimizer"]["_target_"]).rpartition(".")[2]
+        known["optimizer"] = str(target_name(result.config["optimizer"])).rpartition(".")[2]
     return known
 
 
 def _comment(result: Result, advice: Recommendation, place: str) -> str:
     made = result.provenance
-    rate = "a starting point, re-tune" if advice.learning_rate is not None else advice.learning_rate_rule
+    optimizer = target_name(result.config["optimizer"])
+    rate = f"for {optimizer}, not for another optimizer; a starting point, re-tune"
+    if advice.learning_rate is None:
+        rate = advice.learning_rate_rule
     text = (
         f"bnoise {made.bnoise}, measured on {made.device} at {made.time}, config {result.config_hash[:8]}\n"
         f"batch of {advice.batch_size} = micro-batch of {advice.micro_batch_size} x "

@@ -63,6 +63,7 @@ def draw(results: Named) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    results = [(_label(name), result) for name, result in results]
     probes = [(name, result) for name, result in results if measured_points(result)]
     sweeps = [(name, result) for name, result in results if arrived(result)]
     advised = [(name, result) for name, result in results if result.tradeoff]
@@ -82,3 +83,9 @@ def draw(results: Named) -> Figure:
             axes.set_title(f"({letter}) {panel(axes, chosen)}", loc="left", fontsize=10)
             axes.grid(which="major", alpha=0.2, lw=0.6)
     return figure
+
+
+def _label(name: str) -> str:
+    """A name as matplotlib shows it as it is: no formulas, and nothing that hides from the legend."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped

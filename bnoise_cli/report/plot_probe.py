@@ -93,6 +93,8 @@ def draw_speed(axes: Axes, results: Named) -> str:
         if scale is None or limit is None:
             continue
         inside = [p for p in measured_points(result) if grid[0] <= (p.batch_size or 0) / scale <= grid[-1]]
+        if not inside:
+            continue
         axes.errorbar(
             [(point.batch_size or 0) / scale for point in inside],
             [point.improvement / limit for point in inside],

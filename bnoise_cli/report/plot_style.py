@@ -37,10 +37,12 @@ def plain_ticks(axes: Axes, *, y: bool = True) -> None:
     for axis in (axes.xaxis, axes.yaxis)[: 2 if y else 1]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
+        if decades < 0.1:
+            continue  # too narrow for any round number: matplotlib's own
         if decades < 0.5:
             subs: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
         else:
             subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
-        axis.set_major_locator(LogLocator(base=10, subs=subs))
+        axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())

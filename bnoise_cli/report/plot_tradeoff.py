@@ -47,18 +47,19 @@ def draw_tradeoff(axes: Axes, results: Named) -> str:
 
 
 def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
-    by_size = {row.batch_size: row for row in result.tradeoff}
     world = result.config["training"]["world_size"]
-    marks = [
-        (role_words(found.roles), found.batch_size)
-        for found in (result.recommendation, *result.alternatives)
-        if found is not None and found.world_size == world
-    ]
-    marks.append(("planned", result.config["training"]["batch_size"]))
-    for j, (words, size) in enumerate(marks):
-        if size not in by_size:
-            continue
-        row = by_size[size]
+    planned = result.config["training"]["batch_size"]
+    marks: list[tuple[str, TradeoffRow]] = []
+    for found in (result.recommendation, *result.alternatives):
+        if found is not None:
+            on = (
+                ""
+                if found.world_size == world
+                else f" on {count(found.world_size)} of {count(world)} devices"
+            )
+            marks.append((role_words(found.roles) + on, found.row))
+    marks += [("planned", row) for row in result.tradeoff if row.batch_size == planned]
+    for j, (words, row) in enumerate(marks):
         axes.plot(
             row.examples_ratio,
             _time(row, timed),
@@ -68,7 +69,7 @@ def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
             mec="white",
             mew=0.8,
             ls="none",
-            label=f"{words}: B = {count(size)}",
+            label=f"{words}: B = {count(row.batch_size)}",
             zorder=3 + j,
         )
 

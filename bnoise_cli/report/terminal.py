@@ -98,7 +98,7 @@ def _part(part: Part, width: int) -> list[Line]:
 def _table(grid: Grid) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in grid.columns:
-        table.add_column(column, justify="left" if column in grid.words else "right")
+        table.add_column(column, justify="left" if column in grid.words else "right", overflow="fold")
     for row in grid.rows:
         table.add_row(*row)
     return table

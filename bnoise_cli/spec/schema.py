@@ -56,7 +56,7 @@ class Training(Section):
     max_grad_norm: float | None = Field(default=None, gt=0)  # used in the warm-up, off in the probe
     steps: PositiveInt | None = None  # the planned length, at `batch_size`
     examples: PositiveInt | None = None  # or that
-    price_per_device_hour: float | None = Field(default=None, gt=0)  # in any currency
+    price_per_device_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in any currency
 
 
 def _ascending(values: list[int]) -> list[int]:
@@ -128,14 +128,16 @@ class Sweep(Section):
 class Advice(Section):
     """The user's own limits, which choose among batch sizes."""
 
-    max_compute_overhead: Annotated[float, Field(gt=0)] | None = None  # examples over the fewest, less 1
+    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        None  # examples over the fewest, less 1
+    )
     deadline: Seconds | None = None  # for the planned run
 
 
 class Check(Section):
     """What the pre-training check lets pass."""
 
-    max_compute_overhead: Annotated[float, Field(gt=0)] = 1.0
+    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class Config(Section):
