@@ -258,6 +258,8 @@ class BatchOutcome:
     examples: float | None
     fitted: float | None  # steps of the hyperbola
     predicted: float | None  # steps that the noise scale along training predicts
+    loss: float | None = None  # at the end of a branch, the mean over seeds
+    loss_limits: Limits | None = None  # of the seeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

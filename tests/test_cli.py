@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -18,6 +19,7 @@ import torch
 
 from bnoise_cli.cli import app
 from tests.conftest import QUADRATIC_CONFIG
+from tests.samples import plan
 
 Write = Callable[[str, str], Path]
 ROOT = Path(__file__).parent.parent
@@ -268,6 +270,42 @@ def test_a_limit_that_cannot_be_met_is_found_after_measuring_and_loses_nothing(
     assert Path(".bnoise/quad.probe.json").exists()
 
 
+def test_an_output_that_cannot_be_made_is_said_and_is_a_failure(bnoise: Call, write: Write) -> None:
+    empty = dataclasses.replace(plan(), points=())
+    write("r.json", json.dumps(empty.to_json()))
+    code, out, err = bnoise("report", "r.json", "--quiet", "--plot", "p.png", "--page", "p.md")
+    assert code == 4
+    assert "No picture: there is nothing to draw" in err
+    assert "Critical batch size" in out
+    assert "![" not in Path("p.md").read_text()
+
+
+def test_texts_of_a_stored_result_cannot_steer_the_terminal(bnoise: Call, write: Write) -> None:
+    evil = plan()
+    evil = dataclasses.replace(
+        evil, provenance=dataclasses.replace(evil.provenance, device="\x1b[31mred\x07")
+    )
+    write("r.json", json.dumps(evil.to_json()))
+    code, out, _ = bnoise("report", "r.json")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "[31mred" in out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_stderr_never_ends_as_a_failed_check(write: Write) -> None:
+    write("r.json", json.dumps(plan().to_json()))
+    for arguments, expected in ((["report", "r.json"], 0), (["report", "none.json"], 2)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "bnoise_cli", *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=full,
+                check=False,
+            )
+        assert done.returncode == expected
+
+
 def test_timing_that_fails_or_is_interrupted_keeps_the_noise_scale(
     bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +368,9 @@ def test_a_plan_that_contradicts_itself_is_found_before_measuring(
         (["report", "old.json"], 2, "schema_version 0; this bnoise reads 1"),
         (["report", "old.json", "--set", "a.b=1"], 2, "Add --config FILE"),
         (["report", "."], 2, "cannot be read"),
+        (["probe", "quad.yaml", "--out", "quad.yaml"], 2, "would replace quad.yaml"),
+        (["report", "old.json", "--page", "loop.md"], 2, "cannot"),
+        (["report", "page.md", "--page", "page.md"], 2, "would replace page.md"),
     ],
 )
 def test_each_wrong_output_or_result_is_one_message(
@@ -337,6 +378,8 @@ def test_each_wrong_output_or_result_is_one_message(
 ) -> None:
     write("quad.yaml", QUADRATIC_CONFIG)
     write("old.json", '{"schema_version": 0, "kind": "probe"}')
+    write("page.md", "# mine")
+    Path("loop.md").symlink_to("loop.md")
     found, out, err = bnoise(*arguments)
     assert (found, out) == (code, "")
     assert words in " ".join(err.replace("│", " ").split())
@@ -353,7 +396,7 @@ def test_each_wrong_output_or_result_is_one_message(
         (["probe", "c.yaml", "--plot", "p.jpg"], 2, "ending in .png"),
         (["probe", "c.yaml", "--out", "user.py/r.json"], 2, "cannot"),
         (["probe", "c.yaml", "--device", "abacus"], 2, "'abacus' is none"),
-        (["probe", "c.yaml", "--set", "optimizer._target_=torch.optim.Adam"], 2, "torch.optim.SGD"),
+        (["probe", "c.yaml", "--set", "optimizer._target_=torch.optim.Adamax"], 2, "SGD, Adam, AdamW"),
         (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 2, "Invalid learning rate"),
         (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "expected a file of weights at"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:no_model"], 4, "must build a torch.nn.Module"),

@@ -30,7 +30,8 @@ def advise(result: R) -> R:
     found = tuple(doubt for doubt in result.doubts if doubt.about != "advice")
     plain = replace(result, tradeoff=(), recommendation=None, alternatives=(), doubts=found)
     critical, throughput = result.critical_batch_size, result.throughput
-    if critical.value is None or critical.high is None:
+    other_definition = isinstance(result, SweepResult) and result.min_steps.value is None
+    if critical.value is None or critical.high is None or other_definition:
         return plain
     if throughput is None:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}

@@ -38,6 +38,47 @@ def sweep_doubts(
     )
 
 
+def branch_doubts(
+    run: SweepRun, critical: Estimate, batches: Sequence[BatchOutcome], config: Config
+) -> tuple[Doubt, ...]:
+    """The doubts about branches from one start."""
+    return (*_about_the_end(run, batches), *_about_the_branches(critical, batches, config))
+
+
+def _about_the_branches(
+    critical: Estimate, batches: Sequence[BatchOutcome], config: Config
+) -> Iterator[Doubt]:
+    diverged = [batch.batch_size for batch in batches if batch.loss is None]
+    if diverged:
+        yield Doubt(
+            code="branch_diverged",
+            finding=f"branches diverge at batch size {', '.join(map(count, diverged))} with their scaled learning rate",
+            remedy="The scaling rule ends there, which is not the same as the batch: compare with a sweep to a goal.",
+        )
+    if critical.value is None:
+        yield Doubt(
+            code="unresolved",
+            finding="no branch is surely worse than the smallest batch by the tolerance",
+            remedy="Name larger sweep.branch.multiples, more sweep.seeds, or a smaller tolerance.",
+        )
+    if config.sweep.seeds == 1:
+        yield _one_seed()
+    if config.checkpoint is None and not config.sweep.warmup_steps:
+        yield Doubt(
+            code="at_initialisation",
+            finding="the branches begin at initialisation",
+            remedy="Start from a checkpoint, or set sweep.warmup_steps: the critical batch size grows along training.",
+        )
+
+
+def _one_seed() -> Doubt:
+    return Doubt(
+        code="one_seed",
+        finding="one seed at each batch size cannot tell noise from the law",
+        remedy="Set sweep.seeds to 3 or more.",
+    )
+
+
 def _about_the_end(run: SweepRun, batches: Sequence[BatchOutcome]) -> Iterator[Doubt]:
     go_on = "The same command goes on where it stopped."
     if run.failure is not None:
@@ -110,11 +151,7 @@ def _about_the_law(
 
 def _about_the_rest(run: SweepRun, predicted: Prediction | None, config: Config) -> Iterator[Doubt]:
     if config.sweep.seeds == 1:
-        yield Doubt(
-            code="one_seed",
-            finding="one seed at each batch size cannot tell noise from the law",
-            remedy="Set sweep.seeds to 3 or more.",
-        )
+        yield _one_seed()
     if predicted is None or predicted.critical_batch_size.value is None:
         if run.complete:
             yield Doubt(

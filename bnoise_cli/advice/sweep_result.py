@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bnoise_cli.advice.branch_result import branch_critical, branch_outcomes
 from bnoise_cli.advice.probe_result import UNKNOWN, provenance
-from bnoise_cli.advice.sweep_doubts import sweep_doubts
+from bnoise_cli.advice.sweep_doubts import branch_doubts, sweep_doubts
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.maths.tradeoff import steps_ratio, trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import SweepRun
@@ -23,10 +24,13 @@ from bnoise_cli.records import (
     TrajectoryPoint,
 )
 from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.schema import Branch
 
 
 def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     """Put together everything one sweep found, before any advice."""
+    if (branch := spec.config.sweep.branch) is not None:
+        return _branch_result(run, branch, spec)
     best = {size: _best_runs(run, size) for size in run.chosen}
     arrived = [size for size, runs in best.items() if runs]
     fit = fit_hyperbola(arrived, [[r.steps for r in best[size] if r.steps is not None] for size in arrived])
@@ -57,6 +61,49 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
             + sum(point["gradient_examples"] for point in run.trajectory),
             evaluation_examples=run.evaluation_examples * sum(r.evaluations for r in run.runs)
             + sum(point["evaluation_examples"] for point in run.trajectory),
+        ),
+    )
+
+
+def _branch_result(run: SweepRun, branch: Branch, spec: Spec) -> SweepResult:
+    batches = branch_outcomes(run.branches)
+    critical = branch_critical(run.branches, branch.tolerance)
+    base = batches[0].loss
+    return SweepResult(
+        config=spec.resolved(),
+        config_hash=spec.measured_hash(),
+        provenance=provenance(
+            run, spec.config.probe.seed, micro_batch_size=run.micro_batch_size, replicates=len(run.branches)
+        ),
+        goal=base + branch.tolerance if base is not None else run.start_loss,
+        start_loss=run.start_loss,
+        critical_batch_size=critical,
+        min_steps=UNKNOWN,
+        min_examples=UNKNOWN,
+        batches=batches,
+        scatter=None,
+        predicted=None,
+        runs=tuple(
+            TrainingRun(
+                batch_size=end.batch_size,
+                learning_rate=end.learning_rate,
+                seed=end.seed,
+                steps=float(end.taken),
+                examples=end.taken * end.batch_size,
+                evaluations=end.evaluations,
+                seconds=end.seconds,
+                reached=end.loss is not None,
+                outcome="diverged" if end.loss is None else "branch",
+                lowest_loss=end.loss,
+            )
+            for end in run.branches
+        ),
+        tradeoff=(),
+        doubts=branch_doubts(run, critical, batches, spec.config),
+        cost=Cost(
+            seconds=round(math.fsum(end.seconds for end in run.branches), 3),
+            gradient_examples=sum(end.taken * end.batch_size for end in run.branches),
+            evaluation_examples=run.evaluation_examples * sum(end.evaluations for end in run.branches),
         ),
     )
 

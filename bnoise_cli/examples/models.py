@@ -27,6 +27,28 @@ class MLP(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
+class DigitsCNN(nn.Sequential):
+    """Two convolutions and a linear layer for images of 8 × 8 in rows of 64, ten classes.
+
+    Args:
+        channels: of the first convolution; the second has twice as many.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, channels: int = 8, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__(
+                nn.Unflatten(1, (1, 8, 8)),
+                nn.Conv2d(1, channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(2 * channels * 16, 10),
+            )
+
+
 class ByteGPT(nn.Module):
     """A decoder-only transformer over bytes, with pre-norm blocks and tied embeddings.
 

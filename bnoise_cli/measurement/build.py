@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.checkpoint import load_weights
+from bnoise_cli.measurement.preconditioner import require_known
 from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.user_code import user_code
 from bnoise_cli.spec.load import Spec
@@ -102,15 +103,10 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     """The config's optimizer over the trainable parameters, for the probe.
 
     Raises:
-        CallError: as `make_optimizer`, or it is not SGD, whose preconditioner is the only one known here.
+        CallError: as `make_optimizer`, or its preconditioner is not known here.
     """
     optimizer = make_optimizer(spec, task.parameters)
-    if not isinstance(optimizer, torch.optim.SGD):
-        raise CallError(
-            "the probe needs torch.optim.SGD, with or without momentum: this version measures along the plain "
-            f"gradient, and {_kind(optimizer)} rescales it. Probe with SGD at a learning rate that trains; "
-            "the noise scale of an adaptive optimizer differs from it."
-        )
+    require_known(optimizer)
     return optimizer
 
 

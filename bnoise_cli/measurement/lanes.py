@@ -60,7 +60,7 @@ class SingleLane:
         max_grad_norm: float | None,
     ) -> None:
         start.restore()
-        self._task, self._optimizer = task, optimizer
+        self._task, self.optimizer = task, optimizer
         self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
         self._draws, self._evaluation = run_draws(seed), evaluation
         self._broken = False
@@ -72,7 +72,7 @@ class SingleLane:
         try:
             take_step(
                 self._task,
-                self._optimizer,
+                self.optimizer,
                 self._task.zeros(),
                 self._batch_size,
                 self._max_grad_norm,

@@ -117,6 +117,19 @@ class SweepProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BranchEnd:
+    """Where one branch of a given number of examples arrived."""
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    loss: float | None  # smoothed over the last part; None: it diverged
+    taken: int  # training steps
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRun:
     """What the runs of a sweep found."""
 
@@ -125,6 +138,7 @@ class SweepRun:
     runs: tuple[TrainingRun, ...]
     chosen: dict[int, float | None]  # batch size → its best learning rate; None: no run arrived
     trajectory: tuple[dict[str, Any], ...]
+    branches: tuple[BranchEnd, ...]
     findings: TaskFindings
     complete: bool
     interrupted: bool

@@ -12,6 +12,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.build import build_optimizer, build_task
 from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
+from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.training import Trainer
@@ -69,8 +70,8 @@ class Session:
             points=tuple(points),
             findings=self.findings,
             from_checkpoint=self.config.checkpoint is not None,
-            momentum=float(group["momentum"]),
-            weight_decay=float(group["weight_decay"]),
+            momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
+            weight_decay=float(group.get("weight_decay", 0.0)),
             device=self.device_name(),
             dtype=str(self.task.parameters[0].dtype).removeprefix("torch."),
             dataset_length=self.task.batches.length,
@@ -122,8 +123,9 @@ class Session:
             max_examples=examples,
             seed=plan.seed,
         )
+        self.task.preconditioner = preconditioner(self.optimizer, self.task.parameters)
         measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
-        if exact is None:
+        if exact is None or self.task.preconditioner is not None:
             return measurement
         return dataclasses.replace(measurement, exact_noise_scale=float(exact()))

@@ -22,7 +22,8 @@ from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.lanes import SingleLane, StackedLanes, Start, evaluation_loss
-from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.outcome import BranchEnd, SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.preconditioner import KNOWN, preconditioner
 from bnoise_cli.measurement.preserve import held_batch_norms, preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.training import Trainer
@@ -30,6 +31,7 @@ from bnoise_cli.measurement.training_runs import Arrival, Goal, train_to_goal
 from bnoise_cli.measurement.training_steps import time_training_steps
 from bnoise_cli.records import Throughput, TrainingRun
 from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.schema import Branch
 from bnoise_cli.storage import Ledger
 
 #: The loss of a run is the mean over the whole dataset up to so many examples, and over this many of a larger one.
@@ -40,6 +42,8 @@ _LARGEST_STACKED = 4_000_000
 _WORTH, _TRIED_RUNS, _TRIED_STEPS = 0.8, 3, 4
 #: Weights of stacked runs and of single ones may differ by this part after the trial: the order of sums.
 _SAME = 1e-3
+#: The loss of a branch is the mean of about so many evaluations over the last part of its steps.
+_BRANCH_EVALUATIONS, _BRANCH_END = 8, 0.1
 #: Where along the best run the probe looks, in parts of its steps.
 _PROBED = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Each probe may use this part of all the examples that were trained on, and at least so many.
@@ -75,7 +79,8 @@ class SweepSession:
         self.spec, self.config, self.device, self.ledger = spec, config, device, ledger
         self.task = build_task(spec, device)
         self.findings = check_task(self.task, config.probe.seed)
-        self.base_rate = learning_rate_of(make_optimizer(spec, self.task.parameters))
+        optimizer = make_optimizer(spec, self.task.parameters)
+        self.optimizer_type, self.base_rate = type(optimizer), learning_rate_of(optimizer)
         length = self.task.batches.length
         draws = Draws(config.probe.seed, 1 << 26)
         whole = length <= _WHOLE
@@ -155,6 +160,7 @@ class _Run:
         self.runs: dict[_Key, TrainingRun] = {}
         self.stacks: dict[int, bool] = {}
         self.chosen: dict[int, int | None] = {}  # batch size → the best point; None: none arrived
+        self.branches: list[BranchEnd] = []
         self.planned_sizes = 0
         for entry in session.ledger.entries:
             self._remember(entry)
@@ -164,22 +170,25 @@ class _Run:
         failure: RunError | None = None
         trajectory: tuple[dict[str, Any], ...] = ()
         try:
-            goal = self._goal()
-            self._measure_batch_sizes(goal)
-            trajectory = self._trajectory()
+            if self.plan.branch is not None:
+                goal = self._branch(self.plan.branch)
+            else:
+                goal = self._goal()
+                self._measure_batch_sizes(goal)
+                trajectory = self._trajectory()
             complete = True
         except KeyboardInterrupt:
             interrupted = True
-            if goal is None or not self.runs:
+            if goal is None or not (self.runs or self.branches):
                 raise
         except BudgetSpentError:
-            if goal is None or not self.runs:
+            if goal is None or not (self.runs or self.branches):
                 raise RunError(
                     f"the budget of {self.plan.budget:.0f} s was spent before the first run arrived. Raise --budget."
                 ) from None
         except RunError as error:
             failure = error
-            if goal is None or not self.runs:
+            if goal is None or not (self.runs or self.branches):
                 raise
         return SweepRun(
             goal=goal.loss,
@@ -187,6 +196,7 @@ class _Run:
             runs=tuple(self.runs[key] for key in sorted(self.runs, key=_order)),
             chosen=dict(sorted(self._chosen_rates().items())),
             trajectory=trajectory,
+            branches=tuple(self.branches),
             findings=self.session.findings,
             complete=complete,
             interrupted=interrupted,
@@ -337,6 +347,53 @@ class _Run:
             size: None if point is None else self.session.rate(point) for size, point in self.chosen.items()
         }
 
+    # --- branches -----------------------------------------------------------------------------------------
+
+    def _branch(self, branch: Branch) -> Goal:
+        """Train the same number of examples at every multiple of the planned batch, as Merrill et al. do."""
+        self.start.restore()
+        goal = Goal(
+            loss=math.nan,
+            start_loss=evaluation_loss(self.task, self.session.evaluation),
+            max_steps=self.plan.max_steps,
+        )
+        planned = self.session.config.training.batch_size
+        self.planned_sizes = len(branch.multiples)
+        power = 1.0 if self.session.optimizer_type is torch.optim.SGD else 0.5
+        for multiple in branch.multiples:
+            rate = self.session.base_rate * multiple**power
+            for seed in range(self.plan.seeds):
+                done = [(end.batch_size, end.seed) for end in self.branches]
+                if (planned * multiple, seed) not in done:
+                    end = self._train_branch(planned * multiple, rate, seed, branch.examples)
+                    self.branches.append(end)
+                    self.session.ledger.append({"kind": "branch", **asdict(end)})
+            self.chosen[planned * multiple] = None
+        return goal
+
+    def _train_branch(self, size: int, rate: float, seed: int, examples: int) -> BranchEnd:
+        begun = time.monotonic()
+        lane = self._lane(size, rate, seed)
+        steps = math.ceil(examples / size)
+        first = steps - max(1, math.ceil(_BRANCH_END * steps)) + 1
+        stride = max(1, (steps - first) // _BRANCH_EVALUATIONS)
+        losses = []
+        for step in range(1, steps + 1):
+            lane.step((0,))
+            self._tell("branch", step, size)
+            if step >= first and (steps - step) % stride == 0:
+                losses += lane.losses((0,))
+        whole = all(map(math.isfinite, losses))
+        return BranchEnd(
+            batch_size=size,
+            learning_rate=rate,
+            seed=seed,
+            loss=math.fsum(losses) / len(losses) if whole else None,
+            taken=steps,
+            evaluations=len(losses),
+            seconds=time.monotonic() - begun,
+        )
+
     # --- runs ---------------------------------------------------------------------------------------------
 
     def _train(self, wanted: Sequence[_Key], goal: Goal, beaten_at: float | None) -> None:
@@ -379,6 +436,8 @@ class _Run:
         self.session.ledger.append(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
+        if entry["kind"] == "branch":
+            self.branches.append(BranchEnd(**{key: entry[key] for key in entry if key != "kind"}))
         if entry["kind"] == "stacks":
             self.stacks[entry["batch_size"]] = entry["value"]
         for found in entry.get("runs", ()):
@@ -397,13 +456,15 @@ class _Run:
             )
 
     def _single(self, key: _Key) -> SingleLane:
-        rate = self.session.rate(key.point)
+        return self._lane(key.batch_size, self.session.rate(key.point), key.seed)
+
+    def _lane(self, size: int, rate: float, seed: int) -> SingleLane:
         return SingleLane(
             self.task,
             self.start,
             self.session.optimizer(self.task.parameters, rate),
-            batch_size=key.batch_size,
-            seed=self._draw_seed(key.seed),
+            batch_size=size,
+            seed=self._draw_seed(seed),
             evaluation=self.session.evaluation,
             max_grad_norm=self.session.config.training.max_grad_norm,
         )
@@ -459,7 +520,7 @@ class _Run:
                 return tuple(entry["points"])
         arrived = sorted(size for size, point in self.chosen.items() if point is not None)
         found = fit_hyperbola(arrived, [self._steps(size) for size in arrived])
-        if found is None:
+        if found is None or self.session.optimizer_type not in KNOWN:
             return ()
         size = min(arrived, key=lambda size: abs(np.log(size) - found.log_critical))
         point = self.chosen[size]
@@ -474,11 +535,12 @@ class _Run:
             max_examples=max(_FEWEST_PROBE_EXAMPLES, round(_PROBE_SHARE * spent)),
             seed=self.session.config.probe.seed,
         )
-        for target in sorted({round(part * steps) for part in _PROBED}):
+        for target in sorted({max(1, round(part * steps)) for part in _PROBED}):
             while step < target:
                 lane.step((0,))
                 step += 1
             self.task.model.train()
+            self.task.preconditioner = preconditioner(lane.optimizer, self.task.parameters)
             measured = probe(self.task, settings, step=step, on_progress=lambda _: self._tell("probe", 0))
             assert measured.loss is not None
             points.append(
@@ -497,6 +559,7 @@ class _Run:
                     "learning_rate": self.session.rate(point),
                 }
             )
+        self.task.preconditioner = None
         self.session.ledger.append({"kind": "trajectory", "points": points})
         return tuple(points)
 

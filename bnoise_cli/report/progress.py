@@ -80,6 +80,7 @@ def _sweep_words(progress: SweepProgress) -> str:
         "goal": "looking where the planned run arrives",
         "training": f"batch size {count(progress.batch_size or 0)}",
         "probe": "probing along the best run",
+        "branch": f"branch of batch size {count(progress.batch_size or 0)}",
     }[progress.phase]
     step = f", step {count(progress.step)}" if progress.step else ""
     done = f"{progress.sizes_done} of about {progress.sizes_planned} batch sizes, {count(progress.runs)} runs"

@@ -10,8 +10,9 @@ from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 
 def sweep_sections(result: SweepResult) -> list[Section]:
     """The answer, the advice, what was measured beside what was predicted, the doubts, and what it cost."""
-    sections = [_answer(result), *advice_sections(result)]
-    sections.append(Section(title="Measured", parts=[_batches(result)]))
+    branched = any(run.outcome == "branch" for run in result.runs)
+    sections = [_branch_answer(result) if branched else _answer(result), *advice_sections(result)]
+    sections.append(Section(title="Measured", parts=[_branches(result) if branched else _batches(result)]))
     if result.predicted is not None:
         sections.append(Section(title="Along the best run", parts=[_trajectory(result)]))
     if result.doubts:
@@ -39,6 +40,49 @@ def _answer(result: SweepResult) -> Section:
         )
     headline = Sentence(interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
     return Section(title="Critical batch size", headline=headline, parts=parts)
+
+
+def _branch_answer(result: SweepResult) -> Section:
+    critical = result.critical_batch_size
+    headline = Sentence(interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    examples = result.config["sweep"]["branch"]["examples"]
+    parts = [
+        Sentence(f"Here critical means {critical.definition}."),
+        Sentence(
+            f"Branches of {count(examples)} examples each, from a loss of {significant(result.start_loss, 4)}; learning "
+            "rate in proportion to the batch for SGD, to its square root otherwise."
+        ),
+    ]
+    return Section(title="Critical batch size", headline=headline, parts=parts)
+
+
+def _branches(result: SweepResult) -> Grid:
+    rows = []
+    for batch in result.batches:
+        limits = batch.loss_limits
+        above = None if batch.loss is None else batch.loss - (result.batches[0].loss or 0.0)
+        rows.append(
+            (
+                count(batch.batch_size),
+                significant(batch.learning_rate),
+                significant(batch.steps),
+                "diverged" if batch.loss is None else significant(batch.loss, 4),
+                "" if limits is None else f"{significant(limits.low, 4)}–{significant(limits.high, 4)}",
+                "" if above is None else f"{above:+.4f}",
+            )
+        )
+    return Grid(
+        columns=(
+            "batch\nsize",
+            "learning\nrate",
+            "steps",
+            "loss at\nthe end",
+            "of the\nseeds",
+            "above the\nsmallest",
+        ),
+        rows=tuple(rows),
+        spare=("of the\nseeds",),
+    )
 
 
 def _value(estimate: Estimate) -> str:

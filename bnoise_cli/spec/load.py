@@ -63,7 +63,7 @@ class Spec:
             "max_grad_norm": whole["training"]["max_grad_norm"],
             "batch_size": whole["training"]["batch_size"],
         }
-        kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds")}
+        kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

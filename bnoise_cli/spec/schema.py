@@ -104,6 +104,19 @@ class Probe(Section):
         return self
 
 
+class Branch(Section):
+    """Branched training from one start: the same examples at multiples of the planned batch."""
+
+    multiples: list[PositiveInt] = Field(default=[1, 2, 4, 8], min_length=2)  # of training.batch_size
+    examples: PositiveInt  # of every branch
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01  # in loss, over the smallest batch
+
+    @field_validator("multiples")
+    @classmethod
+    def _multiples_ascend(cls, value: list[int]) -> list[int]:
+        return _ascending(value)
+
+
 class Sweep(Section):
     """How the trade-off is measured by training."""
 
@@ -114,6 +127,7 @@ class Sweep(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps of the planned run before all runs begin
     seeds: PositiveInt = 3
     budget: Seconds | None = None
+    branch: Branch | None = None  # instead of runs to a goal
 
     @field_validator("batch_sizes")
     @classmethod
