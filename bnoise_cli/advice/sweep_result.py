@@ -160,13 +160,15 @@ def _prediction(trajectory: Sequence[dict[str, Any]], measured: Estimate) -> Pre
     if not trajectory:
         return None
     batch_size = trajectory[0]["batch_size"]
-    told = [point for point in trajectory if point["analysis"] and point["analysis"][0]["value"] is not None]
+    told = [
+        point for point in trajectory if point["noise_scale"] and point["noise_scale"]["value"] is not None
+    ]
     critical = CriticalBatchSize(value=None, low=0.0, high=None, basis="trajectory")
     if len(told) >= 2:
         steps = [point["step"] for point in told]
 
         def weighted(which: str) -> float:
-            scales = [point["analysis"][0][which] for point in told]
+            scales = [point["noise_scale"][which] for point in told]
             return trajectory_critical_batch_size(scales, steps, batch_size)
 
         critical = CriticalBatchSize(
@@ -181,13 +183,17 @@ def _prediction(trajectory: Sequence[dict[str, Any]], measured: Estimate) -> Pre
             TrajectoryPoint(
                 step=point["step"],
                 loss=point["loss"],
-                noise_scale=Estimate(**point["analysis"][0]) if point["analysis"] else UNKNOWN,
-                simple_noise_scale=Estimate(**point["analysis"][1]) if point["analysis"] else UNKNOWN,
+                noise_scale=_estimate(point["noise_scale"]),
+                simple_noise_scale=_estimate(point["simple_noise_scale"]),
             )
             for point in trajectory
         ),
         ratio=measured.value / critical.value if known and measured.value and critical.value else None,
     )
+
+
+def _estimate(data: dict[str, Any] | None) -> Estimate:
+    return UNKNOWN if data is None else Estimate(**data)
 
 
 def _mean(steps: Sequence[float]) -> float:

@@ -127,7 +127,7 @@ def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: Progre
     interrupted, failure = run.interrupted, run.failure
     result = advise(sweep_result(run, spec))
     lost = store(target, result)
-    if not interrupted and failure is None:
+    if not interrupted and failure is None and spec.config.sweep.branch is None:
         line.say("timing training steps")
         try:
             result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))

@@ -49,8 +49,8 @@ def _branch_answer(result: SweepResult) -> Section:
     parts = [
         Sentence(f"Here critical means {critical.definition}."),
         Sentence(
-            f"Branches of {count(examples)} examples each, from a loss of {significant(result.start_loss, 4)}; learning "
-            "rate in proportion to the batch for SGD, to its square root otherwise."
+            f"Branches of {count(examples)} examples each, from a loss of {significant(result.start_loss, 4)}; the "
+            "learning rate in proportion to the batch for SGD, to its square root otherwise."
         ),
     ]
     return Section(title="Critical batch size", headline=headline, parts=parts)
