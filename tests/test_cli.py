@@ -23,6 +23,8 @@ from tests.samples import plan
 
 Write = Callable[[str, str], Path]
 ROOT = Path(__file__).parent.parent
+CONFIGS = ["digits", "digits_cnn", "noisy_quadratic", "stdlib_gpt", "stdlib_gpt_adamw"]
+SWEEPS = ["digits", "digits_cnn", "stdlib_gpt_adamw"]
 
 
 @pytest.fixture
@@ -615,11 +617,13 @@ def test_ctrl_c_before_anything_was_measured_says_so(write: Write) -> None:
     assert err.strip() == "bnoise: interrupted before anything was measured."
 
 
-@pytest.mark.parametrize("name", ["digits", "noisy_quadratic", "stdlib_gpt"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = (
-        ["--set", "probe.warmup_steps=20", "--set", "probe.max_examples=1500"] if name == "stdlib_gpt" else []
+        ["--set", "probe.warmup_steps=20", "--set", "probe.max_examples=1500"]
+        if name.startswith("stdlib")
+        else []
     )
     code, out, err = bnoise(
         "probe", str(ROOT / "configs" / f"{name}.yaml"), "--json", "--budget", "20s", *few
@@ -632,11 +636,23 @@ def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch:
 
 
 def test_every_config_has_a_test() -> None:
-    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == {
-        "digits",
-        "noisy_quadratic",
-        "stdlib_gpt",
-    }
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_sweeps_of_the_configs_train(
+    name: str, bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a near goal at three batch sizes, one seed; the figures of the README take minutes."""
+    monkeypatch.chdir(tmp_path)
+    near = {"digits": "1.5", "digits_cnn": "1.5", "stdlib_gpt_adamw": "4.0"}
+    code, out, err = bnoise("sweep", str(ROOT / f"configs/{name}.yaml"), "--set", f"sweep.goal={near[name]}",
+                            "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]")  # fmt: skip
+    assert code in (0, 3), err
+    assert "Measured by training" in out
+    data = json.loads(Path(f".bnoise/{name}.sweep.json").read_text())
+    assert all(batch["steps"] for batch in data["batches"])
+    assert [batch["batch_size"] for batch in data["batches"]] == [8, 32, 128]
 
 
 def readme_blocks() -> list[list[str]]:
@@ -659,6 +675,8 @@ def test_every_command_of_the_readme_runs(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for command in block:
         arguments = shlex.split(command, comments=True)[1:]
-        quick = ["--budget", "5s"] if "--budget" not in arguments and "probe" in arguments else []
+        quick = (
+            ["--budget", "5s"] if "--budget" not in arguments and arguments[0] in ("probe", "sweep") else []
+        )
         code, _, err = bnoise(*arguments, *quick)
         assert code in (0, 3), err
