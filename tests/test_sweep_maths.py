@@ -68,12 +68,12 @@ def test_a_goal_that_was_never_reached_has_no_crossing() -> None:
 
 
 def test_a_crossing_counts_only_once_training_went_on_beyond_it() -> None:
-    """L = 100/s reaches 1 at 100: nothing is known at 109, all is at 110."""
-    steps = list(range(1, 111))
+    """L = 100/s reaches 1 at 100: nothing is known at 109, all is just beyond 110."""
+    steps = list(range(1, 112))
     losses = [100 / step for step in steps]
-    last = math.floor(BEYOND * 100 - 1)
-    assert crossing([0, *steps[:last]], [200.0, *losses[:last]], 1.0) is None
-    assert crossing([0, *steps[: last + 1]], [200.0, *losses[: last + 1]], 1.0) == pytest.approx(100)
+    beyond = math.floor(BEYOND * 100)
+    assert crossing([0, *steps[: beyond - 1]], [200.0, *losses[: beyond - 1]], 1.0) is None
+    assert crossing([0, *steps[: beyond + 1]], [200.0, *losses[: beyond + 1]], 1.0) == pytest.approx(100)
 
 
 def test_one_lucky_evaluation_is_no_crossing() -> None:
@@ -263,11 +263,13 @@ def searched(run: Callable[[int], Outcome], first: int, distance: int) -> tuple[
 
 
 def grid(first: int, distance: int) -> list[int]:
-    return [point for point in range(first - FURTHEST, first + FURTHEST + 1) if (point - first) % distance == 0]
+    return [
+        point for point in range(first - FURTHEST, first + FURTHEST + 1) if (point - first) % distance == 0
+    ]
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2]), st.floats(0.1, 3))
+@given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2]), st.floats(1, 5))
 def test_the_optimum_of_a_convex_curve_is_found(best: float, first: int, distance: int, width: float) -> None:
     def run(point: int) -> Outcome:
         return 100 * math.exp(((point - best) / (4 * width)) ** 2), 1.0
@@ -304,7 +306,7 @@ def test_runs_that_are_beaten_lead_to_the_same_rate(best: float, first: int) -> 
     def stopped(point: int) -> Outcome:
         nonlocal fastest
         steps = run(point)
-        if steps >= fastest:
+        if steps > fastest:
             return None, 1.0
         fastest = steps
         return steps, 1.0
@@ -405,7 +407,7 @@ def test_the_next_batch_size_is_a_neighbour_of_one_that_is_known() -> None:
     while (size := next_batch_size(64, 100_000, done, 900.0)) is not None:
         assert min(abs(math.log2(size / other)) for other in done) == 1
         done.append(size)
-    assert sorted(done) == [16, 64, 128, 256, 512, 1024, 2048, 4096]
+    assert sorted(done) == [16, 64, 256, 512, 1024, 2048, 4096]
 
 
 @pytest.mark.parametrize("planned", [3, 97, 100, 1000, 1023])

@@ -47,6 +47,21 @@ class SweepSession:
     def __init__(self, spec: Spec, device: torch.device, ledger: Ledger) -> None:
         self.shared, self.config = SweepTask(spec, device), spec.config
         self.task, self._ledger = self.shared.task, ledger
+        self._require_examples()
+
+    def _require_examples(self) -> None:
+        """A batch of more examples than there are is no batch size to compare."""
+        plan, length = self.config.sweep, self.task.batches.length
+        named = {} if isinstance(plan.batch_sizes, str) else {"sweep.batch_sizes": plan.batch_sizes[-1]}
+        if plan.branch is not None:
+            largest = plan.branch.multiples[-1] * self.config.training.batch_size
+            named = {"sweep.branch.multiples": largest}
+        for key, size in {"training.batch_size": self.config.training.batch_size, **named}.items():
+            if size > length:
+                raise CallError(
+                    f"a sweep needs batches of at most the dataset's {length} examples; `{key}` asks for {size}. "
+                    "Name smaller ones."
+                )
 
     def run(self, on_progress: Callable[[SweepProgress], None]) -> SweepRun:
         """Measure until all is known, the budget is spent, or the user or an error ends it.

@@ -18,7 +18,7 @@ from bnoise_cli.measurement.training import Trainer
 from bnoise_cli.spec.load import Spec
 
 #: The loss of a run is the mean over the whole dataset up to so many examples, and over this many of a larger one.
-_WHOLE, _EVALUATION_EXAMPLES = 2048, 1024
+_WHOLE, _EVALUATION_EXAMPLES = 2048, 256
 #: Between the seeds of two repetitions, so that neighbouring seeds of the config share none.
 _NEXT_SEED = 1_000_003
 

@@ -11,7 +11,7 @@ import numpy as np
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.report.plot_probe import draw_improvement, draw_speed, measured_points
 from bnoise_cli.report.plot_style import STYLE, Named
-from bnoise_cli.report.plot_sweep import arrived, draw_rates, draw_steps
+from bnoise_cli.report.plot_sweep import arrived, branched, draw_branches, draw_rates, draw_steps
 from bnoise_cli.report.plot_tradeoff import draw_tradeoff
 from bnoise_cli.storage import write_whole
 
@@ -67,9 +67,11 @@ def draw(results: Named) -> Figure:
     probes = [(name, result) for name, result in results if measured_points(result)]
     sweeps = [(name, result) for name, result in results if arrived(result)]
     advised = [(name, result) for name, result in results if result.tradeoff]
+    branches = [(name, result) for name, result in results if branched(result)]
     shown = [
         *([(draw_improvement, probes)] if probes else []),
         *([(draw_steps, sweeps), (draw_rates, sweeps)] if sweeps else []),
+        *([(draw_branches, branches)] if branches else []),
     ]
     if not shown:
         raise RunError("there is nothing to draw: no batch size gave a measurable improvement.")

@@ -101,8 +101,48 @@ def draw_rates(axes: Axes, results: Named) -> str:
     return "best learning rate"
 
 
+def draw_branches(axes: Axes, results: Named) -> str:
+    """The loss at the end of every branch against its batch size, with the tolerance."""
+    for i, (name, result) in enumerate(results):
+        batches = branched(result)
+        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
+        losses = [batch.loss or 0.0 for batch in batches]
+        ends = [batch.loss_limits for batch in batches]
+        below = [loss - (end.low if end else loss) for loss, end in zip(losses, ends, strict=True)]
+        above = [(end.high or loss if end else loss) - loss for loss, end in zip(losses, ends, strict=True)]
+        axes.errorbar(
+            [batch.batch_size for batch in batches],
+            losses,
+            yerr=[below, above],
+            fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
+            color=colour,
+            capsize=3,
+            ms=5,
+            label="mean and range of the seeds" if alone else name,
+        )
+        if alone and isinstance(result, SweepResult):
+            axes.axhline(result.goal, color=MARK, ls="--", lw=1.2, label="smallest batch + tolerance")
+    axes.set(
+        xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="loss at the end of the branch"
+    )
+    plain_ticks(axes)
+    axes.legend(loc="upper left", fontsize=8)
+    return "branches of the same examples"
+
+
+def branched(result: Result) -> list[BatchOutcome]:
+    """Batch sizes whose branches arrived; none where the sweep ran to a goal."""
+    return (
+        [batch for batch in result.batches if batch.loss is not None]
+        if isinstance(result, SweepResult)
+        else []
+    )
+
+
 def arrived(result: Result) -> list[BatchOutcome]:
-    """Batch sizes at which some learning rate reached the goal."""
+    """Batch sizes at which some learning rate reached the goal; none where the sweep branched."""
+    if branched(result):
+        return []
     return (
         [batch for batch in result.batches if batch.steps is not None]
         if isinstance(result, SweepResult)

@@ -1,0 +1,225 @@
+"""The sweep on the digits against a plain loop over a dense grid of learning rates, its naive twin.
+
+    python tests/benchmarks/sweep_twin.py [--goals 0.5 0.2 0.1] [--sizes 8 16 32 64 128 256] [--seeds 3]
+
+The twin writes forward and backward of the MLP by hand and trains every learning rate of a grid 2^(1/4) apart, from
+the config's / 11 to 23 times it (0.018 to 4.5), with the seeds and draws of the sweep. Its steps to a goal are the
+least over the grid of the geometric mean over seeds. It looks at the loss over the whole dataset at
+every 2% of growth of the step and shares `maths.crossing` and `fit_hyperbola` with the sweep, nothing else.
+
+Examples are those trained on. A run of the twin ends where its crossing is sure, where it diverges, or after three
+times the fewest steps: whoever runs a grid does not know those before, so a real loop spends more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bnoise_cli.advice.sweep_result import sweep_result
+from bnoise_cli.examples.datasets import Digits
+from bnoise_cli.maths.crossing import BEYOND, crossing
+from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.build import build_task
+from bnoise_cli.measurement.sweep import SweepSession
+from bnoise_cli.records import Estimate, SweepResult
+from bnoise_cli.spec.load import Spec, load_spec
+from bnoise_cli.storage import Ledger
+
+_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"
+_CPU = torch.device("cpu")
+#: Points of the twin's grid for a factor of two, and its ends in factors of two from the config's rate.
+_PER_DOUBLING, _LOWEST, _HIGHEST = 4, -3.5, 4.5
+#: Growth of the step from one evaluation to the next.
+_EVALUATE = 1.02
+#: A run ends after so many times the fewest steps, or at so many times the loss at the start.
+_GIVE_UP, _DIVERGED = 3.0, 2.0
+#: The stream of examples of the sweep's runs, and what lies between the seeds of its repetitions.
+_STREAM, _NEXT_SEED = 1 << 24, 1_000_003
+
+
+@dataclass
+class Curve:
+    """The loss along one run."""
+
+    steps: list[int] = field(default_factory=lambda: [0])
+    losses: list[float] = field(default_factory=list)
+
+    def reaches(self, goal: float) -> float | None:
+        return crossing(self.steps, self.losses, goal)
+
+
+def train_grid(
+    start: Sequence[Tensor],
+    data: tuple[Tensor, Tensor],
+    rates: Sequence[float],
+    batch_size: int,
+    seed: int,
+    goal: float,
+) -> list[Curve]:
+    """Plain SGD at every rate on the same draws, until each has reached `goal`, diverged or been left behind."""
+    x, y = data
+    weights = [value.expand(len(rates), *value.shape).clone() for value in start]
+    draws, alive = Draws(seed, _STREAM), list(range(len(rates)))
+    curves = [Curve(losses=[loss]) for loss in evaluate(weights, x, y)]
+    step, look, fewest = 0, 1, math.inf
+    while alive:
+        chosen = torch.from_numpy(draws.indices(batch_size, len(x)))
+        epsilon = torch.tensor([rates[i] for i in alive])
+        for weight, gradient in zip(weights, gradients(weights, x[chosen], y[chosen]), strict=True):
+            weight -= epsilon.view(-1, *[1] * (weight.ndim - 1)) * gradient
+        step += 1
+        if step < look:
+            continue
+        look = max(step + 1, math.floor(_EVALUATE * step))
+        kept = []
+        for row, (i, loss) in enumerate(zip(alive, evaluate(weights, x, y), strict=True)):
+            if not loss < _DIVERGED * curves[i].losses[0]:
+                continue
+            curves[i].steps.append(step)
+            curves[i].losses.append(loss)
+            at = curves[i].reaches(goal)
+            fewest = min(fewest, math.inf if at is None else at)
+            if at is None and step < _GIVE_UP * fewest:
+                kept.append(row)
+        if len(kept) < len(alive):
+            alive, weights = [alive[row] for row in kept], [weight[kept] for weight in weights]
+    return curves
+
+
+def logits(weights: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """(Hidden units, logits) of every run, shapes (runs, examples, ·)."""
+    w1, b1, w2, b2 = weights
+    runs, width, inputs = w1.shape
+    hidden = (x @ w1.reshape(runs * width, inputs).T).view(len(x), runs, width).transpose(0, 1)
+    hidden = (hidden + b1[:, None]).relu()
+    return hidden, torch.baddbmm(b2[:, None], hidden, w2.transpose(1, 2))
+
+
+def gradients(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
+    """Of the mean cross-entropy of each run, by hand."""
+    hidden, output = logits(weights, x)
+    error = output.softmax(dim=2)
+    error[:, torch.arange(len(y)), y] -= 1
+    error /= len(y)
+    error_1 = torch.bmm(error, weights[2]) * (hidden > 0)
+    w1 = (error_1.transpose(1, 2).reshape(-1, len(x)) @ x).view_as(weights[0])
+    return [w1, error_1.sum(1), torch.bmm(error.transpose(1, 2), hidden), error.sum(1)]
+
+
+def evaluate(weights: Sequence[Tensor], x: Tensor, y: Tensor) -> list[float]:
+    """The mean loss of each run over the whole dataset."""
+    _, output = logits(weights, x)
+    losses: list[float] = (output.logsumexp(2) - output[:, torch.arange(len(y)), y]).mean(1).tolist()
+    return losses
+
+
+@dataclass
+class Outcome:
+    """The twin at one batch size and goal."""
+
+    rate: float
+    steps: list[float]  # of every seed at the best rate
+    examples: int
+
+    @property
+    def mean(self) -> float:
+        return geometric_mean(self.steps)
+
+
+def outcome(
+    curves: Sequence[Sequence[Curve]], rates: Sequence[float], batch_size: int, goal: float
+) -> Outcome:
+    """The best rate of a grid of runs: `curves` of every seed, each at every rate."""
+    found = [[curves[seed][i].reaches(goal) for seed in range(len(curves))] for i in range(len(rates))]
+    arrived = {
+        i: [at for at in steps if at is not None] for i, steps in enumerate(found) if None not in steps
+    }
+    best = min(arrived, key=lambda i: geometric_mean(arrived[i]))
+    most = _GIVE_UP * geometric_mean(arrived[best])
+    spent = 0.0
+    for i in range(len(rates)):
+        for seed, at in enumerate(found[i]):
+            spent += min(most, BEYOND * at if at is not None else curves[seed][i].steps[-1])
+    return Outcome(rate=rates[best], steps=arrived[best], examples=round(spent * batch_size))
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
+def swept(spec: Spec) -> SweepResult:
+    """The sweep from nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = SweepSession(spec, _CPU, Ledger(Path(folder) / "runs.jsonl", "")).run(lambda _: None)
+    return sweep_result(run, spec)
+
+
+def interval(found: Estimate) -> str:
+    if found.value is None or found.high is None:
+        return f"at least {found.low:.1f}"
+    return f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})"
+
+
+def compare(spec: Spec, twin: Sequence[Outcome], sizes: Sequence[int], goal: float) -> None:
+    """Print sweep and twin side by side."""
+    begun = time.monotonic()
+    result = swept(spec)
+    seconds = time.monotonic() - begun
+    fit: Hyperbola | None = fit_hyperbola(sizes, [own.steps for own in twin])
+    assert fit is not None
+    print(f"\ngoal {goal}: sweep of {len(result.runs)} runs in {seconds:.0f} s")
+    print(
+        f"{'B':>6}{'rate':>8}{'steps':>9}{'rate':>10}{'steps':>9}{'ratio':>8}{'examples':>12}{'twin':>12}{'part':>7}"
+    )
+    total, everything = 0, 0
+    for batch, own in zip(result.batches, twin, strict=True):
+        spent = sum(run.examples for run in result.runs if run.batch_size == batch.batch_size)
+        total, everything = total + spent, everything + own.examples
+        assert batch.steps is not None
+        print(
+            f"{batch.batch_size:>6}{batch.learning_rate:>8.3f}{batch.steps:>9.1f}{own.rate:>10.3f}{own.mean:>9.1f}"
+            f"{batch.steps / own.mean:>8.3f}{spent:>12,}{own.examples:>12,}{spent / own.examples:>7.3f}"
+        )
+    print(f"  B_crit: sweep {interval(result.critical_batch_size)}, twin {interval(fit.critical)}")
+    print(f"  examples: sweep {total:,}, twin {everything:,}: {total / everything:.3f} of the twin's")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--goals", type=float, nargs="+", default=[0.5, 0.2, 0.1])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256])
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    plain, sizes = load_spec(_CONFIG), arguments.sizes
+    start = [value.detach() for value in build_task(plain, _CPU).parameters]
+    data = Digits().tensors
+    rate = float(plain.config.optimizer["lr"])
+    powers = range(round(_PER_DOUBLING * _LOWEST), round(_PER_DOUBLING * _HIGHEST) + 1)
+    rates = [rate * 2 ** (power / _PER_DOUBLING) for power in powers]
+    seeds = [plain.config.probe.seed + _NEXT_SEED * seed for seed in range(arguments.seeds)]
+    begun = time.monotonic()
+    curves = {
+        size: [train_grid(start, data, rates, size, seed, min(arguments.goals)) for seed in seeds]
+        for size in sizes
+    }
+    print(f"twin: {len(rates)} rates x {len(seeds)} seeds in {time.monotonic() - begun:.0f} s for all goals")
+    for goal in arguments.goals:
+        settings = (f"goal={goal}", f"seeds={arguments.seeds}", f"batch_sizes={sizes}")
+        spec = load_spec(_CONFIG, [f"sweep.{setting}" for setting in settings])
+        compare(spec, [outcome(curves[size], rates, size, goal) for size in sizes], sizes, goal)
+
+
+if __name__ == "__main__":
+    main()
