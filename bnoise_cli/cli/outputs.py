@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from bnoise_cli.errors import BnoiseError, CallError, ExitCode, RunError
-from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult
-from bnoise_cli.storage import require_writable, write_json
-
-R = TypeVar("R", bound=ProbeResult | SweepResult)
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.records import Result
+from bnoise_cli.storage import require_writable
 
 SetOption = Annotated[
     list[str] | None,
@@ -143,69 +141,6 @@ class Outputs:
             show_json(data[0] if len(data) == 1 else data)
         else:
             show_sections(report_sections(results, drawing_width=terminal_width() if is_watched() else None))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a measuring command came to."""
-
-    result: Result
-    interrupted: bool
-    failure: BnoiseError | None
-    lost: RunError | None  # the result is in no file, so it must be printed
-
-
-def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> ExitCode:
-    """Make and print everything that was asked for; the exit code says how the measurement ended."""
-    from bnoise_cli.cli.output import show_json, tell
-
-    named = [(result_name(target), found.result)]
-    if found.lost is not None:
-        show_json(found.result.to_json())
-        tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
-        return ExitCode.RUN_FAILED
-    made, failed = outputs.write(named)
-    code = _code(found, failed)
-    try:
-        outputs.print(named)
-    except BnoiseError as error:
-        failed.append(f"bnoise: {error}")
-        code = code or error.exit_code
-    tell(" ".join([f"The result is in {target}.", *made]), quiet=quiet or outputs.json)
-    for sentence in failed:
-        tell(sentence)
-    if found.failure is not None:
-        tell(f"bnoise: {found.failure}")
-    return code
-
-
-def _code(found: Found, failed: Sequence[str]) -> ExitCode:
-    if found.interrupted:
-        return ExitCode.INTERRUPTED
-    if found.failure is not None or failed:
-        return ExitCode.RUN_FAILED
-    if not found.result.resolved:
-        return ExitCode.CANNOT_TELL
-    return ExitCode.WRONG_CALL if tell_unmet([found.result]) else ExitCode.DONE
-
-
-def store(target: Path, result: Result) -> RunError | None:
-    """Write a result; why it could not be written, if so."""
-    try:
-        write_json(target, result.to_json())
-    except RunError as error:
-        return error
-    return None
-
-
-def untimed(result: R, why: object) -> R:
-    """A result whose steps could not be timed."""
-    doubt = Doubt(
-        code="untimed",
-        finding=f"training steps could not be timed: {str(why).removesuffix('.')}",
-        remedy="The critical batch size stands; the trade-off is in steps and examples only.",
-    )
-    return replace(result, doubts=(*result.doubts, doubt))
 
 
 def result_name(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,6 @@ from bnoise_cli.cli.outputs import (
     DeviceOption,
     DryRunOption,
     EmitOption,
-    Found,
     JsonOption,
     LogToOption,
     Outputs,
@@ -23,11 +22,8 @@ from bnoise_cli.cli.outputs import (
     QuietOption,
     SeedOption,
     SetOption,
-    finish,
-    store,
-    untimed,
 )
-from bnoise_cli.errors import ExitCode, NothingMeasuredError, RunError
+from bnoise_cli.errors import ExitCode, NothingMeasuredError
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path
 
@@ -94,6 +90,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
 
 def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.measuring import finish, measure
     from bnoise_cli.report.progress import ProgressLine
 
     # What the user's code prints must not mix with the result.
@@ -101,7 +98,10 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        found = _measure(spec, device, target, line)
+        session = _session(spec, device, line)
+        from bnoise_cli.advice.probe_result import probe_result
+
+        found = measure(session, lambda run: probe_result(run, spec), target, line, timed=True)
     return finish(found, target, outputs, quiet=quiet)
 
 
@@ -111,26 +111,3 @@ def _session(spec: Spec, device: str, line: ProgressLine) -> Session:
     from bnoise_cli.measurement.session import Session
 
     return Session(spec, choose_device(device))
-
-
-def _measure(spec: Spec, device: str, target: Path, line: ProgressLine) -> Found:
-    """Probe, store, time, advise, store again: what takes long is kept before anything else is tried."""
-    session = _session(spec, device, line)
-    from bnoise_cli.advice.advise import advise
-    from bnoise_cli.advice.probe_result import probe_result
-
-    run = session.run(line)
-    interrupted, failure = run.interrupted, run.failure
-    result = advise(probe_result(run, spec))
-    lost = store(target, result)
-    if not interrupted and failure is None:
-        line.say("timing training steps")
-        try:
-            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
-        except KeyboardInterrupt:
-            result, interrupted = untimed(result, "interrupted"), True
-        except RunError as error:
-            result, failure = untimed(result, error), error
-        result = advise(result)
-        lost = store(target, result)
-    return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,6 @@ from bnoise_cli.cli.outputs import (
     DeviceOption,
     DryRunOption,
     EmitOption,
-    Found,
     JsonOption,
     LogToOption,
     Outputs,
@@ -24,11 +23,8 @@ from bnoise_cli.cli.outputs import (
     QuietOption,
     SeedOption,
     SetOption,
-    finish,
-    store,
-    untimed,
 )
-from bnoise_cli.errors import ExitCode, NothingMeasuredError, RunError
+from bnoise_cli.errors import ExitCode, NothingMeasuredError
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
 
@@ -94,6 +90,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
 
 def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.measuring import finish, measure
     from bnoise_cli.cli.output import tell
     from bnoise_cli.report.progress import ProgressLine
 
@@ -106,7 +103,11 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        found = _measure(spec, device, target, ledger, line)
+        session = _session(spec, device, ledger, line)
+        from bnoise_cli.advice.sweep_result import sweep_result
+
+        timed = spec.config.sweep.branch is None
+        found = measure(session, lambda run: sweep_result(run, spec), target, line, timed=timed)
     return finish(found, target, outputs, quiet=quiet)
 
 
@@ -116,25 +117,3 @@ def _session(spec: Spec, device: str, ledger: Ledger, line: ProgressLine) -> Swe
     from bnoise_cli.measurement.sweep import SweepSession
 
     return SweepSession(spec, choose_device(device), ledger)
-
-
-def _measure(spec: Spec, device: str, target: Path, ledger: Ledger, line: ProgressLine) -> Found:
-    session = _session(spec, device, ledger, line)
-    from bnoise_cli.advice.advise import advise
-    from bnoise_cli.advice.sweep_result import sweep_result
-
-    run = session.run(line)
-    interrupted, failure = run.interrupted, run.failure
-    result = advise(sweep_result(run, spec))
-    lost = store(target, result)
-    if not interrupted and failure is None and spec.config.sweep.branch is None:
-        line.say("timing training steps")
-        try:
-            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
-        except KeyboardInterrupt:
-            result, interrupted = untimed(result, "interrupted"), True
-        except RunError as error:
-            result, failure = untimed(result, error), error
-        result = advise(result)
-        lost = store(target, result)
-    return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)

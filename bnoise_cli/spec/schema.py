@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -65,12 +66,23 @@ def _ascending(values: list[int]) -> list[int]:
     return values
 
 
+def _three_or_more(value: Literal["auto"] | list[int]) -> Literal["auto"] | list[int]:
+    if isinstance(value, list):
+        _ascending(value)
+        if len(value) < 3:
+            raise ValueError("three batch sizes or more: two fit any law")
+    return value
+
+
+BatchSizes = Annotated[Literal["auto"] | list[PositiveInt], AfterValidator(_three_or_more)]
+
+
 class Probe(Section):
     """How the noise scale is measured."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     at_steps: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    batch_sizes: Literal["auto"] | list[PositiveInt] = "auto"
+    batch_sizes: BatchSizes = "auto"
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.15
     budget: Seconds = 60.0
     max_examples: Annotated[int, Field(ge=256)] | None = None
@@ -80,15 +92,6 @@ class Probe(Section):
     @classmethod
     def _steps_ascend(cls, value: list[int] | None) -> list[int] | None:
         return None if value is None else _ascending(value)
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _sizes_ascend(cls, value: Literal["auto"] | list[int]) -> Literal["auto"] | list[int]:
-        if isinstance(value, list):
-            _ascending(value)
-            if len(value) < 3:
-                raise ValueError("three batch sizes or more: two fit any law")
-        return value
 
     @model_validator(mode="after")
     def _examples_suffice(self) -> Probe:
@@ -120,7 +123,7 @@ class Branch(Section):
 class Sweep(Section):
     """How the trade-off is measured by training."""
 
-    batch_sizes: Literal["auto"] | list[PositiveInt] = "auto"
+    batch_sizes: BatchSizes = "auto"
     goal: Literal["auto"] | float = "auto"  # a loss, or where the planned run is after `steps`
     steps: PositiveInt = 200
     max_steps: PositiveInt = 20_000  # of one run
@@ -128,15 +131,6 @@ class Sweep(Section):
     seeds: PositiveInt = 3
     budget: Seconds | None = None
     branch: Branch | None = None  # instead of runs to a goal
-
-    @field_validator("batch_sizes")
-    @classmethod
-    def _sizes_ascend(cls, value: Literal["auto"] | list[int]) -> Literal["auto"] | list[int]:
-        if isinstance(value, list):
-            _ascending(value)
-            if len(value) < 3:
-                raise ValueError("three batch sizes or more: two fit any hyperbola")
-        return value
 
 
 class Advice(Section):

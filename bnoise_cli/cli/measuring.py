@@ -1,0 +1,126 @@
+"""From a session to a stored and printed result: what the probe and the sweep have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from bnoise_cli.cli.outputs import Outputs, result_name, tell_unmet
+from bnoise_cli.errors import BnoiseError, ExitCode, RunError
+from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult, Throughput
+from bnoise_cli.report.progress import ProgressLine
+from bnoise_cli.storage import write_json
+
+
+class Ended(Protocol):
+    """A measurement that is over."""
+
+    @property
+    def interrupted(self) -> bool: ...
+    @property
+    def failure(self) -> RunError | None: ...
+
+
+E = TypeVar("E", bound=Ended)
+R = TypeVar("R", bound=ProbeResult | SweepResult)
+
+
+class Measuring(Protocol[E]):
+    """A session that measures, and then times training steps."""
+
+    def run(self, on_progress: ProgressLine) -> E: ...
+    def time_steps(self, run: E, critical: float | None) -> Throughput: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a measuring command came to."""
+
+    result: Result
+    interrupted: bool
+    failure: BnoiseError | None
+    lost: RunError | None  # the result is in no file, so it must be printed
+
+
+def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> ExitCode:
+    """Make and print everything that was asked for; the exit code says how the measurement ended."""
+    from bnoise_cli.cli.output import show_json, tell
+
+    named = [(result_name(target), found.result)]
+    if found.lost is not None:
+        show_json(found.result.to_json())
+        tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
+        return ExitCode.RUN_FAILED
+    made, failed = outputs.write(named)
+    code = _code(found, failed)
+    try:
+        outputs.print(named)
+    except BnoiseError as error:
+        failed.append(f"bnoise: {error}")
+        code = code or error.exit_code
+    tell(" ".join([f"The result is in {target}.", *made]), quiet=quiet or outputs.json)
+    for sentence in failed:
+        tell(sentence)
+    if found.failure is not None:
+        tell(f"bnoise: {found.failure}")
+    return code
+
+
+def _code(found: Found, failed: Sequence[str]) -> ExitCode:
+    if found.interrupted:
+        return ExitCode.INTERRUPTED
+    if found.failure is not None or failed:
+        return ExitCode.RUN_FAILED
+    if not found.result.resolved:
+        return ExitCode.CANNOT_TELL
+    return ExitCode.WRONG_CALL if tell_unmet([found.result]) else ExitCode.DONE
+
+
+def measure(
+    session: Measuring[E], make: Callable[[E], R], target: Path, line: ProgressLine, *, timed: bool
+) -> Found:
+    """Measure, store, time, advise, store again: what takes long is kept before anything else is tried.
+
+    Args:
+        make: a result of what was measured.
+        timed: whether the result has a use for step times.
+    """
+    from bnoise_cli.advice.advise import advise
+
+    run = session.run(line)
+    interrupted: bool = run.interrupted
+    failure: RunError | None = run.failure
+    result = advise(make(run))
+    lost = _store(target, result)
+    if timed and not interrupted and failure is None:
+        line.say("timing training steps")
+        try:
+            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
+        except KeyboardInterrupt:
+            result, interrupted = _untimed(result, "interrupted"), True
+        except RunError as error:
+            result, failure = _untimed(result, error), error
+        result = advise(result)
+        lost = _store(target, result)
+    return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)
+
+
+def _store(target: Path, result: Result) -> RunError | None:
+    """Write a result; why it could not be written, if so."""
+    try:
+        write_json(target, result.to_json())
+    except RunError as error:
+        return error
+    return None
+
+
+def _untimed(result: R, why: object) -> R:
+    """A result whose steps could not be timed."""
+    doubt = Doubt(
+        code="untimed",
+        finding=f"training steps could not be timed: {str(why).removesuffix('.')}",
+        remedy="The critical batch size stands; the trade-off is in steps and examples only.",
+    )
+    return replace(result, doubts=(*result.doubts, doubt))
