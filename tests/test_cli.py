@@ -582,16 +582,39 @@ def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch:
     assert "please report" in err
 
 
+MARKING = """\
+from pathlib import Path
+from bnoise_cli.examples.quadratic import mean_loss
+calls = 0
+def marking(model, batch):
+    global calls
+    calls += 1
+    if calls == 3000:
+        Path("well under way").touch()
+    return mean_loss(model, batch)
+"""
+
+
+def wait_for(path: Path) -> None:
+    """Until another process has made a file; a minute is far more than any machine needs."""
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} never came")
+
+
 def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
-    config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 60s")
-    write("q.yaml", config)
+    config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 120s")
+    write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
+    write("user.py", MARKING)
     running = subprocess.Popen(
         [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(12)
+    wait_for(tmp_path / "well under way")
     for _ in range(2):  # an impatient user
         running.send_signal(signal.SIGINT)
         time.sleep(0.05)
@@ -602,15 +625,17 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
     assert json.loads((tmp_path / ".bnoise/q.probe.json").read_text())["provenance"]["replicates"] > 1
 
 
-def test_ctrl_c_before_anything_was_measured_says_so(write: Write) -> None:
-    write("q.yaml", QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000"))
+def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Path) -> None:
+    config = QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000")
+    write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
+    write("user.py", MARKING)
     running = subprocess.Popen(
         [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(10)
+    wait_for(tmp_path / "well under way")
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
