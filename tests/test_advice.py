@@ -244,6 +244,20 @@ def test_slow_reading_bent_lines_and_unsteady_times_are_told() -> None:
     assert codes(advise(dataclasses.replace(base, throughput=unsteady))) == ["step_time", "timing"]
 
 
+def test_a_device_that_slows_down_with_larger_micro_batches_is_told() -> None:
+    base = plan()
+    assert base.throughput is not None
+    steps = tuple(
+        dataclasses.replace(step, seconds=step.seconds + (0.05 if step.micro_batch_size >= 8 else 0.0))
+        for step in base.throughput.step_times
+    )
+    disturbed = advise(
+        dataclasses.replace(base, throughput=dataclasses.replace(base.throughput, step_times=steps))
+    )
+    [doubt] = [doubt for doubt in disturbed.doubts if doubt.code == "slower_when_larger"]
+    assert "micro-batch of 8 " in doubt.finding
+
+
 def test_without_an_answer_there_is_no_recommendation() -> None:
     unknown = Estimate(value=None, low=50.0, high=None)
     assert plan(unknown).tradeoff == ()

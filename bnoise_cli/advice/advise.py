@@ -22,6 +22,8 @@ R = TypeVar("R", bound=ProbeResult | SweepResult)
 _MISFIT = 0.25
 #: Repeated times that differ by more than this say that something else runs on the device.
 _SPREAD = 0.3
+#: Larger micro-batches train more examples a second; where they train so many times fewer, something is wrong.
+_SLOWER = 1.3
 
 
 def advise(result: R) -> R:
@@ -170,6 +172,16 @@ def _doubts(
             code="step_time",
             finding=f"step times leave the line t₀ + t₁·B by up to {percent(throughput.worst_misfit)}",
             remedy="The table interpolates the measured times instead; only the closed form is rough.",
+            about="advice",
+        )
+    speeds = [step.micro_batch_size / step.seconds for step in throughput.step_times]
+    slower = next((i for i, speed in enumerate(speeds) if max(speeds[: i + 1]) > _SLOWER * speed), None)
+    if slower is not None:
+        yield Doubt(
+            code="slower_when_larger",
+            finding=f"a micro-batch of {count(throughput.step_times[slower].micro_batch_size)} trains fewer examples a "
+            "second than smaller ones: the device was disturbed while it was timed, or is not made for them",
+            remedy="Free the device of other work (on a CPU, more threads than free cores) and probe again.",
             about="advice",
         )
     unsteady = max(throughput.step_times, key=lambda step: step.spread)

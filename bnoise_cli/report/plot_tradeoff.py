@@ -60,14 +60,16 @@ def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
             marks.append((role_words(found.roles) + on, found.row))
     marks += [("planned", row) for row in result.tradeoff if row.batch_size == planned]
     for j, (words, row) in enumerate(marks):
+        colour, hollow = COLOURS[(j + 1) % len(COLOURS)], words == "planned"
         axes.plot(
             row.examples_ratio,
             _time(row, timed),
             ROLE_MARKERS[j % len(ROLE_MARKERS)],
-            color=COLOURS[(j + 1) % len(COLOURS)],
+            color=colour,
             ms=13 - 2 * j,
-            mec="white",
-            mew=0.8,
+            mfc="none" if hollow else colour,  # the planned batch may be one of the others
+            mec=colour if hollow else "white",
+            mew=1.8 if hollow else 0.8,
             ls="none",
             label=f"{words}: B = {count(row.batch_size)}",
             zorder=3 + j,
