@@ -72,8 +72,8 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 class Ledger:
     """A file of lines that only grows: what is finished is kept at once, whatever happens next.
 
-    The first line names what the others belong to; a file of something else is put aside, not overwritten. A last
-    line torn by a kill is left out.
+    The first line names what the others belong to; a file of something else is put aside, not overwritten. Torn
+    and damaged lines are left out.
     """
 
     def __init__(self, path: Path, belongs_to: str) -> None:
@@ -83,6 +83,7 @@ class Ledger:
         """
         self.path = path
         self.entries: list[dict[str, Any]] = []
+        self.damaged = 0  # lines that could not be read
         self.set_aside: Path | None = None
         self._head = {"ledger": SCHEMA_VERSION, "belongs_to": belongs_to}
         try:
@@ -110,26 +111,33 @@ class Ledger:
             raise RunError(f"{self.path} could not be written ({error.strerror or error}).") from error
 
     def _read(self) -> None:
-        lines, whole = [], 0
         data = self.path.read_bytes()
-        for line in data.splitlines(keepends=True):
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                lines.pop()
-                break
-            whole += len(line)
-        if not lines or lines[0] != self._head:
+        lines = data.splitlines(keepends=True)
+        parsed = [_parsed(line) for line in lines]
+        if not parsed or parsed[0] != self._head:
             if data:
-                self.set_aside = self.path.with_suffix(".old.jsonl")
-                self.path.replace(self.set_aside)
+                self._put_aside()
             return
-        self.entries = lines[1:]
-        if whole < len(data):
+        self.entries = [entry for entry in parsed[1:] if entry is not None and "kind" in entry]
+        self.damaged = len(parsed) - 1 - len(self.entries)
+        if not lines[-1].endswith(b"\n"):  # torn by a kill: what follows must not be written behind it
             with self.path.open("r+b") as file:
-                file.truncate(whole)
+                file.truncate(len(data) - len(lines[-1]))
+
+    def _put_aside(self) -> None:
+        names = [".old.jsonl", *(f".old{n}.jsonl" for n in range(2, 1000))]
+        places = [self.path.with_suffix(name) for name in names]
+        self.set_aside = next((place for place in places if not place.exists()), places[0])
+        self.path.replace(self.set_aside)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of a ledger; None where it is torn or no entry."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and line.endswith(b"\n") else None
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

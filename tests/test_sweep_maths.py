@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bnoise_cli.maths.batch_range import SIDE, first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import BEYOND, crossing, smoothed_at
 from bnoise_cli.maths.hyperbola import fit_hyperbola
-from bnoise_cli.maths.rate_search import next_rates
+from bnoise_cli.maths.rate_search import PER_DOUBLING, next_rates
 
 
 def growing_steps(growth: float, most: int) -> list[int]:
@@ -242,22 +242,24 @@ def test_a_power_law_has_no_critical_batch_size(sizes: list[int]) -> None:
 
 #: Steps to the goal (None: not reached) and the lowest loss (None: diverged) at a grid point.
 Outcome = tuple[float | None, float | None]
-FURTHEST = 24
+#: A factor of 2^12 from the first learning rate.
+FURTHEST = 12 * PER_DOUBLING
 
 
-def searched(run: Callable[[int], Outcome], first: int, distance: int) -> tuple[int | None, list[int]]:
+def searched(run: Callable[[int], Outcome], first: int, *distances: int) -> tuple[int | None, list[int]]:
     """(The best point, all that was tried in order), each call training what the search asks for."""
     found: dict[int, float | None] = {}
     losses: dict[int, float] = {}
-    while points := next_rates(found, first, losses, distance):
-        assert not set(points) & set(found), "nothing is tried twice"
-        assert all(abs(point - first) <= FURTHEST for point in points)
-        assert all((point - first) % distance == 0 for point in points)
-        for point in points:
-            found[point], loss = run(point)
-            if loss is not None:
-                losses[point] = loss
-        assert len(found) <= 2 * FURTHEST + 1
+    for distance in distances:
+        while points := next_rates(found, first, losses, distance):
+            assert not set(points) & set(found), "nothing is tried twice"
+            assert all(abs(point - first) <= FURTHEST for point in points)
+            assert all((point - first) % distance == 0 for point in points)
+            for point in points:
+                found[point], loss = run(point)
+                if loss is not None:
+                    losses[point] = loss
+            assert len(found) <= 2 * FURTHEST + 1
     arrived = {point: steps for point, steps in found.items() if steps is not None}
     return min(arrived, key=lambda point: (arrived[point], point), default=None), list(found)
 
@@ -269,7 +271,7 @@ def grid(first: int, distance: int) -> list[int]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2]), st.floats(1, 5))
+@given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2, 4]), st.floats(1, 5))
 def test_the_optimum_of_a_convex_curve_is_found(best: float, first: int, distance: int, width: float) -> None:
     def run(point: int) -> Outcome:
         return 100 * math.exp(((point - best) / (4 * width)) ** 2), 1.0
@@ -281,7 +283,20 @@ def test_the_optimum_of_a_convex_curve_is_found(best: float, first: int, distanc
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.integers(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2]))
+@given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([(2, 1), (4, 2, 1)]))
+def test_closer_looks_go_on_from_what_is_known(best: float, first: int, distances: tuple[int, ...]) -> None:
+    def run(point: int) -> Outcome:
+        return 100 + abs(point - best), 1.0
+
+    found, tried = searched(run, first, *distances)
+    assert found == min(grid(first, 1), key=lambda point: (run(point)[0], point))
+    coarse = searched(run, first, distances[0])[1]
+    assert tried[: len(coarse)] == coarse
+    assert len(tried) - len(coarse) <= 4 * (len(distances) - 1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2, 4]))
 def test_the_last_rate_before_a_cliff_is_found(cliff: int, first: int, distance: int) -> None:
     """Steps ∝ 1/ε up to where training diverges, as with large batches."""
 
@@ -347,13 +362,16 @@ def test_a_rate_beyond_reach_ends_the_search_at_the_edge() -> None:
     assert searched(lambda point: (1000.0 - point, 1.0), 0, 2)[0] == FURTHEST
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.lists(st.one_of(st.none(), st.floats(1, 1e4)), min_size=49, max_size=49),
-       st.lists(st.one_of(st.none(), st.floats(0, 10)), min_size=49, max_size=49), st.sampled_from([1, 2]))  # fmt: skip
+def at_every_point(values: st.SearchStrategy[float]) -> st.SearchStrategy[list[float | None]]:
+    return st.lists(st.none() | values, min_size=2 * FURTHEST + 1, max_size=2 * FURTHEST + 1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(at_every_point(st.floats(1, 1e4)), at_every_point(st.floats(0, 10)), st.sampled_from([1, 2, 4]))
 def test_whatever_training_does_the_search_ends(
     steps: list[float | None], losses: list[float | None], distance: int
 ) -> None:
-    found, tried = searched(lambda point: (steps[point + 24], losses[point + 24]), 0, distance)
+    found, tried = searched(lambda point: (steps[point + FURTHEST], losses[point + FURTHEST]), 0, distance)
     if found is not None:
         for side in (-distance, distance):
             assert found + side in tried or abs(found + side) > FURTHEST

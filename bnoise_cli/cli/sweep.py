@@ -98,7 +98,8 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
     if ledger.set_aside is not None:
         tell(f"The config has changed: starting anew. Earlier runs are in {ledger.set_aside}.", quiet=quiet)
     elif ledger.entries:
-        tell(f"Going on with {len(ledger.entries)} entries of {ledger.path}.", quiet=quiet)
+        damaged = f" {ledger.damaged} damaged lines are left out." if ledger.damaged else ""
+        tell(f"Going on with {len(ledger.entries)} entries of {ledger.path}.{damaged}", quiet=quiet)
     with (
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,

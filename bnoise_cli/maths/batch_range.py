@@ -13,37 +13,32 @@ _FIRST = 2
 
 
 def first_batch_sizes(planned: int, most: int) -> list[int]:
-    """Three batch sizes to begin with; on one side only where the other is closed."""
-    shifts = [-_FIRST, 0, _FIRST]
-    while _shifted(planned, shifts[0]) is None:
-        shifts = [shift + 1 for shift in shifts]
-    while planned * 2.0 ** shifts[-1] > most and _shifted(planned, shifts[0] - 1) is not None:
-        shifts = [shift - 1 for shift in shifts]
-    return [size for shift in shifts if (size := _shifted(planned, shift)) is not None and size <= most]
+    """Three batch sizes to begin with, the planned one in their middle where both sides are open."""
+    sizes = _sizes(planned, most)
+    middle = min(max(sizes.index(planned), _FIRST), max(len(sizes) - 1 - _FIRST, 0))
+    chosen = {max(middle - _FIRST, 0), middle, min(middle + _FIRST, len(sizes) - 1)}
+    missing = (place for place in range(len(sizes)) if place not in chosen)
+    while len(chosen) < min(3, len(sizes)):
+        chosen.add(next(missing))
+    return [sizes[place] for place in sorted(chosen)]
 
 
 def next_batch_size(planned: int, most: int, done: Collection[int], critical: float) -> int | None:
     """The nearest batch size that is missing in the range around `critical`; None when it is full.
 
     Args:
-        planned: all are this times a power of two.
+        planned: all are this times a power of two, rounded.
         most: no larger ones.
         done: those that were tried, whether or not they arrived.
     """
     low, high = critical / SIDE, critical * SIDE
-    wanted = [
-        size
-        for shift in range(-40, 41)
-        if (size := _shifted(planned, shift)) is not None
-        and low <= size <= min(high, most)
-        and size not in done
-    ]
+    wanted = [size for size in _sizes(planned, most) if low <= size <= high and size not in done]
     if not wanted:
         return None
     return min(wanted, key=lambda size: (min(abs(math.log(size / other)) for other in done), size))
 
 
-def _shifted(planned: int, shift: int) -> int | None:
-    """planned·2^shift where that is whole and at least one."""
-    size = planned * 2.0**shift
-    return int(size) if size >= 1 and size == int(size) else None
+def _sizes(planned: int, most: int) -> list[int]:
+    """The planned batch times powers of two, rounded, from one example to `most`."""
+    shifted = (round(planned * 2.0**shift) for shift in range(-40, 41))
+    return sorted({size for size in shifted if 1 <= size <= most})

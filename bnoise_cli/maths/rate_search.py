@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 #: Grid points of a factor of two.
-PER_DOUBLING = 2
+PER_DOUBLING = 4
 #: No search goes further than this from its first learning rate: a factor of 2^12 either way.
 _FURTHEST = 12 * PER_DOUBLING
 

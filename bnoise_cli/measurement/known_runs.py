@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,9 +13,8 @@ from bnoise_cli.measurement.training_runs import Arrival
 from bnoise_cli.records import TrainingRun
 from bnoise_cli.storage import Ledger
 
-#: The search first looks at learning rates a factor of two apart with one seed, then √2 apart with all seeds; the
-#: numbers are distances on the grid.
-COARSE, FINE = 2, 1
+#: The search first looks at learning rates a factor of two apart with one seed, then more closely with all seeds.
+COARSE, FINE = 1, 2
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,7 +82,7 @@ class KnownRuns:
     def fact(self, kind: str, **which: Any) -> Any:
         """What else was found and kept; None: nothing of this kind for `which`."""
         entries = (entry for entry in self._ledger.entries if entry["kind"] == kind)
-        return next((entry["value"] for entry in entries if entry["which"] == which), None)
+        return next((entry.get("value") for entry in entries if entry.get("which") == which), None)
 
     def add_fact(self, kind: str, value: Any, **which: Any) -> None:
         """Keep a finding."""
@@ -93,6 +93,11 @@ class KnownRuns:
         self._ledger.append(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
+        """Take an entry in; one that lacks something is as good as not there."""
+        with suppress(KeyError, TypeError):
+            self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
         match entry["kind"]:
             case "branch":
                 self.branches.append(BranchEnd(**{key: entry[key] for key in entry if key != "kind"}))
