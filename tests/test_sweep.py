@@ -449,11 +449,9 @@ def decide_stacks(ledger: Path, spec: Spec, sizes: Sequence[int]) -> None:
         kept.append({"kind": "stacks", "batch_size": size, "value": i % 2 == 1})
 
 
+#: Slow enough to be killed at ten different places.
 KILLED = (
-    TINY.replace("seeds: 2", "seeds: 6")
-    .replace("[2, 8, 32]", "[1, 2, 4, 8, 16]")
-    .replace("goal: 0.4", "goal: 0.25")
-    .replace("lr: 0.5", "lr: 0.1")
+    TINY.replace("seeds: 2", "seeds: 4").replace("[2, 8, 32]", "[2, 4, 8, 16, 32]").replace("0.4", "0.25")
 )
 
 
@@ -473,7 +471,7 @@ def test_a_sweep_killed_ten_times_ends_as_one_that_was_not(write: Write, bnoise:
     spec = load_spec(Path(config))
     whole, torn = Path("whole.runs.jsonl"), Path("torn.runs.jsonl")
     for ledger in (whole, torn):
-        decide_stacks(ledger, spec, [1, 2, 4, 8, 16])
+        decide_stacks(ledger, spec, [2, 4, 8, 16, 32])
     code, _, err = bnoise("sweep", config, "--out", "whole.json", "--quiet")
     assert code in (0, 3), err
     processes = multiprocessing.get_context("forkserver")
@@ -501,14 +499,17 @@ def test_a_sweep_killed_ten_times_ends_as_one_that_was_not(write: Write, bnoise:
 def test_rivals_are_remembered_where_a_sweep_goes_on(write: Write, cut: int) -> None:
     """One by one, a run of the first look stops once another was faster, also where that one is known from before.
 
-    At 2 examples the first look is at learning rates of a half, one and twice the config's, of which the last
-    never arrives: it would train for all of `max_steps`.
+    The first look at 64 examples is at a half, one and twice the config's learning rate, of which the last is beaten.
     """
-    write("q.yaml", TINY.replace("batch_size: 128", "batch_size: 2").replace("lr: 0.5", "lr: 0.6"))
-    spec = load_spec(Path("q.yaml"))
+    near = {"lr: 0.5": "lr: 1.2", "noise_scale: 1.0": "noise_scale: 2.0", "batch_size: 128": "batch_size: 64",
+            "[2, 8, 32]": "[16, 32, 64]", "seeds: 2": "seeds: 1"}  # fmt: skip
+    text = TINY
+    for old, new in near.items():
+        text = text.replace(old, new)
+    spec = load_spec(write("q.yaml", text))
     for name in ("whole.jsonl", "cut.jsonl"):
         ledger = Ledger(Path(name), spec.sweep_hash())
-        for size in (2, 8, 32):
+        for size in (16, 32, 64):
             ledger.append({"kind": "stacks", "batch_size": size, "value": False})
     swept(spec, Path("whole.jsonl"))
     lines = [entry for entry in entries(Path("whole.jsonl")) if entry["kind"] == "runs"]
@@ -707,7 +708,7 @@ def test_the_budget_ends_a_sweep_with_what_is_known(write: Write, bnoise: Call) 
 
 
 def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that runs so fast that a budget of ten minutes ends in the middle of the sweep, several times."""
+    """A clock that runs so fast that a budget of four minutes ends in the middle of the sweep, several times."""
     config = str(write("q.yaml", TINY))
     spec = load_spec(Path(config))
     for name in ("whole", "part"):
@@ -725,13 +726,13 @@ def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch:
         calls += 1
         with monkeypatch.context() as patch:
             patch.setattr("bnoise_cli.measurement.sweep.time.monotonic", clock)
-            code, _, err = bnoise("sweep", config, "--out", "part.json", "--quiet", "--budget", "10m")
+            code, _, err = bnoise("sweep", config, "--out", "part.json", "--quiet", "--budget", "4m")
         assert code in (0, 3), err
         ended = [doubt["code"] for doubt in json.loads(Path("part.json").read_text())["doubts"]]
         assert calls < 50
     assert calls > 2
     whole, part = (without_times(Path(f"{name}.json").read_text()) for name in ("whole", "part"))
-    assert part.pop("config")["sweep"].pop("budget") == 600
+    assert part.pop("config")["sweep"].pop("budget") == 240
     del whole["config"]
     assert part == whole
 
@@ -814,9 +815,9 @@ def test_a_dry_run_measures_nothing(write: Write, bnoise: Call) -> None:
 @pytest.mark.parametrize(
     ("settings", "code", "words"),
     [
-        (["sweep.goal=1000"], 2, "the goal must lie below the loss at the start, 5.078; found 1000. Lower sweep.goal."),
+        (["sweep.goal=1000"], 2, "the goal must lie below the loss at the start"),
         (["sweep.goal=.nan"], 2, "the goal must lie below the loss at the start"),
-        (["sweep.goal=soon"], 2, "`auto`"),
+        (["sweep.goal=soon"], 2, "expected auto or a number"),
         (["sweep.batch_sizes=[8]"], 2, "three batch sizes or more"),
         (["sweep.batch_sizes=[8, 16]"], 2, "three batch sizes or more"),
         (["sweep.batch_sizes=[8, 8, 16]"], 2, "ascending, distinct numbers"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from bnoise_cli.measurement.outcome import StopReason
 from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.sweep_task import SweepTask
@@ -48,6 +49,10 @@ def probe_along(
             measured = probe(task, settings, step=step, on_progress=lambda _: on_progress())
         finally:
             task.preconditioner = None
+        if measured.stop is StopReason.INTERRUPTED:
+            raise KeyboardInterrupt
+        if measured.failure is not None:
+            raise measured.failure
         found = measured.analysis
         holds = found is not None and found.law_holds
         points.append(

@@ -125,6 +125,7 @@ class _Run:
         self.begun = time.monotonic()
         self.chosen: dict[int, int | None] = {}  # batch size → the best grid point; None: none arrived
         self.expected = 0  # batch sizes
+        self.known_before = len(known)
         shared.on_warmup = lambda step: self._tell("warm-up", step)
 
     def measure(self) -> SweepRun:
@@ -147,9 +148,9 @@ class _Run:
             if goal is None or not self.known:
                 raise
         except BudgetSpentError:
-            if goal is None or not self.known:
+            if goal is None or len(self.known) == self.known_before:
                 raise RunError(
-                    f"the budget of {self.plan.budget:.0f} s was spent before the first run arrived. Raise --budget."
+                    f"the budget of {self.plan.budget:.0f} s was spent before another run arrived. Raise --budget."
                 ) from None
         except RunError as error:
             failure = error
@@ -274,5 +275,10 @@ class _Run:
                 seconds=seconds,
             )
         )
-        if self.plan.budget is not None and seconds > self.plan.budget:
+        # The first run of a call is finished in any case, so that one call after another gets there.
+        if (
+            self.plan.budget is not None
+            and seconds > self.plan.budget
+            and len(self.known) > self.known_before
+        ):
             raise BudgetSpentError

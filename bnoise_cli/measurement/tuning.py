@@ -90,11 +90,12 @@ class Tuner:
                 self._known.add_stacks(keys[0].batch_size, False)
             else:
                 return
-        for key in keys:
-            [arrival] = self._alone(key, beaten_at)
-            self._known.add([key], [arrival])
-            if key.stage == COARSE and arrival.steps is not None:
-                beaten_at = arrival.steps if beaten_at is None else min(beaten_at, arrival.steps)
+        for key in wanted:
+            if key not in self._known:
+                self._known.add([key], self._alone(key, beaten_at))
+            steps = self._known[key].steps
+            if key.stage == COARSE and steps is not None:
+                beaten_at = steps if beaten_at is None else min(beaten_at, steps)
 
     def _together(self, keys: Sequence[Key], beaten_at: float | None) -> list[Arrival]:
         size = keys[0].batch_size
