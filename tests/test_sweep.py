@@ -704,7 +704,7 @@ def test_the_budget_ends_a_sweep_with_what_is_known(write: Write, bnoise: Call) 
     assert time.monotonic() - begun < 30
     assert code == 4
     assert out == ""
-    assert "the budget of 1 s was spent before the first run arrived. Raise --budget." in err
+    assert "the budget of 1 s was spent before another run arrived. Raise --budget." in err
 
 
 def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch: pytest.MonkeyPatch) -> None:

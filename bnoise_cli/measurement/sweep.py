@@ -275,10 +275,5 @@ class _Run:
                 seconds=seconds,
             )
         )
-        # The first run of a call is finished in any case, so that one call after another gets there.
-        if (
-            self.plan.budget is not None
-            and seconds > self.plan.budget
-            and len(self.known) > self.known_before
-        ):
+        if self.plan.budget is not None and seconds > self.plan.budget:
             raise BudgetSpentError
