@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import KeyPath, Source, apply_override, read_source
-from bnoise_cli.spec.targets import check_form, check_targets, nearest
+from bnoise_cli.spec.targets import check_form, check_targets, nearest, target_name, targets_in
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
@@ -63,8 +63,20 @@ class Spec:
             "max_grad_norm": whole["training"]["max_grad_norm"],
             "batch_size": whole["training"]["batch_size"],
         }
+        kept["code"] = self._code()
         kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def _code(self) -> dict[str, str]:
+        """sha256 of every file of the user's that the config names: with other code it is another sweep."""
+        found = {}
+        for key in TARGET_KEYS:
+            for _, target in targets_in(self.source.data.get(key), (key,)):
+                name, colon, _ = str(target_name(target)).rpartition(":")
+                path = self.folder / name
+                if colon and path.is_file():
+                    found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return found
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
