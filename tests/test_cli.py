@@ -700,8 +700,16 @@ def test_every_command_of_the_readme_runs(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for command in block:
         arguments = shlex.split(command, comments=True)[1:]
-        quick = (
-            ["--budget", "5s"] if "--budget" not in arguments and arguments[0] in ("probe", "sweep") else []
-        )
+        quick = {
+            "probe": [] if "--budget" in arguments else ["--budget", "5s"],
+            "sweep": [
+                "--set",
+                "sweep.goal=1.5",
+                "--set",
+                "sweep.seeds=1",
+                "--set",
+                "sweep.batch_sizes=[8, 32, 128]",
+            ],
+        }.get(arguments[0], [])
         code, _, err = bnoise(*arguments, *quick)
         assert code in (0, 3), err

@@ -896,11 +896,47 @@ def test_the_goal_of_the_planned_run_is_reached_in_about_its_steps(write: Write)
     )
     run = swept(spec, Path("runs.jsonl"))
     assert 0 < run.goal < run.start_loss
-    [steps] = [
-        r.steps for r in run.runs if (r.batch_size, r.learning_rate, r.seed) == (8, 0.2, 0) and r.reached
-    ]
-    assert steps == pytest.approx(40, rel=0.1)
-    assert sweep_result(run, spec).batches[1].steps < 44
+    planned = [r for r in run.runs if (r.batch_size, r.learning_rate, r.seed) == (8, 0.2, 0)]
+    for one in planned:  # it may have been beaten by a better rate before it arrived
+        assert one.outcome == "beaten" or one.steps == pytest.approx(40, rel=0.1)
+    assert planned
+    [at_plan] = [batch for batch in sweep_result(run, spec).batches if batch.batch_size == 8]
+    assert at_plan.steps is not None
+    assert at_plan.steps < 44
+
+
+def test_the_range_is_found_around_the_critical_batch_size(write: Write) -> None:
+    """From a plan of 128, which is far above it, down to where two batch sizes or more lie on either side."""
+    write("q.yaml", TINY.replace("[2, 8, 32]", "auto"))
+    spec = load_spec(Path("q.yaml"))
+    result = sweep_result(swept(spec, Path("runs.jsonl")), spec)
+    critical = result.critical_batch_size.value
+    assert critical is not None
+    sizes = [batch.batch_size for batch in result.batches]
+    assert all(math.log2(128 / size).is_integer() for size in sizes)
+    assert sum(size < critical for size in sizes) >= 2
+    assert sum(size > critical for size in sizes) >= 2
+    assert "one_sided" not in [doubt.code for doubt in result.doubts]
+
+
+def test_a_warm_up_is_where_every_run_begins(write: Write) -> None:
+    """The start is that of the planned run after so many steps, also where the sweep goes on in a second process."""
+    write("q.yaml", TINY)
+    spec = load_spec(Path("q.yaml"), ["sweep.warmup_steps=2"])
+    ledger = Ledger(Path("runs.jsonl"), spec.sweep_hash())
+    session = SweepSession(spec, CPU, ledger)
+    with pytest.raises(ZeroDivisionError):
+        session.run(stop_at("training", ZeroDivisionError(), after=60))
+    assert finished(Path("runs.jsonl"))
+    run = swept(spec, Path("runs.jsonl"))
+    cold = SweepSession(load_spec(Path("q.yaml")), CPU, Ledger(Path("cold.jsonl"), "")).plan()
+    # Full batches almost: E[L] after two steps of ε = 0.5 is ½Σh(1 − εh)⁴, and noise adds a few percent of the start.
+    curvature = NoisyQuadratic(dimension=32, decay=0.5).hessian.double()
+    expected = float(0.5 * (curvature * (1 - 0.5 * curvature) ** 4).sum())
+    assert run.start_loss == pytest.approx(expected, abs=0.1 * cold.start_loss)
+    assert run.start_loss < 0.5 * cold.start_loss
+    steps = [r.steps for r in swept(load_spec(Path("q.yaml")), Path("cold.jsonl")).runs if r.steps]
+    assert min(r.steps for r in run.runs if r.steps) < min(steps)
 
 
 def test_a_report_says_the_same_again_and_compares_with_a_probe(write: Write, bnoise: Call) -> None:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
 from bnoise_cli.advice import limits
+from bnoise_cli.advice.advice_doubts import MISFIT, advice_doubts, unjudged_doubts
 from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
 from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_row
 from bnoise_cli.advice.stored import planned
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Doubt, ProbeResult, Recommendation, Result, SweepResult, Throughput
-from bnoise_cli.spec.schema import Advice
+from bnoise_cli.records import ProbeResult, Recommendation, Result, SweepResult
 
 R = TypeVar("R", bound=ProbeResult | SweepResult)
-
-#: Measured times further than this from the line t₀ + t₁·m are said to be off it.
-_MISFIT = 0.25
-#: Repeated times that differ by more than this say that something else runs on the device.
-_SPREAD = 0.3
-#: Larger micro-batches train more examples a second; where they train so many times fewer, something is wrong.
-_SLOWER = 1.3
 
 
 def advise(result: R) -> R:
@@ -39,13 +31,13 @@ def advise(result: R) -> R:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
         kept = [size for size in sorted(sizes) if size >= min(critical.value / RANGE, training.batch_size)]
         rows = tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
-        return replace(plain, tradeoff=rows, doubts=(*found, *_unjudged(wishes)))
+        return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
     options = Options(critical, throughput, training, result.provenance.dataset_length)
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
     chosen = limits.choose(options, wishes)
     roles = limits.roles(wishes)
-    doubts = [*_doubts(options, throughput, wishes, chosen)]
+    doubts = [*advice_doubts(options, throughput, wishes, chosen)]
     unmet = bool(roles) and chosen is None
     if unmet:
         doubts.insert(0, limits.impossible(options, wishes))
@@ -119,7 +111,7 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     assert throughput is not None
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
     least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
-    if throughput.worst_misfit > _MISFIT or not math.isfinite(options.closed_form(option.world_size)):
+    if throughput.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
         return f"{least} here, by the measured step times on {where}."
     each = "" if option.world_size == 1 else " of each"
     line = (
@@ -130,90 +122,3 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
         f"{least} here: on {where} a step takes {line}, and {formula} = "
         f"{significant(options.closed_form(option.world_size))} examples."
     )
-
-
-def _unjudged(wishes: Advice) -> Iterator[Doubt]:
-    if named := limits.roles(wishes):
-        keys = " and ".join(f"advice.{name}" for name in named)
-        yield Doubt(
-            code="limits_unknown",
-            finding=f"whether {keys} can be met is not known: no step was timed",
-            remedy="Probe again on the device that will train.",
-            about="advice",
-        )
-
-
-def _doubts(
-    options: Options, throughput: Throughput, wishes: Advice, chosen: Option | None
-) -> Iterator[Doubt]:
-    training = options.training
-    if training.world_size > 1:
-        yield Doubt(
-            code="communication",
-            finding=f"times for {count(training.world_size)} devices are one device's: the exchange of gradients "
-            "was not measured",
-            remedy="Take them as lower bounds; a step that waits for the exchange asks for a larger batch.",
-            about="advice",
-        )
-    option = chosen or options.fastest
-    below = [s for s in throughput.step_times if s.micro_batch_size <= option.split.micro_batch_size]
-    near = below[-1] if below else throughput.step_times[0]
-    if near.loading_seconds > near.seconds:
-        yield Doubt(
-            code="data_loading",
-            finding=f"reading {count(near.micro_batch_size)} examples takes {seconds(near.loading_seconds)} in one "
-            f"process, training on them {seconds(near.seconds)}: reading limits, and the times leave it out",
-            remedy=f"Load in the background with at least {-int(-near.loading_seconds // near.seconds)} worker "
-            "processes, or prepare the examples beforehand.",
-            about="advice",
-        )
-    if throughput.worst_misfit > _MISFIT:
-        yield Doubt(
-            code="step_time",
-            finding=f"step times leave the line t₀ + t₁·B by up to {percent(throughput.worst_misfit)}",
-            remedy="The table interpolates the measured times instead; only the closed form is rough.",
-            about="advice",
-        )
-    speeds = [step.micro_batch_size / step.seconds for step in throughput.step_times]
-    slower = next((i for i, speed in enumerate(speeds) if max(speeds[: i + 1]) > _SLOWER * speed), None)
-    if slower is not None:
-        yield Doubt(
-            code="slower_when_larger",
-            finding=f"a micro-batch of {count(throughput.step_times[slower].micro_batch_size)} trains fewer examples a "
-            "second than smaller ones: the device was disturbed while it was timed, or is not made for them",
-            remedy="Free the device of other work (on a CPU, more threads than free cores) and probe again.",
-            about="advice",
-        )
-    unsteady = max(throughput.step_times, key=lambda step: step.spread)
-    if unsteady.spread > _SPREAD:
-        yield Doubt(
-            code="timing",
-            finding=f"repeated step times at {count(unsteady.micro_batch_size)} examples differ by "
-            f"±{percent(unsteady.spread)}",
-            remedy="Free the device of other work and probe again.",
-            about="advice",
-        )
-    if option.split.micro_batch_size > throughput.largest_micro_batch_size:
-        yield Doubt(
-            code="not_tried",
-            finding=f"the micro-batch of {count(option.split.micro_batch_size)} was not tried: its time is read off a "
-            f"line, and whether it fits is not known; {count(throughput.largest_micro_batch_size)} was the largest",
-            remedy="Probe with a larger budget, or with a planned batch of that size.",
-            about="advice",
-        )
-    if throughput.failure is not None:
-        yield Doubt(
-            code="step_failed",
-            finding=throughput.failure.removesuffix("."),
-            remedy="Micro-batches below it were timed; mend the cause if larger ones should work.",
-            about="advice",
-        )
-    if chosen is not None and wishes.deadline is not None:
-        slowest = max(options.run_seconds(chosen, critical) for critical in options.across)
-        if slowest > wishes.deadline:
-            yield Doubt(
-                code="deadline_margin",
-                finding=f"within the interval of B_crit the run may take {seconds(slowest)}, longer than the deadline",
-                remedy="Allow a margin (advice.deadline), or probe longer for a narrower interval.",
-                about="advice",
-            )
