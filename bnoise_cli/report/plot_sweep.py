@@ -25,8 +25,11 @@ def draw_steps(axes: Axes, results: Named) -> str:
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)
         steps = np.array([batch.steps for batch in batches], dtype=np.float64)
         ends = [batch.steps_limits for batch in batches]
-        below = [step - (end.low if end else step) for step, end in zip(steps, ends, strict=True)]
-        above = [(end.high or step if end else step) - step for step, end in zip(steps, ends, strict=True)]
+        below = [max(0.0, step - (end.low if end else step)) for step, end in zip(steps, ends, strict=True)]
+        above = [
+            max(0.0, (end.high or step if end else step) - step)
+            for step, end in zip(steps, ends, strict=True)
+        ]
         axes.errorbar(
             sizes,
             steps,
@@ -108,8 +111,11 @@ def draw_branches(axes: Axes, results: Named) -> str:
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         losses = [batch.loss or 0.0 for batch in batches]
         ends = [batch.loss_limits for batch in batches]
-        below = [loss - (end.low if end else loss) for loss, end in zip(losses, ends, strict=True)]
-        above = [(end.high or loss if end else loss) - loss for loss, end in zip(losses, ends, strict=True)]
+        below = [max(0.0, loss - (end.low if end else loss)) for loss, end in zip(losses, ends, strict=True)]
+        above = [
+            max(0.0, (end.high or loss if end else loss) - loss)
+            for loss, end in zip(losses, ends, strict=True)
+        ]
         axes.errorbar(
             [batch.batch_size for batch in batches],
             losses,
