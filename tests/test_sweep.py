@@ -131,7 +131,7 @@ def test_steps_on_a_noisy_quadratic_are_those_of_the_exact_second_moments(
     The mean over 5 seeds is good to 2.2%, so 5% is a little over two standard errors at B ≤ 16, where noise counts,
     and far more above; the draws are fixed, so the test repeats. Large batches are fastest at ε = 1.9, just below
     2/H₁ = 2 where they diverge, and S ∝ 1/ε there: 4·0.47 = 1.88 is on the grid of learning rates of the one config;
-    that of the other goes from 1.70 to 2.02, the worst that a factor of 2^(1/4) can do.
+    that of the other goes from 1.70 to 2.02 by 2^(1/4), which would cost 9%, and has 1.85 by 2^(1/8).
 
     B_crit within 15%: an error of 2.2% in log S at each batch size makes one of 2.2%·√(JᵀJ)⁻¹₂₂ = 4.1% in log B_crit.
     """

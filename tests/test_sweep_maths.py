@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bnoise_cli.maths.batch_range import SIDE, first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import BEYOND, crossing, smoothed_at
 from bnoise_cli.maths.hyperbola import fit_hyperbola
-from bnoise_cli.maths.rate_search import PER_DOUBLING, next_rates
+from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rates
 
 
 def growing_steps(growth: float, most: int) -> list[int]:
@@ -274,7 +274,7 @@ def grid(first: int, distance: int) -> list[int]:
 @given(st.floats(-18, 18), st.integers(-5, 5), st.sampled_from([1, 2, 4]), st.floats(1, 5))
 def test_the_optimum_of_a_convex_curve_is_found(best: float, first: int, distance: int, width: float) -> None:
     def run(point: int) -> Outcome:
-        return 100 * math.exp(((point - best) / (4 * width)) ** 2), 1.0
+        return 100 * (1 + ((point - best) / width) ** 2), 1.0
 
     found, tried = searched(run, first, distance)
     expected = min(grid(first, distance), key=lambda point: (run(point)[0], point))
@@ -306,6 +306,23 @@ def test_the_last_rate_before_a_cliff_is_found(cliff: int, first: int, distance:
     found, tried = searched(run, first, distance)
     assert found == max(point for point in grid(first, distance) if point <= cliff)
     assert found + distance in tried
+
+
+@pytest.mark.parametrize(
+    ("found", "steep"),
+    [
+        ({}, False),
+        ({0: None}, False),
+        ({-2: 105.0, 0: 100.0, 2: 109.0}, False),
+        ({-2: 105.0, 0: 100.0, 2: 111.0}, True),
+        ({-2: 119.0, 0: 100.0, 2: 109.0}, True),
+        ({-2: 105.0, 0: 100.0, 2: None}, True),
+        ({-4: None, -2: 105.0, 0: 100.0, 2: 109.0, 4: 150.0}, False),
+    ],
+)
+def test_only_a_steep_valley_is_looked_into_more_closely(found: dict[int, float | None], steep: bool) -> None:
+    """More than a tenth, or no arrival, at a neighbour of the best; what lies further off does not count."""
+    assert is_steep(found, 2) == steep
 
 
 @settings(deadline=None, max_examples=200)

@@ -17,6 +17,8 @@ from bnoise_cli.spec.source import KeyPath, Source, apply_override, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest, target_name, targets_in
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
+#: Raised when entries of a sweep's ledger change their meaning.
+_LEDGER = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Spec:
             "batch_size": whole["training"]["batch_size"],
         }
         kept["code"] = self._code()
+        kept["ledger"] = _LEDGER
         kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
