@@ -1,4 +1,4 @@
-"""When a noisy, falling loss reaches a goal."""
+"""When a noisy loss reaches a goal."""
 
 from __future__ import annotations
 
@@ -6,38 +6,60 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from numpy.typing import NDArray
 
-#: A crossing counts once training has gone on so much beyond it: the end of a monotone fit follows its last points.
-BEYOND = 1.1
+Array = NDArray[np.float64]
+#: The smoothed loss at a step is that of the evaluations within this factor of it, before and after.
+WINDOW = 1.3
+#: A window with fewer evaluations is not smoothed.
+_FEWEST = 3
 
 
 def crossing(steps: Sequence[int], losses: Sequence[float], goal: float) -> float | None:
-    """The step at which the smoothed loss reaches `goal`; None: not yet, or not surely.
+    """The step at which the smoothed loss first reaches `goal`; None: not yet.
 
-    Smoothed is the best falling curve through the losses (isotonic regression): it has no window to choose and
-    does not lag. Between evaluations the step is interpolated on the logarithms of step and loss.
+    Provisional until the last step is `WINDOW` times the crossing: up to there the window lacks its later half.
+    Between evaluations the step is interpolated on the logarithms of step and loss.
 
     Args:
         steps: ascending, from the start on; step 0 is the start.
         losses: the loss at each, positive above a positive goal; any finite values otherwise.
         goal: in the same unit.
     """
-    smooth = np.asarray(isotonic_regression(losses, increasing=False).x, dtype=np.float64)
-    [below] = np.nonzero(smooth <= goal)
+    curve = _smoothed(steps, losses)
+    [below] = np.nonzero(curve <= goal)
     if not len(below):
         return None
     i = int(below[0])
-    if i == 0:
-        return 0.0
-    at = _between(steps[i - 1], steps[i], float(smooth[i - 1]), float(smooth[i]), goal)
-    return at if steps[-1] >= BEYOND * at else None
+    return _between(steps[i - 1], steps[i], curve[i - 1], curve[i], goal) if i else float(steps[0])
 
 
 def smoothed_at(steps: Sequence[int], losses: Sequence[float], step: float) -> float:
-    """The loss of the same falling curve at a step."""
-    smooth = np.asarray(isotonic_regression(losses, increasing=False).x, dtype=np.float64)
-    return float(np.interp(step, steps, smooth))
+    """The smoothed loss at a step."""
+    return float(np.interp(step, steps, _smoothed(steps, losses)))
+
+
+def _smoothed(steps: Sequence[int], losses: Sequence[float]) -> Array:
+    """The mean loss of each window, less the trend in it: E[L], where a first passage would be its lowest dip.
+
+    The trend is a power law, L ∝ s^(−p), or L = a − b·log s where losses are not all positive; both are followed
+    without error.
+    """
+    s, L = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    curve = L.copy()
+    kept = s > 0
+    s, L = s[kept], L[kept]
+    x = np.log(s / s[:, None])  # row: window, column: evaluation
+    near = np.abs(x) <= math.log(WINDOW) + 1e-9
+    count = near.sum(1)
+    positive = bool(np.all(L > 0))
+    y = np.log(L) if positive else L
+    centred = np.where(near, x - (np.where(near, x, 0.0).sum(1) / count)[:, None], 0.0)
+    slope = (centred * y).sum(1) / np.maximum((centred**2).sum(1), 1e-300)
+    trend = slope[:, None] * np.where(near, x, 0.0)
+    level = np.where(near, L * np.exp(-trend) if positive else L - trend, 0.0).sum(1) / count
+    curve[kept] = np.where(count >= _FEWEST, level, L)
+    return curve
 
 
 def _between(before: int, after: int, high: float, low: float, goal: float) -> float:

@@ -12,7 +12,7 @@ import torch
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
-from bnoise_cli.maths.crossing import smoothed_at
+from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.measurement.along_a_run import probe_along
 from bnoise_cli.measurement.batches import Draws
@@ -199,7 +199,7 @@ class _Run:
         wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.base_rate, 0)
         steps, losses = [0], [start_loss]
         stride = max(1, wanted // 50)
-        while steps[-1] < 1.1 * wanted:
+        while steps[-1] < WINDOW * wanted:
             for _ in range(stride):
                 lane.step((0,))
                 self._tell("goal", steps[-1])

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bnoise_cli.maths.crossing import BEYOND, crossing
+from bnoise_cli.maths.crossing import WINDOW, crossing
 from bnoise_cli.measurement.lanes import Lanes
 
 #: Evaluations follow one another at this growth of the step while the goal is far, and at this one near it.
-_FAR, _NEAR = 1.15, 1.04
-#: Near is where the last losses, extrapolated, arrive before the step has grown by this much.
-_SOON = 1.3
+_FAR, _NEAR = 1.15, 1.03
+#: Near is where the last losses, extrapolated, arrive before the step has grown by this much: a window and a far step.
+_SOON = 1.5
+#: A run that has not crossed the goal by this part more than the steps to beat has lost.
+_LATE = 1.1
 #: A loss above the start by this part of it has diverged; merely chosen.
 _DIVERGED = 1.0
 
@@ -68,15 +70,18 @@ def train_to_goal(
         steps.append(step)
         for lane, loss in zip(active, lanes.losses(active), strict=True):
             losses[lane].append(loss)
+        crossed: dict[int, float] = {}
         for lane in active:
             at, outcome = _judge(steps, losses[lane], goal)
-            if at is not None and rivals:
+            if at is not None:
+                crossed[lane] = at
+            if outcome is not None:
+                arrivals[lane] = _arrival(at if outcome == "reached" else None, outcome, step, losses[lane])
+            if outcome == "reached" and at is not None and rivals:
                 beaten_at = at if beaten_at is None else min(beaten_at, at)
-            if outcome is None:
-                continue
-            arrivals[lane] = _arrival(at, outcome, step, losses[lane])
         for lane in active:
-            if lane not in arrivals and beaten_at is not None and step >= BEYOND * beaten_at:
+            late = beaten_at is not None and min(step, crossed.get(lane, step)) >= _LATE * beaten_at
+            if late and lane not in arrivals:
                 arrivals[lane] = _arrival(None, "beaten", step, losses[lane])
         active = [lane for lane in active if lane not in arrivals]
     whole = sum(arrival.taken for arrival in arrivals.values())
@@ -95,20 +100,20 @@ def train_to_goal(
 
 
 def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, str | None]:
-    """(steps to the goal, how the run ended); None for what is not known yet."""
+    """(steps to the goal, how the run ended); None for what is not known yet: steps without an end may change."""
     last = losses[-1]
     if not math.isfinite(last) or last > goal.start_loss + _DIVERGED * abs(goal.start_loss):
         return None, "diverged"
-    at = crossing(steps, losses, goal.loss)
-    if at is not None:
+    at = crossing(steps, losses, goal.loss) if min(losses) <= goal.loss else None
+    if at is not None and steps[-1] >= WINDOW * at:
         return at, "reached"
-    return None, "unreached" if steps[-1] >= goal.max_steps else None
+    return at, "unreached" if steps[-1] >= goal.max_steps else None
 
 
 def _is_near(steps: Sequence[int], losses: Sequence[float], goal: float) -> bool:
-    """Whether the goal is passed, or close on the line through the last two losses."""
-    if len(losses) < 3 or losses[-1] <= goal:
-        return losses[-1] <= goal
+    """Whether the goal was once passed, or is close on the line through the last two losses."""
+    if len(losses) < 3 or min(losses) <= goal:
+        return min(losses) <= goal
     slope = (losses[-1] - losses[-2]) / math.log(steps[-1] / steps[-2])
     return losses[-1] + slope * math.log(_SOON) <= goal
 
