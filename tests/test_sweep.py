@@ -322,7 +322,7 @@ def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: 
     write("q.yaml", TINY)
     spec = load_spec(Path("q.yaml"), [f"model={{_target_: user.py:{name}, {options}}}"])
     session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), spec.sweep_hash()))
-    assert not stacking_pays(session.shared, 8)
+    assert not stacking_pays(session.shared, 8, 3)
     run = session.run(silent)
     assert run.complete
     assert all(rate is not None for rate in run.chosen.values())

@@ -84,7 +84,7 @@ class Tuner:
     def _train(self, wanted: Sequence[Key], beaten_at: float | None) -> None:
         """Train what is not known yet, side by side where that is faster."""
         keys = [key for key in wanted if key not in self._known]
-        if len(keys) > 1 and self._stacks(keys[0].batch_size):
+        if len(keys) > self._shared.config.sweep.seeds and self._stacks(keys[0].batch_size):
             try:
                 self._known.add(keys, self._together(keys, beaten_at))
             except RunError:
@@ -127,5 +127,6 @@ class Tuner:
 
     def _stacks(self, batch_size: int) -> bool:
         if batch_size not in self._known.stacks:
-            self._known.add_stacks(batch_size, stacking_pays(self._shared, batch_size))
+            runs = 2 * self._shared.config.sweep.seeds  # the usual last look: two rates, every seed
+            self._known.add_stacks(batch_size, stacking_pays(self._shared, batch_size, runs))
         return self._known.stacks[batch_size]

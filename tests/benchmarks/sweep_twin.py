@@ -5,11 +5,15 @@
 The twin writes forward and backward of the MLP by hand and trains every learning rate of a grid 2^(1/4) apart, from
 the config's / 11 to 23 times it (0.018 to 4.5), with the seeds and draws of the sweep. Its steps to a goal are the
 least over the grid of the geometric mean over seeds. It looks at the loss over the whole dataset every step, or
-every 2% of its growth, trains on to 1.5 times the crossing and reads that off the whole curve. It shares
-`maths.crossing` and `fit_hyperbola` with the sweep, nothing else.
+every 2% of its growth, and trains on to 1.5 times the crossing. It shares `maths.crossing` and `fit_hyperbola` with
+the sweep, nothing else; E[L] is where the mean loss over seeds crosses the goal at the twin's best rate, smoothed by
+isotonic regression, which shares nothing.
 
-Examples are those trained on. A run of the twin is charged up to 1.1 times its crossing, to where it diverges, or for
+Examples are those trained on. A run of the twin is charged up to 1.3 times its crossing, to where it diverges, or for
 twice the fewest steps: whoever runs a grid does not know those before, so a real loop spends more.
+
+B_crit is printed once more for the first step at which the loss, not smoothed, dips below the goal: smaller, as small
+batches dip early, the more often one looks.
 
 Mostly seeds differ: log S of one seed scatters by 0.1 to 0.25 here, so three seeds tell S to 10%, and the draws
 are shared to take a part of that out of the comparison. `--twin-seeds` gives the twin more of them.
@@ -21,17 +25,19 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from bnoise_cli.advice.sweep_result import sweep_result
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.maths.crossing import crossing
-from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
+from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_task
 from bnoise_cli.measurement.sweep import SweepSession
@@ -46,7 +52,7 @@ _PER_DOUBLING, _LOWEST, _HIGHEST = 4, -3.5, 4.5
 #: Growth of the step from one evaluation to the next.
 _EVALUATE = 1.02
 #: A run trains on to so many times its crossing before that is read off, and is charged for the smaller part.
-_ONWARD, _CHARGED = 1.5, 1.1
+_ONWARD, _CHARGED = 1.5, 1.3
 #: A run ends after so many times the fewest steps, or at so many times the loss at the start.
 _GIVE_UP, _DIVERGED = 2.0, 2.0
 #: The stream of examples of the sweep's runs, and what lies between the seeds of its repetitions.
@@ -62,6 +68,9 @@ class Curve:
 
     def reaches(self, goal: float) -> float | None:
         return crossing(self.steps, self.losses, goal)
+
+    def dips(self, goal: float) -> float | None:
+        return next((step for step, loss in zip(self.steps, self.losses, strict=True) if loss <= goal), None)
 
 
 def train_grid(
@@ -135,6 +144,7 @@ class Outcome:
 
     rate: float
     steps: list[float]  # of every seed at the best rate
+    expected: float  # where E[L] over the seeds arrives at that rate
     examples: int
 
     @property
@@ -143,10 +153,14 @@ class Outcome:
 
 
 def outcome(
-    curves: Sequence[Sequence[Curve]], rates: Sequence[float], batch_size: int, goal: float
+    curves: Sequence[Sequence[Curve]],
+    rates: Sequence[float],
+    batch_size: int,
+    goal: float,
+    arrive: Callable[[Curve, float], float | None] = Curve.reaches,
 ) -> Outcome:
     """The best rate of a grid of runs: `curves` of every seed, each at every rate."""
-    found = [[curves[seed][i].reaches(goal) for seed in range(len(curves))] for i in range(len(rates))]
+    found = [[arrive(curves[seed][i], goal) for seed in range(len(curves))] for i in range(len(rates))]
     arrived = {
         i: [at for at in steps if at is not None] for i, steps in enumerate(found) if None not in steps
     }
@@ -156,7 +170,20 @@ def outcome(
     for i in range(len(rates)):
         for seed, at in enumerate(found[i]):
             spent += min(most, _CHARGED * at if at is not None else curves[seed][i].steps[-1])
-    return Outcome(rate=rates[best], steps=arrived[best], examples=round(spent * batch_size))
+    return Outcome(
+        rate=rates[best],
+        steps=arrived[best],
+        expected=expected_arrival([curves[seed][best] for seed in range(len(curves))], goal),
+        examples=round(spent * batch_size),
+    )
+
+
+def expected_arrival(curves: Sequence[Curve], goal: float) -> float:
+    """The first step at which the mean over seeds, made monotone, is at most `goal`; NaN: the curves end before."""
+    length = min(len(curve.steps) for curve in curves)
+    mean = np.mean([curve.losses[:length] for curve in curves], axis=0)
+    below = np.nonzero(isotonic_regression(mean, increasing=False).x <= goal)[0]
+    return curves[0].steps[int(below[0])] if len(below) else math.nan
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -176,16 +203,19 @@ def interval(found: Estimate) -> str:
     return f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
-def compare(spec: Spec, twin: Sequence[Outcome], sizes: Sequence[int], goal: float) -> None:
+def compare(
+    spec: Spec, twin: Sequence[Outcome], dips: Sequence[Outcome], sizes: Sequence[int], goal: float
+) -> None:
     """Print sweep and twin side by side."""
     begun = time.monotonic()
     result = swept(spec)
     seconds = time.monotonic() - begun
-    fit: Hyperbola | None = fit_hyperbola(sizes, [own.steps for own in twin])
+    fit, first = (fit_hyperbola(sizes, [own.steps for own in found]) for found in (twin, dips))
     assert fit is not None
+    assert first is not None
     print(f"\ngoal {goal}: sweep of {len(result.runs)} runs in {seconds:.0f} s")
     print(
-        f"{'B':>6}{'rate':>8}{'steps':>9}{'rate':>10}{'steps':>9}{'ratio':>8}{'examples':>12}{'twin':>12}{'part':>7}"
+        f"{'B':>6}{'rate':>8}{'steps':>9}{'rate':>10}{'steps':>9}{'ratio':>8}{'E[L]':>8}{'examples':>12}{'twin':>12}{'part':>7}"
     )
     total, everything = 0, 0
     for batch, own in zip(result.batches, twin, strict=True):
@@ -194,9 +224,13 @@ def compare(spec: Spec, twin: Sequence[Outcome], sizes: Sequence[int], goal: flo
         assert batch.steps is not None
         print(
             f"{batch.batch_size:>6}{batch.learning_rate:>8.3f}{batch.steps:>9.1f}{own.rate:>10.3f}{own.mean:>9.1f}"
-            f"{batch.steps / own.mean:>8.3f}{spent:>12,}{own.examples:>12,}{spent / own.examples:>7.3f}"
+            f"{batch.steps / own.mean:>8.3f}{own.expected:>8.0f}"
+            f"{spent:>12,}{own.examples:>12,}{spent / own.examples:>7.3f}"
         )
-    print(f"  B_crit: sweep {interval(result.critical_batch_size)}, twin {interval(fit.critical)}")
+    print(
+        f"  B_crit: sweep {interval(result.critical_batch_size)}, twin {interval(fit.critical)}, "
+        f"first dip {interval(first.critical)}"
+    )
     print(f"  examples: sweep {total:,}, twin {everything:,}: {total / everything:.3f} of the twin's")
 
 
@@ -227,7 +261,11 @@ def main() -> None:
     for goal in arguments.goals:
         settings = (f"goal={goal}", f"seeds={arguments.seeds}", f"batch_sizes={sizes}")
         spec = load_spec(_CONFIG, [f"sweep.{setting}" for setting in settings])
-        compare(spec, [outcome(curves[size], rates, size, goal) for size in sizes], sizes, goal)
+        twin, dips = (
+            [outcome(curves[size], rates, size, goal, arrive) for size in sizes]
+            for arrive in (Curve.reaches, Curve.dips)
+        )
+        compare(spec, twin, dips, sizes, goal)
 
 
 if __name__ == "__main__":
