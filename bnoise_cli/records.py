@@ -193,6 +193,7 @@ class Provenance:
     time: str  # UTC, ISO 8601
     dataset_length: int
     dataset_hash: str | None = None  # where the dataset offers one
+    code: dict[str, str] = field(default_factory=dict)  # of the user's files that the config names: sha256
     micro_batch_size: int | None = None
     replicates: int = 0
 

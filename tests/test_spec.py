@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnoise_cli.errors import ConfigError
+from bnoise_cli.spec.identity import code_hashes, differences, measured_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import parse_seconds
 from bnoise_cli.spec.source import apply_override, parse_source
@@ -203,20 +204,79 @@ def test_loss_and_objective_exclude_each_other(write: Write) -> None:
     assert "both `loss` and `objective`" in problem
 
 
-def test_the_hash_is_of_what_is_measured(write: Write) -> None:
-    def hash_of(*overrides: str) -> str:
-        return load_spec(write("c.yaml", QUADRATIC_CONFIG), overrides).measured_hash()
+BOTH, PROBE, SWEEP, NEITHER = {"probe", "sweep"}, {"probe"}, {"sweep"}, set[str]()
 
-    same = hash_of()
-    for unrelated in (
-        "training.batch_size=1024",
-        "probe.budget=5s",
-        "probe.seed=9",
-        "check.max_compute_overhead=3",
-    ):
-        assert hash_of(unrelated) == same
-    for related in ("model.dimension=8", "dataset.examples=99", "optimizer.lr=1", "probe.warmup_steps=9"):
-        assert hash_of(related) != same
+
+@pytest.mark.parametrize(("override", "changed"), [
+    ("model.dimension=8", BOTH),
+    ("model.noise_scale=21.0", BOTH),
+    ("dataset.examples=99", BOTH),
+    ("objective._target_=torch.nn.functional.mse_loss", BOTH),
+    ("collate={_target_: torch.utils.data.default_collate}", BOTH),
+    ("optimizer.lr=1", BOTH),
+    ("optimizer.momentum=0.9", BOTH),
+    ("checkpoint=weights.pt", BOTH),
+    ("training.max_grad_norm=1", BOTH),
+    ("probe.warmup_steps=9", PROBE),
+    ("probe.at_steps=[3, 4]", PROBE),
+    ("probe.at_steps=[3]", NEITHER),  # where warmup_steps: 3 begins as well
+    ("sweep.warmup_steps=9", SWEEP),
+    ("sweep.goal=0.3", SWEEP),
+    ("sweep.steps=99", SWEEP),  # where the goal is the loss then
+    ("sweep.branch={examples: 999}", SWEEP),
+    ("training.batch_size=1024", NEITHER),
+    ("training={batch_size: 64, world_size: 8}", NEITHER),
+    ("training.steps=10", NEITHER),
+    ("probe.budget=5s", NEITHER),
+    ("probe.precision=0.3", NEITHER),
+    ("probe.batch_sizes=[1, 2, 4]", NEITHER),
+    ("probe.max_examples=5000", NEITHER),
+    ("probe.seed=9", NEITHER),
+    ("sweep.batch_sizes=[1, 2, 4]", NEITHER),
+    ("sweep.seeds=9", NEITHER),
+    ("sweep.max_steps=99", NEITHER),
+    ("sweep.budget=5s", NEITHER),
+    ("advice.max_compute_overhead=3", NEITHER),
+    ("check.max_compute_overhead=3", NEITHER),
+])  # fmt: skip
+def test_the_hash_is_of_what_is_measured(write: Write, override: str, changed: set[str]) -> None:
+    write("weights.pt", "")
+    path = write("c.yaml", QUADRATIC_CONFIG)
+    before, after = load_spec(path), load_spec(path, [override])
+    assert {kind for kind in BOTH if measured_hash(before, kind) != measured_hash(after, kind)} == changed
+    for kind in BOTH:
+        named = differences(before.resolved(), after, kind)
+        assert bool(named) == (kind in changed)
+
+
+def test_a_goal_that_is_a_loss_does_not_depend_on_the_planned_steps(write: Write) -> None:
+    path = write("c.yaml", QUADRATIC_CONFIG + "sweep: {goal: 0.3}\n")
+    assert measured_hash(load_spec(path), "sweep") == measured_hash(
+        load_spec(path, ["sweep.steps=99"]), "sweep"
+    )
+
+
+@pytest.mark.parametrize("target", ["mine.py:Net", "mine.Net", "deep/er.py:Net", "deep.er.Net"])
+def test_the_hash_follows_the_users_code_but_not_its_comments(write: Write, target: str) -> None:
+    """The config's text is the same; dotted names count where they are files in its folder."""
+    file = target.partition(":")[0] if ":" in target else target.rpartition(".")[0].replace(".", "/") + ".py"
+    path = write("c.yaml", QUADRATIC_CONFIG)
+    absent = measured_hash(load_spec(path, ["model={_target_: its.Net}"], at_hand=False), "probe")
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text("class Net: pass")
+    spec = load_spec(path, [f"model={{_target_: {target}}}"], at_hand=False)
+
+    def hash_with(code: str) -> str:
+        Path(file).write_bytes(code.encode())
+        return measured_hash(spec, "probe")
+
+    one = hash_with("class Net:\n    width = '# 3'\n")
+    assert one != absent
+    assert list(code_hashes(spec)) == [file]
+    assert hash_with("# Mine.\nclass Net:  # a net\n\n    width = '# 3'  \n    # the end") == one
+    assert hash_with("class Net:\r\n    width = '# 3'\r\n") == one
+    assert hash_with("class Net:\n    width = '# 4'\n") != one
+    assert hash_with("class Net:\n    width = '") not in (one, absent)
 
 
 # --- targets ------------------------------------------------------------------------------------------

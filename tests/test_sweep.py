@@ -38,6 +38,7 @@ from bnoise_cli.measurement.stacking import stacking_pays
 from bnoise_cli.measurement.sweep import SweepSession
 from bnoise_cli.measurement.task import Task
 from bnoise_cli.records import BatchOutcome, Estimate, TrainingRun
+from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
 from bnoise_cli.storage import Ledger
@@ -93,7 +94,7 @@ def silent(_: SweepProgress) -> None:
 
 
 def swept(spec: Spec, ledger: Path, on_progress: Callable[[SweepProgress], None] = silent) -> SweepRun:
-    return SweepSession(spec, CPU, Ledger(ledger, spec.sweep_hash())).run(on_progress)
+    return SweepSession(spec, CPU, Ledger(ledger, ledger_hash(spec))).run(on_progress)
 
 
 # --- against the exact answer -------------------------------------------------------------------------
@@ -321,7 +322,7 @@ def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: 
     write("user.py", REFUSING)
     write("q.yaml", TINY)
     spec = load_spec(Path("q.yaml"), [f"model={{_target_: user.py:{name}, {options}}}"])
-    session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), spec.sweep_hash()))
+    session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec)))
     assert not stacking_pays(session.shared, 8, 3)
     run = session.run(silent)
     assert run.complete
@@ -396,7 +397,7 @@ def test_model_and_random_streams_are_given_back_bit_for_bit(
         [f"model={{_target_: {target}, dimension: 32}}", "sweep.goal=auto", "sweep.steps=8", "sweep.warmup_steps=5",
          "optimizer.lr=0.05", "sweep.seeds=1"],
     )  # fmt: skip
-    session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), spec.sweep_hash()))
+    session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec)))
     model = session.task.model
     next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
@@ -446,7 +447,7 @@ def finished(path: Path) -> list[tuple[int, int, int, int]]:
 
 def decide_stacks(ledger: Path, spec: Spec, sizes: Sequence[int]) -> None:
     """Every other batch size side by side: what the sweep would else find out by the clock."""
-    kept = Ledger(ledger, spec.sweep_hash())
+    kept = Ledger(ledger, ledger_hash(spec))
     for i, size in enumerate(sizes):
         kept.append({"kind": "stacks", "batch_size": size, "value": i % 2 == 1})
 
@@ -510,7 +511,7 @@ def test_rivals_are_remembered_where_a_sweep_goes_on(write: Write, cut: int) -> 
         text = text.replace(old, new)
     spec = load_spec(write("q.yaml", text))
     for name in ("whole.jsonl", "cut.jsonl"):
-        ledger = Ledger(Path(name), spec.sweep_hash())
+        ledger = Ledger(Path(name), ledger_hash(spec))
         for size in (16, 32, 64):
             ledger.append({"kind": "stacks", "batch_size": size, "value": False})
     swept(spec, Path("whole.jsonl"))
@@ -923,7 +924,7 @@ def test_a_warm_up_is_where_every_run_begins(write: Write) -> None:
     """The start is that of the planned run after so many steps, also where the sweep goes on in a second process."""
     write("q.yaml", TINY)
     spec = load_spec(Path("q.yaml"), ["sweep.warmup_steps=2"])
-    ledger = Ledger(Path("runs.jsonl"), spec.sweep_hash())
+    ledger = Ledger(Path("runs.jsonl"), ledger_hash(spec))
     session = SweepSession(spec, CPU, ledger)
     with pytest.raises(ZeroDivisionError):
         session.run(stop_at("training", ZeroDivisionError(), after=60))

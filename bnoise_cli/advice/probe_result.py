@@ -20,6 +20,7 @@ from bnoise_cli.records import (
     Provenance,
     TrajectoryPoint,
 )
+from bnoise_cli.spec.identity import code_hashes, measured_hash
 from bnoise_cli.spec.load import Spec
 
 UNKNOWN = Estimate(value=None, low=0.0, high=None)
@@ -33,10 +34,10 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     critical = _critical(run.points, config.training.batch_size)
     return ProbeResult(
         config=spec.resolved(),
-        config_hash=spec.measured_hash(),
+        config_hash=measured_hash(spec, "probe"),
         provenance=provenance(
             run,
-            config.probe.seed,
+            spec,
             micro_batch_size=last.micro_batch_size,
             replicates=sum(point.replicates for point in run.points),
         ),
@@ -104,7 +105,7 @@ def _trajectory(points: tuple[Measurement, ...]) -> tuple[TrajectoryPoint, ...]:
     )
 
 
-def provenance(run: ProbeRun | SweepRun, seed: int, *, micro_batch_size: int, replicates: int) -> Provenance:
+def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, replicates: int) -> Provenance:
     """Where, when and with what a run was made."""
     return Provenance(
         bnoise=__version__,
@@ -112,10 +113,11 @@ def provenance(run: ProbeRun | SweepRun, seed: int, *, micro_batch_size: int, re
         torch=version("torch"),
         device=run.device,
         dtype=run.dtype,
-        seed=seed,
+        seed=spec.config.probe.seed,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_length=run.dataset_length,
         dataset_hash=run.dataset_hash,
+        code=code_hashes(spec),
         micro_batch_size=micro_batch_size,
         replicates=replicates,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from bnoise_cli.spec.schema import Advice, Probe, Section, Sweep, Training
 from bnoise_cli.storage import read_json
 
 S = TypeVar("S", bound=Section)
+_MAPPING = TypeAdapter(dict[str, Any])
 _KINDS: dict[str, type[Any]] = {"probe": ProbeResult, "sweep": SweepResult}
 
 
@@ -40,7 +42,7 @@ def read_result(path: Path) -> Result:
         kinds = " and ".join(map(repr, _KINDS))
         raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads {kinds}.")
     try:
-        result: Result = TypeAdapter(_KINDS[data["kind"]]).validate_python(_printable(data))
+        result: Result = _reader(data["kind"]).validate_python(_printable(data))
         result = replace(result, config=_completed(result.config))
     except ValidationError as error:
         first = error.errors()[0]
@@ -50,6 +52,11 @@ def read_result(path: Path) -> Result:
         if not sane:
             raise _damaged(path, f"`{place}` has an impossible value")
     return result
+
+
+@cache
+def _reader(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_KINDS[kind])
 
 
 def planned(config: dict[str, Any]) -> tuple[Training, Advice]:
@@ -73,7 +80,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
         name: {**_section(model, config, name).model_dump(mode="json"), **config.get(name, {})}
         for name, model in sections.items()
     }
-    TypeAdapter(dict[str, Any]).validate_python(config.get("optimizer"))
+    _MAPPING.validate_python(config.get("optimizer"))
     return {**config, **full}
 
 

@@ -23,6 +23,7 @@ from bnoise_cli.records import (
     TrainingRun,
     TrajectoryPoint,
 )
+from bnoise_cli.spec.identity import measured_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.schema import Branch
 
@@ -40,10 +41,8 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     batches = tuple(_batch(size, best[size], fitted.get(size), predicted, best) for size in run.chosen)
     return SweepResult(
         config=spec.resolved(),
-        config_hash=spec.measured_hash(),
-        provenance=provenance(
-            run, spec.config.probe.seed, micro_batch_size=run.micro_batch_size, replicates=len(run.runs)
-        ),
+        config_hash=measured_hash(spec, "sweep"),
+        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(run.runs)),
         goal=run.goal,
         start_loss=run.start_loss,
         critical_batch_size=critical,
@@ -71,10 +70,8 @@ def _branch_result(run: SweepRun, branch: Branch, spec: Spec) -> SweepResult:
     base = batches[0].loss
     return SweepResult(
         config=spec.resolved(),
-        config_hash=spec.measured_hash(),
-        provenance=provenance(
-            run, spec.config.probe.seed, micro_batch_size=run.micro_batch_size, replicates=len(run.branches)
-        ),
+        config_hash=measured_hash(spec, "sweep"),
+        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(run.branches)),
         goal=base + branch.tolerance if base is not None else run.start_loss,
         start_loss=run.start_loss,
         critical_batch_size=critical,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bnoise_cli import __version__
+from bnoise_cli.cli.check import check
 from bnoise_cli.cli.output import tell
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(probe)
 app.command()(sweep)
+app.command()(check)
 app.command()(report)
 
 
@@ -48,7 +50,7 @@ def run() -> int:
     except SystemExit as end:
         # typer ends a broken pipe and an aborted prompt with 1, which means "check failed" here.
         code = end.code if isinstance(end.code, int) else 0
-        return ExitCode.RUN_FAILED if code == 1 else code
+        return ExitCode.RUN_FAILED if code == 1 and not isinstance(code, ExitCode) else code
     except BnoiseError as error:
         tell(f"bnoise: {error}")
         return error.exit_code

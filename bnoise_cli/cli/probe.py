@@ -28,6 +28,7 @@ from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path
 
 if TYPE_CHECKING:
+    from bnoise_cli.cli.measuring import Found
     from bnoise_cli.measurement.session import Session
     from bnoise_cli.report.progress import ProgressLine
 
@@ -90,7 +91,14 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
 
 def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.measuring import finish, measure
+    from bnoise_cli.cli.measuring import finish
+
+    return finish(measure_now(spec, device, target, quiet), target, outputs, quiet=quiet)
+
+
+def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
+    """Probe, and keep the result in `target`."""
+    from bnoise_cli.cli.measuring import measure
     from bnoise_cli.report.progress import ProgressLine
 
     # What the user's code prints must not mix with the result.
@@ -101,8 +109,7 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
         session = _session(spec, device, line)
         from bnoise_cli.advice.probe_result import probe_result
 
-        found = measure(session, lambda run: probe_result(run, spec), target, line, timed=True)
-    return finish(found, target, outputs, quiet=quiet)
+        return measure(session, lambda run: probe_result(run, spec), target, line, timed=True)
 
 
 def _session(spec: Spec, device: str, line: ProgressLine) -> Session:

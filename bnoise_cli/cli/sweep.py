@@ -25,6 +25,7 @@ from bnoise_cli.cli.outputs import (
     SetOption,
 )
 from bnoise_cli.errors import ExitCode, NothingMeasuredError
+from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
 
@@ -94,7 +95,7 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
     from bnoise_cli.cli.output import tell
     from bnoise_cli.report.progress import ProgressLine
 
-    ledger = Ledger(target.with_suffix(".runs.jsonl"), spec.sweep_hash())
+    ledger = Ledger(target.with_suffix(".runs.jsonl"), ledger_hash(spec))
     if ledger.set_aside is not None:
         tell(f"The config has changed: starting anew. Earlier runs are in {ledger.set_aside}.", quiet=quiet)
     elif ledger.entries:

@@ -12,12 +12,13 @@ _FURTHEST = 12 * PER_DOUBLING
 _STEEP = 1.1
 
 
-def next_rates(
+def next_rate(
     found: Mapping[int, float | None], first: int, losses: Mapping[int, float], distance: int
-) -> list[int]:
-    """The grid points to try next; empty when the best is known, or there is none in reach.
+) -> int | None:
+    """The grid point to try next; None when the best is known, or there is none in reach.
 
-    The best must lie inside what was tried: it needs a worse neighbour on either side, at most `distance` away.
+    The best must lie inside what was tried: it needs a worse neighbour on either side, at most `distance` away. Higher
+    rates come first: they arrive, or diverge, sooner.
 
     Args:
         found: steps to the goal of what was tried; None where it did not arrive or was beaten.
@@ -26,21 +27,21 @@ def next_rates(
         distance: between neighbours, in grid points.
     """
     if not found:
-        return [first - distance, first, first + distance]
+        return first
     arrived = {point: steps for point, steps in found.items() if steps is not None}
     if arrived:
         best = min(arrived, key=lambda point: (arrived[point], point))
         wanted = [
             best + side * distance
-            for side in (-1, 1)
+            for side in (1, -1)
             if not any(0 < side * (point - best) <= distance for point in found)
         ]
     elif losses:
         nearest = min(losses, key=lambda point: losses[point])
-        wanted = [point for point in (nearest - distance, nearest + distance) if point not in found]
+        wanted = [point for point in (nearest + distance, nearest - distance) if point not in found]
     else:
-        wanted = [min(found) - n * distance for n in (1, 2, 3)]
-    return [point for point in wanted if abs(point - first) <= _FURTHEST]
+        wanted = [min(found) - distance]
+    return next((point for point in wanted if abs(point - first) <= _FURTHEST), None)
 
 
 def is_steep(found: Mapping[int, float | None], distance: int) -> bool:

@@ -47,14 +47,14 @@ def train_to_goal(
     goal: Goal,
     *,
     beaten_at: float | None,
-    rivals: bool,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> list[Arrival]:
-    """Train `count` runs side by side until each has arrived, diverged, or cannot beat the best any more.
+    """Train runs of one learning rate side by side until each has arrived, or one diverged or cannot beat the best.
+
+    As their mean counts, all are lost with one.
 
     Args:
         beaten_at: a run that has not arrived by then has lost; None for no such limit.
-        rivals: whether these runs compete with one another: one that cannot arrive before another has lost.
     """
     begun = time.monotonic()
     steps, losses = [0], [[goal.start_loss] for _ in range(count)]
@@ -77,13 +77,15 @@ def train_to_goal(
                 crossed[lane] = at
             if outcome is not None:
                 arrivals[lane] = _arrival(at if outcome == "reached" else None, outcome, step, losses[lane])
-            if outcome == "reached" and at is not None and rivals:
-                beaten_at = at if beaten_at is None else min(beaten_at, at)
         for lane in active:
             late = beaten_at is not None and min(step, crossed.get(lane, step)) >= _LATE * beaten_at
             if late and lane not in arrivals:
                 arrivals[lane] = _arrival(None, "beaten", step, losses[lane])
         active = [lane for lane in active if lane not in arrivals]
+        if any(arrival.steps is None for arrival in arrivals.values()):
+            for lane in active:
+                arrivals[lane] = _arrival(None, "beaten", step, losses[lane])
+            break
     whole = sum(arrival.taken for arrival in arrivals.values())
     seconds = time.monotonic() - begun
     return [

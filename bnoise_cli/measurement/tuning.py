@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rates
+from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
 from bnoise_cli.measurement.known_runs import COARSE, FINE, Key, KnownRuns, mean_steps
+from bnoise_cli.measurement.lanes import Lanes
 from bnoise_cli.measurement.stacking import stacking_pays
 from bnoise_cli.measurement.sweep_task import SweepTask
 from bnoise_cli.measurement.training_runs import Arrival, Goal, train_to_goal
+from bnoise_cli.records import TrainingRun
 
 #: Between neighbours on the grid: factors of 2 with one seed; with all, √2, 2^(1/4) and, where the valley is steep,
 #: 2^(1/8). Near the edge of stability, where large batches are fastest, 2^(1/4) would cost a tenth of the steps.
@@ -65,68 +67,54 @@ class Tuner:
         for distance in _DISTANCES[stage]:
             if distance == _IF_STEEP and not is_steep(found, 2 * distance):
                 break
-            while points := next_rates(found, first, losses, distance):
+            while (point := next_rate(found, first, losses, distance)) is not None:
+                keys = [Key(batch_size, point, seed, stage) for seed in seeds]
+                runs = self._train(keys, beaten_at)
+                found[point] = mean_steps(runs) if len(runs) == len(keys) else None
+                lowest = [run.lowest_loss for run in runs if run.outcome != "diverged"]
+                if len(lowest) == len(runs) and None not in lowest:
+                    losses[point] = max(loss for loss in lowest if loss is not None)
                 arrived = [steps for steps in found.values() if steps is not None]
                 if arrived:
                     beaten_at = min(arrived) * (1 if stage == COARSE else _HOPELESS)
-                self._train(
-                    [Key(batch_size, point, seed, stage) for point in points for seed in seeds], beaten_at
-                )
-                for point in points:
-                    runs = [self._known[Key(batch_size, point, seed, stage)] for seed in seeds]
-                    found[point] = mean_steps(runs)
-                    lowest = [run.lowest_loss for run in runs if run.outcome != "diverged"]
-                    if len(lowest) == len(runs) and None not in lowest:
-                        losses[point] = max(loss for loss in lowest if loss is not None)
         arrivals = {point: steps for point, steps in found.items() if steps is not None}
         return min(arrivals, key=lambda point: (arrivals[point], point), default=None)
 
-    def _train(self, wanted: Sequence[Key], beaten_at: float | None) -> None:
-        """Train what is not known yet, side by side where that is faster."""
-        keys = [key for key in wanted if key not in self._known]
-        if len(keys) > self._shared.config.sweep.seeds and self._stacks(keys[0].batch_size):
+    def _train(self, keys: Sequence[Key], beaten_at: float | None) -> list[TrainingRun]:
+        """The runs of one learning rate, trained where they are not known; fewer when one of them has lost."""
+        if any(key in self._known and self._known[key].steps is None for key in keys):
+            return [self._known[key] for key in keys if key in self._known]
+        missing = [key for key in keys if key not in self._known]
+        if len(missing) > 1 and self._stacks(keys[0].batch_size, len(keys)):
             try:
-                self._known.add(keys, self._together(keys, beaten_at))
+                self._known.add(missing, self._together(missing, beaten_at))
             except RunError:
                 raise
-            except RuntimeError:  # more runs than in the trial may not fit the memory
+            except RuntimeError:  # what fitted the memory in the trial need not fit it now
                 self._known.add_stacks(keys[0].batch_size, False)
-            else:
-                return
-        for key in wanted:
+        for key in missing:
             if key not in self._known:
                 self._known.add([key], self._alone(key, beaten_at))
-            steps = self._known[key].steps
-            if key.stage == COARSE and steps is not None:
-                beaten_at = steps if beaten_at is None else min(beaten_at, steps)
+                if self._known[key].steps is None:
+                    break
+        return [self._known[key] for key in keys if key in self._known]
 
     def _together(self, keys: Sequence[Key], beaten_at: float | None) -> list[Arrival]:
         size = keys[0].batch_size
-        lanes = self._shared.stack(
-            size, [self._shared.rate(key.point) for key in keys], [key.seed for key in keys]
-        )
-        return train_to_goal(
-            lanes,
-            len(keys),
-            self._goal,
-            beaten_at=beaten_at,
-            rivals=keys[0].stage == COARSE,
-            on_step=lambda step: self._on_step(size, step),
-        )
+        rates, seeds = [self._shared.rate(key.point) for key in keys], [key.seed for key in keys]
+        lanes = self._shared.stack(size, rates, seeds)
+        return self._to_goal(lanes, len(keys), size, beaten_at)
 
     def _alone(self, key: Key, beaten_at: float | None) -> list[Arrival]:
         lane = self._shared.lane(key.batch_size, self._shared.rate(key.point), key.seed)
+        return self._to_goal(lane, 1, key.batch_size, beaten_at)
+
+    def _to_goal(self, lanes: Lanes, count: int, size: int, beaten_at: float | None) -> list[Arrival]:
         return train_to_goal(
-            lane,
-            1,
-            self._goal,
-            beaten_at=beaten_at,
-            rivals=False,
-            on_step=lambda step: self._on_step(key.batch_size, step),
+            lanes, count, self._goal, beaten_at=beaten_at, on_step=lambda step: self._on_step(size, step)
         )
 
-    def _stacks(self, batch_size: int) -> bool:
+    def _stacks(self, batch_size: int, runs: int) -> bool:
         if batch_size not in self._known.stacks:
-            runs = 2 * self._shared.config.sweep.seeds  # the usual last look: two rates, every seed
             self._known.add_stacks(batch_size, stacking_pays(self._shared, batch_size, runs))
         return self._known.stacks[batch_size]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from pydantic import ValidationError
 from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import KeyPath, Source, apply_override, read_source
-from bnoise_cli.spec.targets import check_form, check_targets, nearest, target_name, targets_in
+from bnoise_cli.spec.targets import check_form, check_targets, nearest
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
-#: Raised when entries of a sweep's ledger change their meaning.
-_LEDGER = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,42 +45,12 @@ class Spec:
         """The config with its defaults, as plain data."""
         return self.config.model_dump(mode="json")
 
-    def measured_hash(self) -> str:
-        """sha256 of what the measurement depends on: all but the planned batch and the budget."""
-        whole = self.resolved()
-        kept = {key: whole[key] for key in (*TARGET_KEYS, "checkpoint")}
-        kept["start"] = {key: whole["probe"][key] for key in ("warmup_steps", "at_steps")}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
-    def sweep_hash(self) -> str:
-        """sha256 of what the runs of a sweep depend on: all but the batch sizes, the budget and the advice."""
-        whole = self.resolved()
-        kept = {key: whole[key] for key in (*TARGET_KEYS, "checkpoint")}
-        kept["start"] = {
-            "warmup": whole["sweep"]["warmup_steps"],
-            "seed": whole["probe"]["seed"],
-            "max_grad_norm": whole["training"]["max_grad_norm"],
-            "batch_size": whole["training"]["batch_size"],
-        }
-        kept["code"] = self._code()
-        kept["ledger"] = _LEDGER
-        kept["goal"] = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-    def _code(self) -> dict[str, str]:
-        """sha256 of every file of the user's that the config names: with other code it is another sweep."""
-        found = {}
-        for key in TARGET_KEYS:
-            for _, target in targets_in(self.source.data.get(key), (key,)):
-                name, colon, _ = str(target_name(target)).rpartition(":")
-                path = self.folder / name
-                if colon and path.is_file():
-                    found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return found
-
-
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True) -> Spec:
     """Read and validate a config without importing or running anything it names.
+
+    Args:
+        at_hand: whether packages and weights that it names must be on this machine.
 
     Raises:
         ConfigError: with every mistake that can be seen without running code.
@@ -99,13 +66,13 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
             _note(source, place, mistakes)
     for key in TARGET_KEYS:
         if source.data.get(key) is not None and isinstance(source.data[key], dict):
-            check_form(source, key)
+            check_form(source, key, installed=at_hand)
     if source.data.get("loss") is not None and source.data.get("objective") is not None:
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
     if config is not None:
         _note_the_plan(source, config)
     checkpoint = source.data.get("checkpoint")
-    if isinstance(checkpoint, str) and not (source.folder / checkpoint).is_file():
+    if at_hand and isinstance(checkpoint, str) and not (source.folder / checkpoint).is_file():
         source.problem(
             ("checkpoint",),
             f"`checkpoint: {checkpoint}`",

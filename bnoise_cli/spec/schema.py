@@ -145,7 +145,10 @@ class Advice(Section):
 class Check(Section):
     """What the pre-training check lets pass."""
 
-    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
+        1.0  # examples over the fewest, less 1
+    )
+    min_time_efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None  # the fewest steps over the plan's
 
 
 class Config(Section):

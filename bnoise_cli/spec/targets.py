@@ -57,8 +57,12 @@ def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, A
         yield from targets_in(item, (*path, key))
 
 
-def check_form(source: Source, key: str) -> None:
-    """Note what is wrong with the target under `key` as far as can be seen without running any code."""
+def check_form(source: Source, key: str, *, installed: bool) -> None:
+    """Note what is wrong with the target under `key` as far as can be seen without running any code.
+
+    Args:
+        installed: whether the packages that it names must be.
+    """
     value = source.data[key]
     if not is_target(value):
         source.problem(
@@ -87,7 +91,7 @@ def check_form(source: Source, key: str) -> None:
         if not isinstance(target.get(_PARTIAL, False), bool):
             source.problem((*path, _PARTIAL), _shown(target[_PARTIAL]), "true or false")
         try:
-            _look(name, source.folder)
+            _look(name, source.folder, installed)
         except _NotFoundError as error:
             source.problem((*path, spelling), error.found, error.expected, error.nearest)
 
@@ -175,7 +179,7 @@ def nearest(word: str, known: list[str]) -> str | None:
     return f"`{close[0]}`" if close else None
 
 
-def _look(name: str, folder: Path) -> None:
+def _look(name: str, folder: Path, installed: bool) -> None:
     """Find a target without importing it, as far as that can tell."""
     if ":" in name:
         file, _, attribute = name.rpartition(":")
@@ -189,7 +193,7 @@ def _look(name: str, folder: Path) -> None:
             raise _NotFoundError(f"`{name}`", f"a Python file at {path}", near)
         try:
             tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             raise _NotFoundError(
                 f"`{name}`, whose file has a syntax error in line {line} ({error})",
@@ -201,6 +205,8 @@ def _look(name: str, folder: Path) -> None:
             raise _NotFoundError(
                 f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names))
             )
+        return
+    if not installed:
         return
     top = name.split(".")[0]
     with _import_path(folder):

@@ -1,0 +1,137 @@
+"""Whether a planned batch size is reasonable, from the whole interval of B_crit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
+from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.records import CriticalBatchSize, Doubt, Limits, Result
+from bnoise_cli.spec.schema import Check
+
+#: Doubts with which a measurement says nothing about the planned run.
+_DISQUALIFYING = ("at_initialisation", "diverged", "not_a_mean")
+
+
+class Verdict(StrEnum):
+    """What the check says of one config."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    CANNOT_TELL = "cannot_tell"
+    INVALID = "invalid"  # the config or what was asked of it is wrong
+    ERROR = "error"  # the measurement that was asked for failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict on one batch size, and the figures it rests on; what is unbounded or unknown is None."""
+
+    verdict: Verdict
+    finding: str
+    remedy: str
+    batch_size: int
+    critical_batch_size: CriticalBatchSize
+    compute_overhead: float | None  # examples over the fewest, less 1
+    compute_overhead_limits: Limits  # over the interval of B_crit
+    time_efficiency: float | None  # the fewest steps over those at this batch size
+    suggested_batch_size: int | None
+
+
+def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Judgement:
+    """Judge a planned global batch size.
+
+    The plan fails when the overhead B/B_crit is more than allowed even at the upper limit of B_crit, passes when it
+    is not at the lower one, and in between the estimate decides between a warning and a pass, unless the
+    interval is too wide to rest on an estimate. Too small a batch is a warning, where that is asked for.
+
+    Args:
+        batch_size: B, in examples, over all devices.
+        world_size: the devices of the plan; suggestions divide among them.
+    """
+    critical = result.critical_batch_size
+    value, low, high = critical.value, critical.low, critical.high
+    allowed = check.max_compute_overhead
+    least = batch_size / high if high is not None else 0.0
+    most = batch_size / low if low > 0 else math.inf
+    usual = usual_batch_sizes(max(allowed * (value or low), world_size), world_size)
+    suggested: int | None = usual[-1]
+    times = _times(critical, batch_size)
+    known = f"B_crit is {_interval(critical)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
+    limit = f"{significant(1 + allowed)} allowed"
+    doubt = _disqualifying(result)
+    if doubt is not None:
+        verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
+        suggested = None
+    elif high is not None and least > allowed:
+        verdict = Verdict.FAIL
+        finding = f"{times}, {limit}: {known}"
+        remedy = f"Set training.batch_size to {count(usual[-1])} or less."
+    elif most > allowed and not result.resolved:
+        verdict, suggested = Verdict.CANNOT_TELL, None
+        finding = f"{times}, {limit}, cannot be told: {known}"
+        remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
+    elif most > allowed and value is not None and batch_size / value > allowed:
+        verdict = Verdict.WARN
+        finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
+        remedy = f"Consider a training.batch_size of {count(usual[-1])} or less, or measure more precisely."
+    elif (asked := check.min_time_efficiency) is not None and _efficiency(batch_size, value or low) < asked:
+        needed = asked / (1 - asked) * (value or low)
+        suggested = next(size for size in usual_batch_sizes(math.inf, world_size) if size >= needed)
+        verdict = Verdict.WARN
+        reached = percent(_efficiency(batch_size, value or low))
+        finding = (
+            f"a batch of {count(batch_size)} examples reaches {'at most ' if value is None else ''}{reached} of the "
+            f"speed in steps that larger ones could, {percent(asked)} asked for: {known}"
+        )
+        remedy = (
+            f"Consider a training.batch_size of {count(suggested)} or more, if the devices take it as fast."
+        )
+    else:
+        verdict, suggested = Verdict.PASS, None
+        fast = (
+            ""
+            if value is None
+            else f" and {significant(steps_ratio(batch_size, value))} times the fewest steps"
+        )
+        finding, remedy = f"{times}{fast}, {limit}: {known}", ""
+    return Judgement(
+        verdict=verdict,
+        finding=finding,
+        remedy=remedy,
+        batch_size=batch_size,
+        critical_batch_size=critical,
+        compute_overhead=batch_size / value if value is not None else None,
+        compute_overhead_limits=Limits(low=least, high=most if math.isfinite(most) else None),
+        time_efficiency=_efficiency(batch_size, value) if value is not None else None,
+        suggested_batch_size=suggested,
+    )
+
+
+def _disqualifying(result: Result) -> Doubt | None:
+    codes = _DISQUALIFYING if result.critical_batch_size.value is not None else (*_DISQUALIFYING, "law")
+    return next((doubt for doubt in result.doubts if doubt.code in codes), None)
+
+
+def _efficiency(batch_size: int, critical: float) -> float:
+    return 1 / steps_ratio(batch_size, critical)
+
+
+def _times(critical: CriticalBatchSize, batch_size: int) -> str:
+    low = examples_ratio(batch_size, critical.high) if critical.high is not None else 1.0
+    if critical.low <= 0:
+        span = f"{significant(low)} or more"
+    else:
+        span = f"{significant(low)} to {significant(examples_ratio(batch_size, critical.low))}"
+    if critical.value is not None:
+        span = f"{significant(examples_ratio(batch_size, critical.value))} ({span})"
+    return f"a batch of {count(batch_size)} examples takes {span} times the fewest examples"
+
+
+def _interval(critical: CriticalBatchSize) -> str:
+    if critical.value is None or critical.high is None:
+        return f"at least {significant(critical.low)}" if critical.low > 0 else "unknown"
+    return f"{significant(critical.value)} ({significant(critical.low)} to {significant(critical.high)})"

@@ -1,0 +1,124 @@
+"""What a measurement depends on, and its hash: whether a stored result is one of this config."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bnoise_cli.spec.load import TARGET_KEYS, Spec
+from bnoise_cli.spec.targets import target_name, targets_in
+
+#: Raised when entries of a sweep's ledger change their meaning.
+_LEDGER = 2
+
+
+def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a result of this kind depends on: not the planned batch, the budget, the seeds or the advice.
+
+    Args:
+        config: a resolved config.
+        kind: "probe" or "sweep".
+    """
+    kept = {key: config.get(key) for key in (*TARGET_KEYS, "checkpoint")}
+    kept["training"] = {"max_grad_norm": _section(config, "training").get("max_grad_norm")}
+    if kind == "probe":
+        plan = _section(config, "probe")
+        kept["probe"] = {"at_steps": plan.get("at_steps") or [plan.get("warmup_steps")]}
+        return kept
+    plan = _section(config, "sweep")
+    names = ["warmup_steps", "branch"]
+    if plan.get("branch") is None:
+        names += ["goal", "steps"] if plan.get("goal") == "auto" else ["goal"]
+    kept["sweep"] = {name: plan.get(name) for name in names}
+    return kept
+
+
+def measured_hash(spec: Spec, kind: str) -> str:
+    """sha256 of `measured` and of the user's code that the config names."""
+    return _sha256({**measured(spec.resolved(), kind), "code": code_hashes(spec)})
+
+
+def ledger_hash(spec: Spec) -> str:
+    """sha256 of what every single run of a sweep depends on, and where it goes on: all but sizes, budget and advice."""
+    whole = spec.resolved()
+    start = {"seed": whole["probe"]["seed"], "batch_size": whole["training"]["batch_size"]}
+    goal = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
+    known = {"ledger": _LEDGER, "start": start, "goal": goal, "code": code_hashes(spec)}
+    return _sha256({**measured(whole, "sweep"), **known})
+
+
+def code_hashes(spec: Spec) -> dict[str, str]:
+    """sha256 of every file of the user's that the config names, without its comments and blank lines.
+
+    Files are those of `file.py:name` and, in the config's folder, of `module.name`; what they import is not followed.
+    """
+    names = (
+        str(target_name(target))
+        for key in TARGET_KEYS
+        for _, target in targets_in(spec.source.data.get(key), (key,))
+    )
+    files = {path for name in names if (path := _file_of(name, spec.folder)) is not None}
+    return {path.as_posix(): _sha256(_meaning((spec.folder / path).read_bytes())) for path in sorted(files)}
+
+
+def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:
+    """How the config that was measured differs from `spec` in what matters, a sentence each."""
+    found = dict(_leaves(measured(config, kind)))
+    wanted = dict(_leaves(measured(spec.resolved(), kind)))
+    return [
+        f"`{key}` was {_shown(found.get(key))} and is {_shown(wanted.get(key))}"
+        for key in sorted(found.keys() | wanted.keys())
+        if _shown(found.get(key)) != _shown(wanted.get(key))
+    ]
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _file_of(target: str, folder: Path) -> Path | None:
+    """The user's file that a target lies in, relative to the folder; None where that is not known."""
+    name, colon, _ = target.rpartition(":")
+    if colon:
+        return Path(name) if (folder / name).is_file() else None
+    parts = target.split(".")
+    paths = (Path(*parts[:end]).with_suffix(".py") for end in range(len(parts) - 1, 0, -1) if all(parts))
+    return next((path for path in paths if (folder / path).is_file()), None)
+
+
+def _meaning(source: bytes) -> str:
+    """Code without what does not run: comments, blank lines, trailing space, the ends of lines."""
+    text = source.decode("utf-8", "replace").replace("\r\n", "\n")
+    lines = text.split("\n")
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError, RecursionError, ValueError):
+        tokens = []
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
