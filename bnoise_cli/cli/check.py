@@ -114,24 +114,28 @@ def _probe(spec: Spec, device: str, quiet: bool) -> tuple[Path, Result]:
 
 def _show(checked: list[Checked], rules: Rules, code: ExitCode, form: Format, *, seconds: float) -> None:
     from bnoise_cli.cli.output import show_json, show_sections, show_text
-    from bnoise_cli.report import check_formats as formats
+    from bnoise_cli.report import check_words as words
 
     match form:
         case Format.TEXT:
-            show_sections(formats.check_sections(checked))
+            show_sections(words.check_sections(checked))
         case Format.JSON:
-            show_json(formats.check_json(checked, code))
-        case Format.JUNIT:
-            show_text(formats.junit(checked, seconds))
+            show_json(words.check_json(checked, code))
         case Format.MARKDOWN:
             show_text(_markdown(checked))
         case Format.GITHUB:
-            show_text(formats.github_annotations(checked, rules))
-            formats.write_github_files(checked, code, _markdown(checked))
+            from bnoise_cli.report.check_ci import github_annotations, write_github_files
+
+            show_text(github_annotations(checked, rules))
+            write_github_files(checked, code, _markdown(checked))
+        case Format.JUNIT:
+            from bnoise_cli.report.check_ci import junit
+
+            show_text(junit(checked, seconds))
 
 
 def _markdown(checked: list[Checked]) -> str:
-    from bnoise_cli.report.check_formats import check_table
+    from bnoise_cli.report.check_words import check_table
     from bnoise_cli.report.page import markdown
 
     return markdown("bnoise check", check_table(checked), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +93,8 @@ def _file_of(target: str, folder: Path) -> Path | None:
 
 def _meaning(source: bytes) -> str:
     """Code without what does not run: comments, blank lines, trailing space, the ends of lines."""
+    import tokenize  # few configs name files
+
     text = source.decode("utf-8", "replace").replace("\r\n", "\n")
     lines = text.split("\n")
     try:

@@ -46,7 +46,7 @@ Target = dict[str, Any]
 class Section(BaseModel):
     """A part of the config: unknown keys are mistakes, and a string is no number."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Training(Section):

@@ -1,0 +1,109 @@
+"""The verdicts of a check in words, as tables and as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bnoise_cli.advice.checked import Checked
+from bnoise_cli.advice.verdict import Verdict
+from bnoise_cli.errors import ExitCode
+from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize
+from bnoise_cli.report.document import Grid, Part, Section, Sentence, Tone
+
+WORDS = {
+    Verdict.PASS: "pass",
+    Verdict.WARN: "warning",
+    Verdict.FAIL: "fail",
+    Verdict.CANNOT_TELL: "cannot tell",
+    Verdict.INVALID: "invalid config",
+    Verdict.ERROR: "error",
+}
+
+
+def check_sections(checked: Sequence[Checked]) -> list[Section]:
+    """One section for each config, and a last one that counts them."""
+    sections = [_section(each) for each in checked]
+    if len(checked) > 1:
+        sections.append(Section(title=f"{len(checked)} configs", headline=Sentence(_counted(checked))))
+    return sections
+
+
+def check_json(checked: Sequence[Checked], code: ExitCode) -> dict[str, Any]:
+    """Everything as plain data."""
+    plain = []
+    for each in checked:
+        data = asdict(each)
+        judgement = data.pop("judgement") or {}
+        plain.append(
+            {
+                **data,
+                **{key: judgement[key] for key in judgement if key not in ("verdict", "finding", "remedy")},
+                "config": str(each.config),
+                "result": None if each.result is None else str(each.result),
+            }
+        )
+    return {"schema_version": SCHEMA_VERSION, "kind": "check", "exit_code": int(code), "checked": plain}
+
+
+def check_table(checked: Sequence[Checked]) -> list[Section]:
+    """A table of all, and what is to be done, for a page."""
+    rows = []
+    for each in checked:
+        found = each.judgement
+        known = ("", "", "", "")
+        if found is not None:
+            overhead, speed = found.compute_overhead, found.time_efficiency
+            known = (
+                count(found.batch_size),
+                _interval(found.critical_batch_size),
+                "?" if overhead is None else significant(1 + overhead),
+                "?" if speed is None else significant(1 / speed),
+            )
+        rows.append((WORDS[each.verdict], str(each.config), *known))
+    columns = ("verdict", "config", "batch size", "B_crit (95%)", "examples / fewest", "steps / fewest")
+    table = Grid(columns=columns, rows=tuple(rows), words=frozenset(columns[:2]))
+    unsettled = [_section(each) for each in checked if each.verdict is not Verdict.PASS]
+    return [Section(title=_counted(checked), parts=(table,)), *unsettled]
+
+
+def _section(each: Checked) -> Section:
+    parts: list[Part] = []
+    said = each.finding
+    if each.verdict is Verdict.INVALID:
+        said = f"{len(each.marks)} mistake{'s' if len(each.marks) > 1 else ''}"
+        parts += [
+            Sentence(mark.text if mark.line is None else f"{mark.line}:{mark.column}: {mark.text}")
+            for mark in each.marks
+        ]
+    if each.remedy:
+        parts.append(Sentence(each.remedy))
+    if each.result is not None:
+        codes = sorted({doubt.code for doubt in each.doubts})
+        doubts = f"; doubts: {', '.join(codes)}, see `bnoise report {each.result}`" if codes else ""
+        parts.append(Sentence(f"By {each.result}{doubts}.", Tone.DETAIL))
+    tone = Tone.GOOD if each.verdict is Verdict.PASS else Tone.UNSURE
+    return Section(
+        title=WORDS[each.verdict],
+        headline=Sentence(one_line(f"{each.config}: {said}"), tone),
+        parts=parts,
+    )
+
+
+def _counted(checked: Sequence[Checked]) -> str:
+    numbers = Counter(each.verdict for each in checked)
+    return ", ".join(f"{numbers[verdict]} {word}" for verdict, word in WORDS.items() if numbers[verdict])
+
+
+def _interval(critical: CriticalBatchSize) -> str:
+    if critical.value is None or critical.high is None:
+        return f"{significant(critical.low)} or more"
+    return f"{significant(critical.value)} ({significant(critical.low)} to {significant(critical.high)})"
+
+
+def one_line(text: str) -> str:
+    """Without characters that steer a terminal or begin a line."""
+    return "".join(c if c.isprintable() else " " for c in text)
