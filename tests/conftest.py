@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bnoise_cli.cli import app
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.task import Task
@@ -19,6 +21,8 @@ os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
+#: The program, called: its arguments to its exit code, stdout and stderr.
+Call = Callable[..., tuple[int, str, str]]
 
 QUADRATIC_CONFIG = """\
 version: 1
@@ -69,3 +73,16 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
         return Path(name)
 
     return write
+
+
+@pytest.fixture
+def bnoise(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Call the program in this process."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bnoise", *arguments])
+        code = app.run()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call

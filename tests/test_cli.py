@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from bnoise_cli.cli import app
-from tests.conftest import QUADRATIC_CONFIG
+from tests.conftest import QUADRATIC_CONFIG, Call
 from tests.samples import plan
 
 Write = Callable[[str, str], Path]
@@ -26,23 +25,6 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ["digits", "digits_cnn", "noisy_quadratic", "stdlib_gpt", "stdlib_gpt_adamw"]
 SWEEPS = ["digits", "digits_cnn", "stdlib_gpt_adamw"]
 
-
-@pytest.fixture
-def bnoise(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Call the program in this process; returns exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bnoise", *arguments])
-        code = app.run()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
-Call = Callable[..., tuple[int, str, str]]
 
 USER = """\
 import torch

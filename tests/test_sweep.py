@@ -42,12 +42,11 @@ from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
 from bnoise_cli.storage import Ledger
-from tests.conftest import CPU, QUADRATIC_CONFIG
+from tests.conftest import CPU, QUADRATIC_CONFIG, Call
 from tests.samples import CONFIG, RUN
 from tests.test_cli import MARKING, wait_for
 
 Write = Callable[[str, str], Path]
-Call = Callable[..., tuple[int, str, str]]
 
 #: A noisy quadratic whose runs take a few dozen steps, on few examples: a whole sweep takes a second or two.
 TINY = """\
@@ -74,19 +73,6 @@ sweep:
   seeds: 2
   batch_sizes: [2, 8, 32]
 """
-
-
-@pytest.fixture
-def bnoise(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """Call the program in this process; returns exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bnoise", *arguments])
-        code = app.run()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 def silent(_: SweepProgress) -> None:

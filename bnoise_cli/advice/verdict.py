@@ -69,7 +69,7 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     elif high is not None and least > allowed:
         verdict = Verdict.FAIL
         finding = f"{times}, {limit}: {known}"
-        remedy = f"Set training.batch_size to {count(usual[-1])} or less."
+        remedy = f"Set training.batch_size to {count(usual[-1])} or less.{_unless(result, batch_size)}"
     elif most > allowed and not result.resolved:
         verdict, suggested = Verdict.CANNOT_TELL, None
         finding = f"{times}, {limit}, cannot be told: {known}"
@@ -77,7 +77,10 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     elif most > allowed and value is not None and batch_size / value > allowed:
         verdict = Verdict.WARN
         finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
-        remedy = f"Consider a training.batch_size of {count(usual[-1])} or less, or measure more precisely."
+        remedy = (
+            f"Consider a training.batch_size of {count(usual[-1])} or less, or measure more precisely."
+            + _unless(result, batch_size)
+        )
     elif (asked := check.min_time_efficiency) is not None and _efficiency(batch_size, value or low) < asked:
         needed = asked / (1 - asked) * (value or low)
         suggested = next(size for size in usual_batch_sizes(math.inf, world_size) if size >= needed)
@@ -114,6 +117,17 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
 def _disqualifying(result: Result) -> Doubt | None:
     codes = _DISQUALIFYING if result.critical_batch_size.value is not None else (*_DISQUALIFYING, "law")
     return next((doubt for doubt in result.doubts if doubt.code in codes), None)
+
+
+def _unless(result: Result, batch_size: int) -> str:
+    """What speaks for so large a batch: where a step has a fixed cost, the fastest lies beyond B_crit."""
+    advised = result.recommendation
+    if advised is None or batch_size > advised.batch_size:
+        return ""
+    return (
+        f" The result recommends {count(advised.batch_size)}, for speed on its device; to allow that, raise "
+        "check.max_compute_overhead."
+    )
 
 
 def _efficiency(batch_size: int, critical: float) -> float:

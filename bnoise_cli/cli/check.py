@@ -136,6 +136,6 @@ def _show(checked: list[Checked], rules: Rules, code: ExitCode, form: Format, *,
 
 def _markdown(checked: list[Checked]) -> str:
     from bnoise_cli.report.check_words import check_table
-    from bnoise_cli.report.page import markdown
+    from bnoise_cli.report.markdown import markdown
 
     return markdown("bnoise check", check_table(checked), None)

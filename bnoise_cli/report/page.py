@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
+from bnoise_cli.report.markdown import markdown, one_line
 from bnoise_cli.report.plot import svg
 from bnoise_cli.report.plot_style import Named
 from bnoise_cli.report.sections import report_sections
@@ -60,19 +61,6 @@ def write_page(results: Named, path: Path, picture: Path | None) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
-    """Sections as GitHub's Markdown."""
-    blocks = [f"# {_md(title)}"]
-    for section in sections:
-        blocks.append(f"## {_md(section.title)}")
-        if section.headline is not None:
-            blocks.append(f"**{_md(section.headline.text)}**")
-        blocks += [_markdown_part(part) for part in section.parts]
-        if picture is not None and section is sections[0]:
-            blocks.append(f"![what a step gains, the trade-off and the training speed](<{picture}>)")
-    return "\n\n".join(blocks) + "\n"
-
-
 def html(title: str, sections: Sequence[Section], picture: str) -> str:
     """Sections as one HTML file that loads nothing."""
     blocks = [f"<h1>{escape(title)}</h1>"]
@@ -91,21 +79,6 @@ def html(title: str, sections: Sequence[Section], picture: str) -> str:
     )
 
 
-def _markdown_part(part: Part) -> str:
-    match part:
-        case Sentence():
-            return _md(part.text)
-        case Remark():
-            return f"- **{_md(part.name)}**: {_md(part.finding)} {_md(part.remedy)}"
-        case Drawing():
-            return "\n".join(("```text", *part.lines, "```"))
-        case Grid():
-            rules = [":--" if column in part.words else "--:" for column in part.columns]
-            lines = (_one_line(part.columns), rules, *part.rows)
-            cells = [[_md(cell) if line is not rules else cell for cell in line] for line in lines]
-            return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
 def _html_part(part: Part) -> str:
     match part:
         case Sentence():
@@ -116,7 +89,7 @@ def _html_part(part: Part) -> str:
         case Drawing():
             return f"<pre>{escape(chr(10).join(part.lines))}</pre>"
         case Grid():
-            heads = _html_cells("th", _one_line(part.columns), part)
+            heads = _html_cells("th", one_line(part.columns), part)
             rows = "\n".join(f"<tr>{_html_cells('td', row, part)}</tr>" for row in part.rows)
             head = f"<thead><tr>{heads}</tr></thead>"
             return f'<div class="scroll"><table>\n{head}\n<tbody>{rows}</tbody>\n</table></div>'
@@ -132,14 +105,3 @@ def _html_cells(tag: str, cells: Sequence[str], grid: Grid) -> str:
         f"<{tag}{' class=words' if column in grid.words else ''}>{escape(cell)}</{tag}>"
         for cell, column in texts
     )
-
-
-def _one_line(columns: Sequence[str]) -> list[str]:
-    return [column.replace("-\n", "-").replace("\n", " ") for column in columns]
-
-
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    for special in "\\`*_{}[]<>|#~":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("\n", " ")

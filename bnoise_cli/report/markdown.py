@@ -1,0 +1,51 @@
+"""A report as GitHub's Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
+
+
+def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
+    """Sections as one page.
+
+    Args:
+        picture: where a picture lies that belongs to the first section.
+    """
+    blocks = [f"# {_md(title)}"]
+    for section in sections:
+        blocks.append(f"## {_md(section.title)}")
+        if section.headline is not None:
+            blocks.append(f"**{_md(section.headline.text)}**")
+        blocks += [_markdown_part(part) for part in section.parts]
+        if picture is not None and section is sections[0]:
+            blocks.append(f"![what a step gains, the trade-off and the training speed](<{picture}>)")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_part(part: Part) -> str:
+    match part:
+        case Sentence():
+            return _md(part.text)
+        case Remark():
+            return f"- **{_md(part.name)}**: {_md(part.finding)} {_md(part.remedy)}"
+        case Drawing():
+            return "\n".join(("```text", *part.lines, "```"))
+        case Grid():
+            rules = [":--" if column in part.words else "--:" for column in part.columns]
+            lines = (one_line(part.columns), rules, *part.rows)
+            cells = [[_md(cell) if line is not rules else cell for cell in line] for line in lines]
+            return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def one_line(columns: Sequence[str]) -> list[str]:
+    """Heads of columns without line breaks."""
+    return [column.replace("-\n", "-").replace("\n", " ") for column in columns]
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for special in "\\`*_{}[]<>|#~":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("\n", " ")
