@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -36,11 +37,16 @@ def parse_seconds(value: Any) -> float:
     return seconds
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+_SECONDS: Any = {"anyOf": [{"type": "number", "minimum": 1}, {"type": "string"}]}
+_TARGET: Any = {
+    "type": "object",
+    "anyOf": [{"required": [spelling]} for spelling in ("_target_", "_component_", "class_path")],
+}
+Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_SECONDS)]
 #: The least that a budget in examples must hold: at each point of training, and in largest batches.
 _FEWEST_EXAMPLES, _FEWEST_LARGEST = 256, 6
 #: A mapping with `_target_`; checked by `spec.targets`.
-Target = dict[str, Any]
+Target = Annotated[dict[str, Any], WithJsonSchema(_TARGET)]
 
 
 class Section(BaseModel):
@@ -52,12 +58,16 @@ class Section(BaseModel):
 class Training(Section):
     """The run that is planned."""
 
-    batch_size: PositiveInt = 64  # global, in examples
-    world_size: PositiveInt = 1
-    max_grad_norm: float | None = Field(default=None, gt=0)  # used in the warm-up, off in the probe
-    steps: PositiveInt | None = None  # the planned length, at `batch_size`
-    examples: PositiveInt | None = None  # or that
-    price_per_device_hour: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in any currency
+    batch_size: PositiveInt = Field(default=64, description="global, in examples")
+    world_size: PositiveInt = Field(default=1, description="devices that train together")
+    max_grad_norm: float | None = Field(
+        default=None, gt=0, description="clipping; used in the warm-up, off in the probe"
+    )
+    steps: PositiveInt | None = Field(default=None, description="the planned length, at batch_size")
+    examples: PositiveInt | None = Field(default=None, description="the planned length in examples instead")
+    price_per_device_hour: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="in any currency; prices the planned run"
+    )
 
 
 def _ascending(values: list[int]) -> list[int]:
@@ -80,13 +90,21 @@ BatchSizes = Annotated[Literal["auto"] | list[PositiveInt], AfterValidator(_thre
 class Probe(Section):
     """How the noise scale is measured."""
 
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    at_steps: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    batch_sizes: BatchSizes = "auto"
-    precision: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    budget: Seconds = 60.0
-    max_examples: Annotated[int, Field(ge=256)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=100, description="training steps before the probe"
+    )
+    at_steps: list[Annotated[int, Field(ge=0)]] | None = Field(
+        default=None, min_length=1, description="several points of training instead, as in [0, 50, 200]"
+    )
+    batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
+    precision: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.15, description="stop when the 95% interval is within this part on each side"
+    )
+    budget: Seconds = Field(default=60.0, description="or when this time is spent, after the warm-up")
+    max_examples: Annotated[int, Field(ge=256)] | None = Field(
+        default=None, description="or a budget in gradient examples, which repeats exactly"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all draws")
 
     @field_validator("at_steps")
     @classmethod
@@ -110,9 +128,13 @@ class Probe(Section):
 class Branch(Section):
     """Branched training from one start: the same examples at multiples of the planned batch."""
 
-    multiples: list[PositiveInt] = Field(default=[1, 2, 4, 8], min_length=2)  # of training.batch_size
-    examples: PositiveInt  # of every branch
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01  # in loss, over the smallest batch
+    multiples: list[PositiveInt] = Field(
+        default=[1, 2, 4, 8], min_length=2, description="of training.batch_size"
+    )
+    examples: PositiveInt = Field(description="of every branch")
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=0.01, description="in loss, over the smallest batch"
+    )
 
     @field_validator("multiples")
     @classmethod
@@ -123,47 +145,70 @@ class Branch(Section):
 class Sweep(Section):
     """How the trade-off is measured by training."""
 
-    batch_sizes: BatchSizes = "auto"
-    goal: Literal["auto"] | float = "auto"  # a loss, or where the planned run is after `steps`
-    steps: PositiveInt = 200
-    max_steps: PositiveInt = 20_000  # of one run
-    warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps of the planned run before all runs begin
-    seeds: PositiveInt = 3
-    budget: Seconds | None = None
-    branch: Branch | None = None  # instead of runs to a goal
+    batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
+    goal: Literal["auto"] | float = Field(
+        default="auto", description="the loss to reach, or where the planned run is after `steps`"
+    )
+    steps: PositiveInt = Field(default=200, description="of the planned run, to the goal `auto`")
+    max_steps: PositiveInt = Field(default=20_000, description="of one run")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="steps of the planned run before all runs begin"
+    )
+    seeds: PositiveInt = Field(default=3, description="runs at every learning rate that counts")
+    budget: Seconds | None = Field(default=None, description="time after which it ends with what is known")
+    branch: Branch | None = Field(
+        default=None, description="branches from one start instead of runs to a goal"
+    )
 
 
 class Advice(Section):
     """The user's own limits, which choose among batch sizes."""
 
-    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        None  # examples over the fewest, less 1
+    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="examples over the fewest, less 1"
     )
-    deadline: Seconds | None = None  # for the planned run
+    deadline: Seconds | None = Field(default=None, description="for the planned run, as in 12h")
 
 
 class Check(Section):
     """What the pre-training check lets pass."""
 
-    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
-        1.0  # examples over the fewest, less 1
+    max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="fail if the plan surely spends more: examples over the fewest, less 1"
     )
-    min_time_efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None  # the fewest steps over the plan's
+    min_time_efficiency: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="warn below this: the fewest steps over the plan's"
+    )
 
 
 class Config(Section):
     """A whole config file."""
 
     version: Literal[1]
-    model: Target
-    checkpoint: str | None = None
-    dataset: Target
-    collate: Target | None = None
-    loss: Target | None = None
-    objective: Target | None = None
-    optimizer: Target
+    model: Target = Field(description="what is trained")
+    checkpoint: str | None = Field(
+        default=None, description="weights to start from: .safetensors, or .pt with a state dict"
+    )
+    dataset: Target = Field(description="anything with a length and items")
+    collate: Target | None = Field(default=None, description="makes a batch of a list of examples")
+    loss: Target | None = Field(
+        default=None, description="a criterion: loss(model(x), y) for (x, y) examples"
+    )
+    objective: Target | None = Field(
+        default=None, description="or f(model, batch); neither: model(**batch).loss"
+    )
+    optimizer: Target = Field(description="of the planned run, at its learning rate")
     training: Training = Training()
     probe: Probe = Probe()
     sweep: Sweep = Sweep()
     advice: Advice = Advice()
     check: Check = Check()
+
+
+def json_schema() -> dict[str, Any]:
+    """The form of a config as a JSON Schema, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(),
+        "title": "bnoise config",
+    }

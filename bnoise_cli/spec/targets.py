@@ -22,7 +22,7 @@ _ARGS, _PARTIAL = "_args_", "_partial_"
 _SPELLINGS = ("_target_", "_component_", "class_path")
 
 
-class _NotFoundError(Exception):
+class TargetError(Exception):
     """Why a target cannot be found: what was found, what was expected, the nearest name."""
 
     def __init__(self, found: str, expected: str, nearest: str | None = None) -> None:
@@ -92,7 +92,7 @@ def check_form(source: Source, key: str, *, installed: bool) -> None:
             source.problem((*path, _PARTIAL), _shown(target[_PARTIAL]), "true or false")
         try:
             _look(name, source.folder, installed)
-        except _NotFoundError as error:
+        except TargetError as error:
             source.problem((*path, spelling), error.found, error.expected, error.nearest)
 
 
@@ -103,7 +103,7 @@ def check_targets(source: Source, keys: list[str]) -> list[Problem]:
             spelling = next(s for s in _SPELLINGS if s in target)
             try:
                 found = resolve(target_name(target), source.folder)
-            except _NotFoundError as error:
+            except TargetError as error:
                 source.problem((*path, spelling), error.found, error.expected, error.nearest)
                 continue
             extra = 1 if path == ("optimizer",) else 2 if _is_function_in_use(path, found) else 0
@@ -151,7 +151,7 @@ def resolve(name: str, folder: Path) -> Any:
     """The object that a dotted path or `file.py:name` names.
 
     Raises:
-        _NotFoundError: with the real cause.
+        TargetError: with the real cause.
     """
     if ":" in name:
         file, _, attribute = name.rpartition(":")
@@ -161,11 +161,10 @@ def resolve(name: str, folder: Path) -> Any:
     found: Any = module
     for position, part in enumerate(rest):
         if not hasattr(found, part):
-            where = ".".join([module.__name__, *rest[:position]])
+            top = name.rpartition(":")[0] or module.__name__
+            where = ".".join([top, *rest[:position]])
             public = [n for n in dir(found) if not n.startswith("_")]
-            raise _NotFoundError(
-                f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public)
-            )
+            raise TargetError(f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public))
         found = getattr(found, part)
     return found
 
@@ -190,19 +189,19 @@ def _look(name: str, folder: Path, installed: bool) -> None:
                 if path.parent.is_dir()
                 else None
             )
-            raise _NotFoundError(f"`{name}`", f"a Python file at {path}", near)
+            raise TargetError(f"`{name}`", f"a Python file at {path}", near)
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
-            raise _NotFoundError(
+            raise TargetError(
                 f"`{name}`, whose file has a syntax error in line {line} ({error})",
                 "a file that Python can read",
             ) from None
         names = _top_level_names(tree)
         first = attribute.split(".")[0]
         if names is not None and first not in names:
-            raise _NotFoundError(
+            raise TargetError(
                 f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names))
             )
         return
@@ -216,7 +215,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
             known = False
     if not known:
         here = [p.stem for p in folder.glob("*.py")]
-        raise _NotFoundError(
+        raise TargetError(
             f"`{name}`",
             f"an importable module, but there is no `{top}` here or among the installed packages",
             nearest(top, [*here, "torch", "torchvision", "transformers", "bnoise_cli"]),
@@ -261,7 +260,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
     if spec is None or spec.loader is None:
-        raise _NotFoundError(f"`{name}`", f"a Python file at {path}")
+        raise TargetError(f"`{name}`", f"a Python file at {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:
@@ -269,7 +268,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[key]
-        raise _NotFoundError(
+        raise TargetError(
             f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import"
         ) from error
     return module
@@ -287,14 +286,14 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
                 missing = error.name or ""
                 if end > 1 and (prefix == missing or prefix.startswith(f"{missing}.")):
                     continue
-                raise _NotFoundError(
+                raise TargetError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error
             except (Exception, SystemExit) as error:
-                raise _NotFoundError(
+                raise TargetError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error
-    raise _NotFoundError(f"`{name}`", "a dotted path such as torch.nn.Linear")
+    raise TargetError(f"`{name}`", "a dotted path such as torch.nn.Linear")
 
 
 def _cause(error: BaseException) -> str:

@@ -1,0 +1,85 @@
+"""`bnoise init`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnoise_cli.errors import CallError, ConfigError
+
+
+def init(
+    example: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Begin with an example that comes with bnoise.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your model: train.py:build_model, or a dotted path.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Your dataset, likewise.")] = None,
+    collate: Annotated[str | None, typer.Option(help="Your collate function, likewise.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A criterion, as torch.nn.CrossEntropyLoss.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Or f(model, batch), likewise.")] = None,
+    optimizer: Annotated[str, typer.Option(help="The optimizer of the planned run.")] = "torch.optim.SGD",
+    out: Annotated[Path, typer.Option(help="The file to write; it must not be there yet.")] = Path(
+        "bnoise.yaml"
+    ),
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a config, for editors.")
+    ] = False,
+) -> None:
+    """Write a commented config: an example, or one for your own model and dataset.
+
+    With --model, the code that is named is imported and run.
+    """
+    from bnoise_cli.cli.output import show_json, tell
+    from bnoise_cli.spec.load import load_spec
+    from bnoise_cli.spec.schema import json_schema
+    from bnoise_cli.spec.template import config_for, example_config
+
+    if schema:
+        show_json(json_schema())
+        return
+    if out.exists():
+        raise CallError(f"{out} is there already. Name another file with --out, or move it away.")
+    named = {"model": model, "dataset": dataset, "collate": collate, "loss": loss, "objective": objective}
+    targets = {key: name for key, name in named.items() if name is not None}
+    if example is not None and targets:
+        raise CallError(
+            f"--example is a whole config; found --{next(iter(targets))} too. Leave one of them out."
+        )
+    if targets:
+        missing = [f"--{key}" for key in ("model", "dataset") if key not in targets]
+        if missing:
+            raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
+        if loss is not None and objective is not None:
+            raise CallError("--loss and --objective exclude each other. Leave one of them out.")
+        text = config_for({**targets, "optimizer": optimizer}, out.resolve().parent)
+    else:
+        text = example_config(example or _default_example())
+    _write(out, text)
+    call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
+    tell(f"{out} is written.")
+    try:
+        load_spec(out).require_targets()
+        tell(f"Try it with `{call} --dry-run`, then measure with `{call}`.")
+    except ConfigError as error:
+        tell(f"{error}\nFill that in, then try it with `{call} --dry-run`.")
+
+
+def _default_example() -> str:
+    """The handwritten digits where scikit-learn is at hand, which has them; otherwise a task of bnoise's own."""
+    return "digits" if importlib.util.find_spec("sklearn") is not None else "noisy_quadratic"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CallError(
+            f"{path} cannot be written ({error.strerror or error}). Name another file."
+        ) from error

@@ -1,0 +1,147 @@
+"""Configs to begin with: those that come with bnoise, and one written for targets of the user's."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bnoise_cli.errors import CallError, ConfigError, Problem
+from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
+from bnoise_cli.spec.targets import TargetError, nearest, resolve
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+#: Arguments that bnoise itself gives: the parameters; (prediction, target) or (model, batch); the examples.
+_GIVEN = {"optimizer": 1, "loss": 2, "objective": 2, "collate": 1}
+#: What a first config shows of each section; the rest has defaults.
+_SHOWN: tuple[tuple[str, type[Section], tuple[str, ...]], ...] = (
+    ("training", Training, ("batch_size", "world_size")),
+    ("probe", Probe, ("warmup_steps", "precision", "budget")),
+    ("check", Check, ("max_compute_overhead",)),
+)
+_COLUMN = 38
+
+
+def example_names() -> list[str]:
+    """The examples that come with bnoise."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def example_config(name: str) -> str:
+    """The text of an example.
+
+    Raises:
+        CallError: there is none of that name.
+    """
+    path = _folder() / f"{name}.yaml"
+    if name not in example_names():
+        near = nearest(name, example_names())
+        known = ", ".join(example_names())
+        hint = f"; did you mean {near}?" if near else ""
+        raise CallError(f"--example needs one of {known}; found {name!r}{hint}")
+    return path.read_text(encoding="utf-8")
+
+
+def config_for(targets: dict[str, str], folder: Path) -> str:
+    """A config for the user's own targets, every argument with its default. Runs the code that is named.
+
+    Args:
+        targets: a dotted path or `file.py:name` for each of `model`, `dataset` and so on.
+        folder: what relative paths are relative to.
+
+    Raises:
+        ConfigError: something that is named is not there; with every mistake.
+    """
+    found, problems = {}, []
+    for key, name in targets.items():
+        try:
+            found[key] = resolve(name, folder)
+        except TargetError as error:
+            problems.append(
+                Problem(place=f"--{key}", found=error.found, expected=error.expected, nearest=error.nearest)
+            )
+    if problems:
+        raise ConfigError(problems)
+    lines = ["# Written by `bnoise init`; `bnoise probe --dry-run` tries it.", "version: 1"]
+    for key in ("model", "dataset", "collate", "loss", "objective", "optimizer"):
+        if key in targets:
+            lines += _target(key, targets[key], found[key])
+    if not {"loss", "objective"} & targets.keys():
+        lines.append("# loss, objective: neither is named, so the loss is model(**batch).loss")
+    for name, section, keys in _SHOWN:
+        lines.append(_with(f"{name}:", section.__doc__ or ""))
+        for key in keys:
+            field = section.model_fields[key]
+            lines.append(_with(f"  {key}: {_value(field.default)}", field.description or ""))
+    return "\n".join(lines) + "\n"
+
+
+def _target(key: str, name: str, found: Any) -> list[str]:
+    lines = [
+        _with(f"{key}:", Config.model_fields[key].description or ""),
+        f"  _target_: {_value(name)}",
+    ]
+    for parameter in _parameters(key, found):
+        default = parameter.default
+        kind = "" if parameter.annotation is parameter.empty else f": {_annotation(parameter.annotation)}"
+        if default is parameter.empty:
+            lines.append(_with(f"  # {parameter.name}:", f"needed{kind}"))
+        elif default is None or not _is_plain(default):
+            usual = getattr(default, "__qualname__", repr(default))
+            lines.append(_with(f"  # {parameter.name}:", f"{_short(usual)} unless given{kind}"))
+        else:
+            lines.append(f"  {parameter.name}: {_value(default)}")
+    return lines
+
+
+def _parameters(key: str, found: Any) -> Sequence[inspect.Parameter]:
+    """The arguments that a config may give to a target."""
+    try:
+        signature = inspect.signature(found) if callable(found) else None
+    except (TypeError, ValueError):
+        signature = None
+    if signature is None:
+        return []
+    given = _GIVEN.get(key, 0)
+    if key != "optimizer" and inspect.isclass(found):
+        given = 0
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p for p in list(signature.parameters.values())[given:] if p.kind in named]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether YAML gives the same value back."""
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_plain(item) for key, item in value.items())
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _value(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    text: str = yaml.safe_dump(plain, default_flow_style=True, width=10**9)
+    return text.removesuffix("\n").removesuffix("...").strip()
+
+
+def _annotation(annotation: Any) -> str:
+    return _short(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 60, placeholder=" …")
+
+
+def _with(line: str, comment: str) -> str:
+    """A line with a comment in a column of its own."""
+    return f"{line:<{_COLUMN}}# {comment}" if comment else line
+
+
+def _folder() -> Path:
+    """Where the examples are: in an installed package, or in the source tree."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
