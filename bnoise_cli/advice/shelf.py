@@ -42,6 +42,7 @@ class Shelf:
         Raises:
             CallError: a named file is no result.
         """
+        self._named = named
         self._stored: list[_Stored] = []
         self._unread: dict[str, CallError] = {}
         for path in files:
@@ -81,7 +82,7 @@ class Shelf:
             if name in self._unread:
                 return str(self._unread[name]).removesuffix(".")
         near = [stored for name in names for stored in self._stored if stored.path.name == name]
-        if not near and len(self._stored) == 1:
+        if not near and self._named:
             near = self._stored
         if not near:
             return "there is no stored measurement of this config"
