@@ -42,6 +42,11 @@ class NothingMeasuredError(BnoiseError):
     exit_code = ExitCode.INTERRUPTED
 
 
+def printable(text: str) -> str:
+    """Text on one line, what cannot be printed escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One mistake in a config.
@@ -53,6 +58,13 @@ class Problem:
     found: str
     expected: str
     nearest: str | None = None
+
+    def __post_init__(self) -> None:
+        """What a config holds must not steer a terminal or a log."""
+        for name in ("place", "found", "expected", "nearest"):
+            text = getattr(self, name)
+            if text is not None:
+                object.__setattr__(self, name, printable(text))
 
     def __str__(self) -> str:
         text = f"{self.place}: found {self.found}; expected {self.expected}"

@@ -194,6 +194,7 @@ class Provenance:
     dataset_length: int
     dataset_hash: str | None = None  # where the dataset offers one
     code: dict[str, str] = field(default_factory=dict)  # of the user's files that the config names: sha256
+    weights: str | None = None  # sha256 of the ends of the checkpoint
     micro_batch_size: int | None = None
     replicates: int = 0
 

@@ -41,13 +41,18 @@ def require_writable(path: Path) -> None:
         ) from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int | None = None) -> Any:
     """Read a file that should hold JSON.
+
+    Args:
+        most: bytes; a larger file, or one without a size, is not read.
 
     Raises:
         CallError: there is no such file, or it cannot be read, or it is torn.
     """
     try:
+        if most is not None and not (path.is_file() and path.stat().st_size <= most):
+            raise CallError(f"a result is needed; {path} is no plain file of at most {most:,} bytes.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CallError(f"a result is needed; there is no file {path}. `bnoise probe` writes one.") from None

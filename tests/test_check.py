@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ from bnoise_cli.cli import app
 from bnoise_cli.errors import ExitCode
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
 from bnoise_cli.records import BatchOutcome, CriticalBatchSize, Doubt, Estimate, Limits, Result, SweepResult
-from bnoise_cli.spec.identity import measured_hash
+from bnoise_cli.spec.identity import measured_hash, weights_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Check
 from bnoise_cli.storage import write_json
@@ -101,11 +102,14 @@ def test_every_verdict(
 
 @pytest.mark.parametrize(("found", "batch_size", "asked", "verdict"), [
     (KNOWN, 100, 0.5, "pass"),
-    (KNOWN, 99, 0.5, "warn"),
+    (KNOWN, 99, 0.5, "warn"),  # and no usual size meets both limits
+    (KNOWN, 43, 0.3, "pass"),
+    (KNOWN, 42, 0.3, "warn"),
     (KNOWN, 1, None, "pass"),
     (KNOWN, 126, 0.9, "fail"),  # too large comes first
-    (AT_LEAST, 39, 0.5, "warn"),  # at most 39/79, wherever B_crit lies
-    (AT_LEAST, 40, 0.5, "pass"),
+    (AT_LEAST, 17, 0.3, "warn"),  # at most 17/57, wherever B_crit lies
+    (AT_LEAST, 18, 0.3, "pass"),
+    (critical(1e30, 1e30, 1e30), 1, 0.5, "warn"),
 ])  # fmt: skip
 def test_too_small_a_batch_warns_where_that_is_asked_for(
     found: CriticalBatchSize, batch_size: int, asked: float | None, verdict: str
@@ -114,15 +118,16 @@ def test_too_small_a_batch_warns_where_that_is_asked_for(
         probed(critical_batch_size=found, doubts=()), batch_size, 1, Check(min_time_efficiency=asked)
     )
     assert judged.verdict == verdict
-    if verdict == "warn":
-        assert judged.suggested_batch_size is not None
+    if verdict == "warn" and judged.suggested_batch_size is not None:
         again = judge(
             probed(critical_batch_size=found, doubts=()),
             judged.suggested_batch_size,
             1,
-            Check(min_time_efficiency=asked, max_compute_overhead=1e9),
+            Check(min_time_efficiency=asked),
         )
         assert again.verdict == "pass"
+    elif verdict == "warn":
+        assert "change one of the two limits" in judged.remedy
 
 
 @settings(max_examples=300, deadline=None)
@@ -143,11 +148,26 @@ def test_the_figures_are_the_closed_form_and_the_advice_mends(
     assert (judged.verdict == "fail") == (judged.compute_overhead_limits.low > allowed)
     if judged.verdict in ("warn", "fail"):
         suggested = judged.suggested_batch_size
-        assert suggested is not None
-        assert suggested % world_size == 0
-        if suggested > world_size:  # one example on each device is the least there is
+        if suggested is None:
+            assert world_size > allowed * value, "not even one example on each device"
+            assert "plan fewer devices" in judged.remedy
+        else:
+            assert suggested % world_size == 0
             again = judge(probed(critical_batch_size=found, doubts=()), suggested, world_size, check)
             assert again.verdict == "pass"
+
+
+def test_after_a_wide_interval_the_advice_is_surely_enough() -> None:
+    judged = judge(probed(critical_batch_size=WIDE, doubts=()), 4096, 1, Check())
+    assert (judged.verdict, judged.suggested_batch_size) == ("fail", 8)
+
+
+def test_a_law_that_does_not_hold_leaves_nothing_to_judge() -> None:
+    """A probe has no value then; a sweep has one beside the doubt; of a trajectory one point may have failed."""
+    swept = dataclasses.replace(probed(critical_batch_size=KNOWN, doubts=(doubt("law"),)), kind="sweep")
+    assert judge(swept, 126, 1, Check()).verdict == "cannot_tell"
+    along = probed(critical_batch_size=critical(None, 40.0, None, "trajectory"), doubts=())
+    assert judge(along, 1, 1, Check()).verdict == "cannot_tell"
 
 
 def test_a_batch_that_was_recommended_for_speed_is_told_so() -> None:
@@ -309,6 +329,75 @@ def test_what_cannot_be_read_is_said(bnoise: Call, config: str) -> None:
     assert bnoise("check", config)[0] in (0, 3), "one bad file does not hide a good one of the same age"
 
 
+def test_a_result_that_says_nothing_gives_way(bnoise: Call, config: str) -> None:
+    """An interrupted or damaged sweep beside a good probe."""
+    store(config)
+    store(config, kind="sweep", critical_batch_size=critical(None, 0.0, None, "sweep"))
+    code, out, _ = bnoise("check", config)
+    assert code == 0
+    assert "by a probe" in " ".join(out.split())
+    path = Path(".bnoise/c.sweep.json")
+    path.write_text(path.read_text().replace('"confidence": 0.95', '"confidence": 7'))
+    assert bnoise("check", config)[0] == 0
+    path.write_text("{")
+    assert bnoise("check", config)[0] == 0
+    Path(".bnoise/c.probe.json").unlink()
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert ".bnoise/c.sweep.json is no JSON, or torn" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("target", "file"), [("net.build", "net.py"), ("net.build", "net/__init__.py")])
+def test_code_in_the_current_folder_counts(bnoise: Call, write: Write, target: str, file: str) -> None:
+    Path("configs").mkdir()
+    Path(file).parent.mkdir(exist_ok=True)
+    write(file, "def build(dimension, noise_scale): ...\n")
+    write("configs/c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", target))
+    store("configs/c.yaml")
+    assert bnoise("check", "configs/c.yaml")[0] == 0
+    write(file, "def build(dimension, noise_scale): return 3\n")
+    code, out, _ = bnoise("check", "configs/c.yaml")
+    assert code == 3
+    assert f"{file} has changed" in " ".join(out.split())
+
+
+def test_other_weights_are_another_start(bnoise: Call, write: Write) -> None:
+    """Compared where both are at hand; a CI machine may have none."""
+    config = str(write("c.yaml", QUADRATIC_CONFIG + "checkpoint: w.pt\n"))
+    write("w.pt", "a" * 3_000_000)
+    spec = load_spec(Path(config))
+    store(config, provenance=dataclasses.replace(probed().provenance, weights=weights_hash(spec)))
+    assert bnoise("check", config)[0] == 0
+    write("w.pt", "a" * 2_999_999 + "b")
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert "w.pt has changed" in out
+    Path("w.pt").unlink()
+    assert bnoise("check", config)[0] == 0
+
+
+def test_another_batch_size_is_held_against_the_devices(bnoise: Call, config: str) -> None:
+    store(config)
+    assert bnoise("check", config, "--batch-size", "70", "--set", "training.world_size=7")[0] == 0
+    code, out, _ = bnoise("check", config, "--batch-size", "70", "--set", "training.world_size=8")
+    assert code == 2
+    assert "70 for 8 devices" in " ".join(out.split())
+
+
+def test_the_command_that_measures_is_one_to_paste(bnoise: Call, write: Write) -> None:
+    """Quoted for a shell, with the same settings, and into a file of its own where two configs have one name."""
+    for folder in ("a b", "c"):
+        Path(folder).mkdir()
+        write(f"{folder}/x.yaml", QUADRATIC_CONFIG)
+    _, out, _ = bnoise("check", "a b/x.yaml", "--set", "model.dimension=17")
+    assert "`bnoise probe 'a b/x.yaml' --set model.dimension=17`" in " ".join(out.split())
+    _, out, _ = bnoise("check", "*/x.yaml")
+    assert "`bnoise probe 'a b/x.yaml' --out 'a b/.bnoise/x.probe.json'`" in " ".join(out.split())
+    assert bnoise("probe", "c/x.yaml", "--out", "c/.bnoise/x.probe.json", "--quiet")[0] in (0, 3)
+    _, out, _ = bnoise("check", "*/x.yaml", "--batch-size", "1")
+    assert "2 configs 2" in " ".join(out.split()), "they are the same config, so one result serves both"
+
+
 def test_a_batch_size_that_nobody_chose_is_not_judged(bnoise: Call, write: Write) -> None:
     write("c.yaml", QUADRATIC_CONFIG.replace("training:\n  batch_size: 32\n", ""))
     store("c.yaml")
@@ -355,6 +444,29 @@ def test_each_config_has_its_verdict_and_the_gravest_counts(bnoise: Call, write:
     assert "no file matches 'nothing/*.yaml'" in err
     code, _, err = bnoise("check", "absent.yaml")
     assert code == 2
+
+
+def test_patterns_end_and_count_each_file_once(bnoise: Call, write: Write) -> None:
+    """Links that lead in circles, hidden folders, a file named twice."""
+    Path("configs/.hidden").mkdir(parents=True)
+    for name in ("configs/c.yaml", "configs/.hidden/c.yaml"):
+        write(name, QUADRATIC_CONFIG)
+    Path("configs/a").symlink_to(".")
+    Path("configs/b").symlink_to(".")
+    Path("configs/loop.yaml").symlink_to("loop.yaml")
+    Path("configs/link.yaml").symlink_to("c.yaml")
+    store("configs/c.yaml")
+    for arguments in (
+        ["configs/**/*.yaml"],
+        ["configs/c.yaml", str(Path("configs").resolve() / "**/*.yaml")],
+    ):
+        code, out, _ = bnoise("check", *arguments, "--format", "json")
+        assert code == 0
+        assert len(json.loads(out)["checked"]) == 1
+    code, _, err = bnoise("check", "configs/***.yaml")
+    assert code in (0, 2)
+    assert "Traceback" not in err
+    assert bnoise("check", "configs/loop.yaml", "--format", "github")[0] == 2
 
 
 def test_without_a_name_it_is_bnoise_yaml(bnoise: Call, write: Write) -> None:
@@ -439,11 +551,34 @@ def test_names_cannot_give_commands(bnoise: Call, write: Write, monkeypatch: pyt
     code, out, _ = bnoise("check", name, "--format", "github")
     assert code == 2
     [(_, place, _)] = annotations(out)
-    assert place["file"] == name
+    assert place["file"] == name.replace("\n", "\\n")
     assert outputs(Path("out.txt").read_text())["verdict"] == "invalid"
     for form in ("text", "markdown"):
         _, out, _ = bnoise("check", name, "--format", form)
         assert not any(line.startswith("::") for line in out.splitlines())
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "junit", "github"])
+def test_nothing_in_a_log_steers_it(bnoise: Call, write: Write, form: str) -> None:
+    """Keys, targets, names of files and of doubts with escapes, line breaks and workflow commands."""
+    evil = "\x1b[31m\n::error::" + "a" * 58 + " ::warning::##[error]x"
+    write("key.yaml", QUADRATIC_CONFIG + f"{json.dumps(evil)}: 1\n")
+    write(
+        "target.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", json.dumps(evil))
+    )
+    write("doubt.yaml", QUADRATIC_CONFIG)
+    store("doubt.yaml", f".bnoise/{evil.replace('/', '')[:60]}.json", doubts=(doubt(evil),))
+    write("name\x1b\n::error::.yaml", QUADRATIC_CONFIG.replace("16", "17"))
+    _, out, err = bnoise(
+        "check", "key.yaml", "target.yaml", "doubt.yaml", "name\x1b\n::error::.yaml", "--format", form
+    )
+    assert "\x1b" not in out + err
+    for line in out.splitlines():
+        if not (form == "github" and COMMAND.fullmatch(line)):
+            assert "::" not in line
+        assert "##[" not in line
+    if form == "github":
+        assert len(annotations(out)) == 3
 
 
 def outputs(text: str) -> dict[str, str]:
@@ -499,6 +634,25 @@ JUNIT = {
 }
 
 
+def test_outputs_are_of_the_gravest(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("large.yaml", QUADRATIC_CONFIG.replace("batch_size: 32", "batch_size: 3200"))
+    write("open.yaml", QUADRATIC_CONFIG.replace("16", "17"))
+    store("large.yaml")
+    monkeypatch.setenv("GITHUB_OUTPUT", "out.txt")
+    assert bnoise("check", "open.yaml", "large.yaml", "--format", "github")[0] == 1
+    found = outputs(Path("out.txt").read_text())
+    assert (found["verdict"], found["config"], found["exit-code"]) == ("fail", "large.yaml", "1")
+
+
+def test_a_strict_warning_is_a_failure_in_junit_too(bnoise: Call, config: str) -> None:
+    store(config)
+    arguments = ("check", config, "--batch-size", "105", "--format", "junit")
+    code, out, _ = bnoise(*arguments)
+    assert (code, ET.fromstring(out).attrib["failures"]) == (0, "0")
+    code, out, _ = bnoise(*arguments, "--strict")
+    assert (code, ET.fromstring(out).attrib["failures"]) == (1, "1")
+
+
 def test_junit_keeps_to_its_schema(bnoise: Call, write: Write) -> None:
     write("good.yaml", QUADRATIC_CONFIG)
     write('bad<&\x1b".yaml', QUADRATIC_CONFIG.replace("batch_size: 32", "batch_size: 3200"))
@@ -518,7 +672,7 @@ def test_junit_keeps_to_its_schema(bnoise: Call, write: Write) -> None:
     cases = {case.attrib["classname"]: [child.tag for child in case] for case in suite.iter("testcase")}
     assert cases == {
         "good.yaml": [],
-        'bad<&?".yaml': ["failure"],
+        'bad<&\\x1b".yaml': ["failure"],
         "open.yaml": ["error"],
         "wrong.yaml": ["error"],
     }
@@ -670,6 +824,48 @@ def test_any_value_in_a_config_is_a_verdict_or_a_message(config: str, key: str, 
     if code in (0, 1):
         [checked] = json.loads(out)["checked"]
         assert checked["verdict"] in ("pass", "warn", "fail")
+
+
+@pytest.mark.parametrize("text", [
+    QUADRATIC_CONFIG.replace("batch_size: 32", f"batch_size: {'9' * 400}"),
+    QUADRATIC_CONFIG.replace("lr: 0.01", "lr: !!timestamp foo"),
+    QUADRATIC_CONFIG.replace("lr: 0.01", "lr: !!bool foo"),
+    QUADRATIC_CONFIG.replace("lr: 0.01", "lr: !!binary Zm9v"),
+    QUADRATIC_CONFIG + "x: &a0 [1]\n" + "".join(f"x{n}: &a{n} {'[' * 29}*a{n - 1}{']' * 29}\n" for n in range(1, 60)),
+    QUADRATIC_CONFIG + "x0: &a0 [1]\n" + "".join(f"x{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 9)),
+    QUADRATIC_CONFIG + '"\\ud800x": 1\n',
+    QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "a" * 5000 + ".py:foo"),
+    QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "/etc/passwd:foo"),
+    "- 1\n",
+])  # fmt: skip
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_every_strange_config_is_one_invalid_config(bnoise: Call, write: Write, text: str, form: str) -> None:
+    write("good.yaml", QUADRATIC_CONFIG)
+    store("good.yaml")
+    write("c.yaml", text)
+    code, out, err = bnoise("check", "c.yaml", "good.yaml", "--format", form)
+    assert code == 2
+    assert "Traceback" not in err
+    assert "B_crit is 100" in " ".join(out.split()), "the other config has its verdict"
+
+
+def test_a_target_of_any_length_and_a_device_in_the_folder_do_no_harm(bnoise: Call, write: Write) -> None:
+    write("c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "a" * 5000 + ".foo"))
+    assert bnoise("check", "c.yaml")[0] == 3
+    Path(".bnoise").mkdir()
+    Path(".bnoise/c.probe.json").symlink_to("/dev/zero")
+    os.mkfifo(".bnoise/pipe.json")
+    code, out, _ = bnoise("check", "c.yaml")
+    assert code == 3
+    assert "is no plain file" in " ".join(out.split())
+    assert bnoise("check", "a" * 5000)[0] == 2
+
+
+def test_a_device_that_there_is_not_is_a_wrong_call(bnoise: Call, config: str) -> None:
+    assert bnoise("check", config, "--probe", "--device", "nonsense")[0] == 2
+    code, _, err = bnoise("check", config, "--validate-only", "--probe")
+    assert code == 2
+    assert "--validate-only" in err
 
 
 # --- end to end ---------------------------------------------------------------------------------------

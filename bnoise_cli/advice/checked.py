@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bnoise_cli.advice.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
 from bnoise_cli.records import Doubt, Result
 from bnoise_cli.spec.load import Spec, load_spec
+from bnoise_cli.storage import default_path
 
 _CODES = {
     Verdict.PASS: ExitCode.DONE,
@@ -69,55 +71,66 @@ class Rules:
         verdicts = (ExitCode.CHECK_FAILED, ExitCode.CANNOT_TELL)
         return ExitCode.DONE if self.exit_zero and code in verdicts else code
 
-    def gravest(self, checked: list[Checked]) -> ExitCode:
-        """The exit code for all of them."""
-        codes = {self.code(each.verdict) for each in checked}
-        return next(code for code in _GRAVEST if code in codes)
+    def gravest(self, checked: Sequence[Checked]) -> Checked:
+        """The one whose exit code is that of all of them."""
+        verdicts = list(Verdict)
+        return min(
+            checked, key=lambda each: (_GRAVEST.index(self.code(each.verdict)), -verdicts.index(each.verdict))
+        )
 
 
-def check_config(
-    path: Path,
-    overrides: list[str],
-    batch_size: int | None,
-    shelf: Shelf,
-    measure: Callable[[Spec], tuple[Path, Result]] | None,
-) -> Checked:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked of every config."""
+
+    overrides: tuple[str, ...] = ()
+    batch_size: int | None = None  # to judge instead of the config's
+    shelf: Shelf
+    measure: Callable[[Spec], tuple[Path, Result]] | None = None  # makes a result where there is none
+
+
+def check_config(path: Path, wish: Wish, target: Path) -> Checked:
     """Find the stored result of a config and judge its planned batch size.
 
     Args:
-        batch_size: to judge instead of the config's.
-        measure: makes a result where there is none; None: that cannot be told.
+        target: where a probe of this config is to keep its result.
     """
+    judged = () if wish.batch_size is None else (f"training.batch_size={wish.batch_size}",)
     try:
-        spec = load_spec(path, overrides, at_hand=False)
+        spec = load_spec(path, [*wish.overrides, *judged], at_hand=False)
     except ConfigError as error:
         return _invalid(path, error)
-    mark = _mark(spec.source.place(("training", "batch_size")), path)
+    mark = _mark(spec.source.written_place(("training", "batch_size")), path)
     plan = spec.config.training
-    if batch_size is None:
-        if "batch_size" not in plan.model_fields_set:
-            remedy = "Set it to the global batch size of the run, or use --batch-size."
-            return _open(path, "training.batch_size is not set", remedy, mark)
-        batch_size = plan.batch_size
+    if "batch_size" not in plan.model_fields_set:
+        remedy = "Set it to the global batch size of the run, or use --batch-size."
+        return _open(path, "training.batch_size is not set", remedy, mark)
     try:
-        found = shelf.find(spec)
-        if found is None and measure is not None:
-            found = measure(spec)
-    except ConfigError as error:
-        return _invalid(path, error)
+        found = wish.shelf.find(spec)
     except CallError as error:
         return _open(path, str(error), "", mark)
-    except NothingMeasuredError:
-        raise
-    except BnoiseError as error:
-        return Checked(
-            config=path, verdict=Verdict.ERROR, finding=str(error), remedy="", marks=(mark(str(error)),)
-        )
+    if found is None and wish.measure is not None:
+        try:
+            found = wish.measure(spec)
+        except NothingMeasuredError:
+            raise
+        except ConfigError as error:
+            return _invalid(path, error)
+        except BnoiseError as error:
+            verdict = Verdict.INVALID if isinstance(error, CallError) else Verdict.ERROR
+            return Checked(
+                config=path, verdict=verdict, finding=str(error), remedy="", marks=(mark(str(error)),)
+            )
     if found is None:
-        remedy = f"Measure with `bnoise probe {path}` and keep its result, or check with --probe."
-        return _open(path, shelf.why_not(spec), remedy, mark)
+        call = _command(path, wish.overrides, target)
+        return _open(
+            path,
+            wish.shelf.why_not(spec, target),
+            f"Measure with `{call}` and keep its result, or check with --probe.",
+            mark,
+        )
     file, result = found
-    judgement = judge(result, batch_size, plan.world_size, spec.config.check)
+    judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check)
     return Checked(
         config=path,
         verdict=judgement.verdict,
@@ -130,7 +143,7 @@ def check_config(
     )
 
 
-def validate_config(path: Path, overrides: list[str]) -> Checked:
+def validate_config(path: Path, overrides: Sequence[str]) -> Checked:
     """Whether a config is well formed, and nothing else."""
     try:
         load_spec(path, overrides, at_hand=False)
@@ -139,6 +152,13 @@ def validate_config(path: Path, overrides: list[str]) -> Checked:
     return Checked(
         config=path, verdict=Verdict.PASS, finding="the config is well formed", remedy="", marks=()
     )
+
+
+def _command(path: Path, overrides: Sequence[str], target: Path) -> str:
+    """The call that makes a result, as a shell reads it."""
+    out = [] if target == default_path(path, "probe") else ["--out", str(target)]
+    settings = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["bnoise", "probe", str(path), *settings, *out])
 
 
 def _open(path: Path, finding: str, remedy: str, mark: Callable[[str], Mark]) -> Checked:

@@ -20,7 +20,7 @@ from bnoise_cli.records import (
     Provenance,
     TrajectoryPoint,
 )
-from bnoise_cli.spec.identity import code_hashes, measured_hash
+from bnoise_cli.spec.identity import code_hashes, measured_hash, weights_hash
 from bnoise_cli.spec.load import Spec
 
 UNKNOWN = Estimate(value=None, low=0.0, high=None)
@@ -118,6 +118,7 @@ def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, r
         dataset_length=run.dataset_length,
         dataset_hash=run.dataset_hash,
         code=code_hashes(spec),
+        weights=weights_hash(spec),
         micro_batch_size=micro_batch_size,
         replicates=replicates,
     )

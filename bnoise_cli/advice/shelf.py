@@ -10,12 +10,14 @@ from typing import Any
 from bnoise_cli.advice.stored import read_result
 from bnoise_cli.errors import CallError
 from bnoise_cli.records import Result
-from bnoise_cli.spec.identity import code_hashes, differences, measured_hash
+from bnoise_cli.spec.identity import code_hashes, differences, measured_hash, weights_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.storage import default_path, read_json
 
 #: What training measures outranks what a probe predicts.
 _KINDS = ("sweep", "probe")
+#: Bytes of a file that may be a result; the largest sweeps have a hundredth.
+_LARGEST = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,18 @@ class _Stored:
 
     @property
     def made(self) -> str:
-        provenance = self.data.get("provenance")
-        return str(provenance.get("time")) if isinstance(provenance, dict) else ""
+        return str(self.provenance.get("time"))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        found = self.data.get("provenance")
+        return found if isinstance(found, dict) else {}
+
+    def matches(self, kind: str, wanted: str, weights: str | None) -> bool:
+        """Whether it measured this; weights are compared where both are known."""
+        same = self.data.get("kind") == kind and self.data.get("config_hash") == wanted
+        known = self.provenance.get("weights")
+        return same and (weights is None or known is None or weights == known)
 
 
 class Shelf:
@@ -44,57 +56,71 @@ class Shelf:
         """
         self._named = named
         self._stored: list[_Stored] = []
-        self._unread: dict[str, CallError] = {}
+        self._unread: dict[Path, CallError] = {}
         for path in files:
             try:
                 if named:
                     read_result(path)
-                data = read_json(path)
+                data = read_json(path, most=_LARGEST)
                 if isinstance(data, dict):
                     self._stored.append(_Stored(path, data))
             except CallError as error:
                 if named:
                     raise
-                self._unread[path.name] = error
+                self._unread[path] = error
 
     def find(self, spec: Spec) -> tuple[Path, Result] | None:
         """The best result of this very config: a sweep before a probe, the newest first; None: there is none.
 
+        One that cannot be read, or says nothing of B_crit, gives way to another.
+
         Raises:
-            CallError: it is damaged.
+            CallError: all there are are damaged.
         """
+        found, damage = [], None
+        weights = weights_hash(spec)
         for kind in _KINDS:
             wanted = measured_hash(spec, kind)
-            found = [
-                stored
-                for stored in self._stored
-                if stored.data.get("kind") == kind and stored.data.get("config_hash") == wanted
-            ]
-            if found:
-                newest = max(found, key=lambda stored: (stored.made, str(stored.path)))
-                return newest.path, read_result(newest.path)
-        return None
+            matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
+            for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):
+                try:
+                    found.append((stored.path, read_result(stored.path)))
+                except CallError as error:
+                    damage = damage or error
+        if damage is not None and not found:
+            raise damage
+        return next((pair for pair in found if pair[1].resolved), found[0] if found else None)
 
-    def why_not(self, spec: Spec) -> str:
-        """What is there instead of a result of this config."""
-        names = [default_path(spec.path, kind).name for kind in _KINDS]
-        for name in names:
-            if name in self._unread:
-                return str(self._unread[name]).removesuffix(".")
-        near = [stored for name in names for stored in self._stored if stored.path.name == name]
+    def why_not(self, spec: Spec, target: Path) -> str:
+        """What is there instead of a result of this config.
+
+        Args:
+            target: where a probe of it would keep one.
+        """
+        paths = (
+            [default_path(spec.path, kind) for kind in _KINDS]
+            if target.parent == Path(".bnoise")
+            else [target]
+        )
+        for path in paths:
+            if path in self._unread:
+                return str(self._unread[path]).removesuffix(".")
+        near = [stored for path in paths for stored in self._stored if stored.path == path]
         if not near and self._named:
             near = self._stored
         if not near:
             return "there is no stored measurement of this config"
-        return f"{near[0].path} was measured for another config: {_difference(near[0].data, spec)}"
+        return f"{near[0].path} was measured for another config: {_difference(near[0], spec)}"
 
 
-def _difference(data: dict[str, Any], spec: Spec) -> str:
-    config, provenance, kind = data.get("config"), data.get("provenance"), data.get("kind")
-    found = differences(config, spec, str(kind)) if isinstance(config, dict) else []
-    code = provenance.get("code") if isinstance(provenance, dict) else None
-    now = code_hashes(spec)
-    before = code if isinstance(code, dict) else {}
+def _difference(stored: _Stored, spec: Spec) -> str:
+    config, provenance = stored.data.get("config"), stored.provenance
+    found = differences(config, spec, str(stored.data.get("kind"))) if isinstance(config, dict) else []
+    code = provenance.get("code")
+    now, before = code_hashes(spec), code if isinstance(code, dict) else {}
     found += [f"{name} has changed" for name in sorted(now) if before.get(name) != now[name]]
+    found += [f"{name} is gone" for name in sorted(before) if name not in now]
+    if weights_hash(spec) not in (None, provenance.get("weights")):
+        found.append(f"{spec.config.checkpoint} has changed")
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more if found else "it cannot be said how, another bnoise made it"
+    return "; ".join(found[:3]) + more if found else "nothing that can be named, so another version of bnoise"

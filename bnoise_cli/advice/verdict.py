@@ -54,53 +54,59 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     """
     critical = result.critical_batch_size
     value, low, high = critical.value, critical.low, critical.high
-    allowed = check.max_compute_overhead
+    allowed, asked = check.max_compute_overhead, check.min_time_efficiency
     least = batch_size / high if high is not None else 0.0
     most = batch_size / low if low > 0 else math.inf
-    usual = usual_batch_sizes(max(allowed * (value or low), world_size), world_size)
-    suggested: int | None = usual[-1]
+    likely = batch_size / value if value is not None and result.resolved else most
+    speed = 1 / steps_ratio(batch_size, value or low) if value or low else None
     times = _times(critical, batch_size)
     known = f"B_crit is {_interval(critical)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
     limit = f"{significant(1 + allowed)} allowed"
+    # What surely or likely keeps within the limit, in the sizes that people use.
+    largest = usual_batch_sizes(
+        allowed * (value if value is not None and result.resolved else low), world_size
+    )
+    suggested: int | None = None
     doubt = _disqualifying(result)
     if doubt is not None:
         verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
-        suggested = None
     elif high is not None and least > allowed:
         verdict = Verdict.FAIL
+        suggested = largest[-1] if largest else None
         finding = f"{times}, {limit}: {known}"
-        remedy = f"Set training.batch_size to {count(usual[-1])} or less.{_unless(result, batch_size)}"
+        remedy = _smaller("Set training.batch_size to", suggested, world_size) + _unless(result, batch_size)
     elif most > allowed and not result.resolved:
-        verdict, suggested = Verdict.CANNOT_TELL, None
+        verdict = Verdict.CANNOT_TELL
         finding = f"{times}, {limit}, cannot be told: {known}"
         remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
-    elif most > allowed and value is not None and batch_size / value > allowed:
+    elif likely > allowed:
         verdict = Verdict.WARN
+        suggested = largest[-1] if largest else None
         finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
-        remedy = (
-            f"Consider a training.batch_size of {count(usual[-1])} or less, or measure more precisely."
-            + _unless(result, batch_size)
+        remedy = _smaller("Consider a training.batch_size of", suggested, world_size) + _unless(
+            result, batch_size
         )
-    elif (asked := check.min_time_efficiency) is not None and _efficiency(batch_size, value or low) < asked:
-        needed = asked / (1 - asked) * (value or low)
-        suggested = next(size for size in usual_batch_sizes(math.inf, world_size) if size >= needed)
+    elif asked is not None and speed is not None and speed < asked:
         verdict = Verdict.WARN
-        reached = percent(_efficiency(batch_size, value or low))
+        enough = [size for size in largest if size >= asked / (1 - asked) * (value or low)]
+        suggested = enough[0] if enough else None
         finding = (
-            f"a batch of {count(batch_size)} examples reaches {'at most ' if value is None else ''}{reached} of the "
-            f"speed in steps that larger ones could, {percent(asked)} asked for: {known}"
+            f"a batch of {count(batch_size)} examples reaches {'at most ' if value is None else ''}{percent(speed)} "
+            f"of the speed in steps that larger ones could, {percent(asked)} asked for: {known}"
         )
         remedy = (
             f"Consider a training.batch_size of {count(suggested)} or more, if the devices take it as fast."
+            if suggested is not None
+            else "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
         )
     else:
-        verdict, suggested = Verdict.PASS, None
-        fast = (
+        verdict = Verdict.PASS
+        steps = (
             ""
             if value is None
             else f" and {significant(steps_ratio(batch_size, value))} times the fewest steps"
         )
-        finding, remedy = f"{times}{fast}, {limit}: {known}", ""
+        finding, remedy = f"{times}{steps}, {limit}: {known}", ""
     return Judgement(
         verdict=verdict,
         finding=finding,
@@ -109,14 +115,34 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
         critical_batch_size=critical,
         compute_overhead=batch_size / value if value is not None else None,
         compute_overhead_limits=Limits(low=least, high=most if math.isfinite(most) else None),
-        time_efficiency=_efficiency(batch_size, value) if value is not None else None,
+        time_efficiency=speed if value is not None else None,
         suggested_batch_size=suggested,
     )
 
 
 def _disqualifying(result: Result) -> Doubt | None:
-    codes = _DISQUALIFYING if result.critical_batch_size.value is not None else (*_DISQUALIFYING, "law")
-    return next((doubt for doubt in result.doubts if doubt.code in codes), None)
+    """Why nothing can be judged by this result. A probe's value is not there where the law does not hold at all."""
+    law = result.kind == "sweep" or result.critical_batch_size.value is None
+    codes = (*_DISQUALIFYING, "law") if law else _DISQUALIFYING
+    found = next((doubt for doubt in result.doubts if doubt.code in codes), None)
+    if (
+        found is None
+        and result.critical_batch_size.value is None
+        and result.critical_batch_size.basis == "trajectory"
+    ):
+        return Doubt(
+            code="unresolved",
+            finding="the noise scale could not be told at every probed point of training",
+            remedy="Probe longer, or leave out the points where the law does not hold (probe.at_steps).",
+        )
+    return found
+
+
+def _smaller(verb: str, suggested: int | None, world_size: int) -> str:
+    if suggested is not None:
+        return f"{verb} {count(suggested)} or less."
+    devices = f"Even one example on each of {count(world_size)} devices is more"
+    return f"{devices}: plan fewer devices, or measure more precisely."
 
 
 def _unless(result: Result, batch_size: int) -> str:
@@ -128,10 +154,6 @@ def _unless(result: Result, batch_size: int) -> str:
         f" The result recommends {count(advised.batch_size)}, for speed on its device; to allow that, raise "
         "check.max_compute_overhead."
     )
-
-
-def _efficiency(batch_size: int, critical: float) -> float:
-    return 1 / steps_ratio(batch_size, critical)
 
 
 def _times(critical: CriticalBatchSize, batch_size: int) -> str:
@@ -146,6 +168,8 @@ def _times(critical: CriticalBatchSize, batch_size: int) -> str:
 
 
 def _interval(critical: CriticalBatchSize) -> str:
+    if critical.high is None and critical.value is not None:
+        return f"{significant(critical.value)} ({significant(critical.low)} or more)"
     if critical.value is None or critical.high is None:
         return f"at least {significant(critical.low)}" if critical.low > 0 else "unknown"
     return f"{significant(critical.value)} ({significant(critical.low)} to {significant(critical.high)})"

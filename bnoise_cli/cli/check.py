@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import glob
+import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.advice.checked import Checked, Rules, check_config, validate_config
+from bnoise_cli.advice.checked import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.advice.shelf import Shelf
 from bnoise_cli.cli.outputs import DeviceOption, QuietOption, SetOption
-from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
+from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.records import Result
 from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.source import is_file
+from bnoise_cli.storage import default_path, require_writable
 
 
 class Format(StrEnum):
@@ -59,31 +62,67 @@ def check(
     """
     begun = time.monotonic()
     paths, rules = _paths(configs or ["bnoise.yaml"]), Rules(strict=strict, exit_zero=exit_zero)
-    overrides = list(override or [])
+    if validate_only and (result or probe or batch_size is not None):
+        raise CallError(
+            "--validate-only reads the configs alone. Leave out --result, --probe and --batch-size."
+        )
+    overrides = tuple(override or ())
     if validate_only:
         checked = [validate_config(path, overrides) for path in paths]
     else:
         shelf = Shelf(result, named=True) if result else Shelf(_stored(paths), named=False)
-        measure = (lambda spec: _probe(spec, device, quiet)) if probe else None
-        checked = [check_config(path, overrides, batch_size, shelf, measure) for path in paths]
-    code = rules.gravest(checked)
-    _show(checked, rules, code, form, seconds=time.monotonic() - begun)
+        targets = _targets(paths)
+        wish = Wish(
+            overrides=overrides,
+            batch_size=batch_size,
+            shelf=shelf,
+            measure=(lambda spec: _probe(spec, targets[spec.path], device, quiet)) if probe else None,
+        )
+        checked = [check_config(path, wish, targets[path]) for path in paths]
+    code = rules.code(rules.gravest(checked).verdict)
+    _show(checked, rules, form, seconds=time.monotonic() - begun)
     raise typer.Exit(code)
 
 
 def _paths(configs: Sequence[str]) -> list[Path]:
-    """The configs that are meant, each once; patterns are expanded where the shell has not."""
-    found: dict[Path, None] = {}
+    """The configs that are meant, each file once; patterns are expanded where the shell has not.
+
+    Links to folders are not followed, and what is hidden is left out, unless the pattern names it.
+    """
+    found: dict[str, Path] = {}
     for config in configs:
-        if Path(config).exists() or not glob.has_magic(config):
-            found[Path(config)] = None
+        if not _has_magic(config) or is_file(Path(config)):
+            found.setdefault(os.path.realpath(config), Path(config))
             continue
-        expanded = glob.glob(config, recursive=True)  # noqa: PTH207  pathlib refuses absolute patterns
-        matches = sorted(path for path in map(Path, expanded) if path.is_file())
-        if not matches:
+        anchor = Path(Path(config).anchor)
+        try:
+            matches = sorted(
+                path for path in anchor.glob(str(Path(config).relative_to(anchor))) if is_file(path)
+            )
+        except (ValueError, NotImplementedError, OSError, RuntimeError) as error:
+            raise CallError(f"configs are needed; the pattern {config!r} is none ({error}).") from None
+        named = set(Path(config).parts)
+        kept = [p for p in matches if all(part in named or not part.startswith(".") for part in p.parts)]
+        if not kept:
             raise CallError(f"configs are needed; no file matches {config!r} in {Path.cwd()}.")
-        found |= dict.fromkeys(matches)
-    return list(found)
+        for path in kept:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def _has_magic(config: str) -> bool:
+    return any(sign in config for sign in "*?[")
+
+
+def _targets(configs: Sequence[Path]) -> dict[Path, Path]:
+    """Where a probe of each config keeps its result: beside the config where two would share a file."""
+    stems = Counter(path.stem for path in configs)
+    return {
+        path: path.parent / default_path(path, "probe")
+        if stems[path.stem] > 1
+        else default_path(path, "probe")
+        for path in configs
+    }
 
 
 def _stored(configs: Sequence[Path]) -> list[Path]:
@@ -92,12 +131,10 @@ def _stored(configs: Sequence[Path]) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
-def _probe(spec: Spec, device: str, quiet: bool) -> tuple[Path, Result]:
+def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Result]:
     """Measure now, and keep the result as `bnoise probe` does."""
     from bnoise_cli.cli.probe import measure_now
-    from bnoise_cli.storage import default_path, require_writable
 
-    target = default_path(spec.path, "probe")
     require_writable(target)
     try:
         found = measure_now(spec, device, target, quiet)
@@ -112,7 +149,7 @@ def _probe(spec: Spec, device: str, quiet: bool) -> tuple[Path, Result]:
     return target, found.result
 
 
-def _show(checked: list[Checked], rules: Rules, code: ExitCode, form: Format, *, seconds: float) -> None:
+def _show(checked: list[Checked], rules: Rules, form: Format, *, seconds: float) -> None:
     from bnoise_cli.cli.output import show_json, show_sections, show_text
     from bnoise_cli.report import check_words as words
 
@@ -120,18 +157,18 @@ def _show(checked: list[Checked], rules: Rules, code: ExitCode, form: Format, *,
         case Format.TEXT:
             show_sections(words.check_sections(checked))
         case Format.JSON:
-            show_json(words.check_json(checked, code))
+            show_json(words.check_json(checked, rules))
         case Format.MARKDOWN:
             show_text(_markdown(checked))
         case Format.GITHUB:
             from bnoise_cli.report.check_ci import github_annotations, write_github_files
 
             show_text(github_annotations(checked, rules))
-            write_github_files(checked, code, _markdown(checked))
+            write_github_files(checked, rules, _markdown(checked))
         case Format.JUNIT:
             from bnoise_cli.report.check_ci import junit
 
-            show_text(junit(checked, seconds))
+            show_text(junit(checked, rules, seconds))
 
 
 def _markdown(checked: list[Checked]) -> str:

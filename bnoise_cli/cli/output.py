@@ -58,6 +58,8 @@ def _write(text: str) -> None:
     Raises:
         RunError: stdout cannot be written for another reason.
     """
+    encoding = sys.stdout.encoding or "ascii"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # a name on disk may hold anything
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 from bnoise_cli.advice.checked import Checked, Rules
 from bnoise_cli.advice.verdict import Verdict
-from bnoise_cli.errors import ExitCode, RunError
+from bnoise_cli.errors import ExitCode, RunError, printable
 from bnoise_cli.report.check_words import WORDS, one_line
 
 #: What XML 1.0 cannot hold.
@@ -28,26 +28,26 @@ def github_annotations(checked: Sequence[Checked], rules: Rules) -> str:
             lines.append(f"pass: {one_line(f'{each.config}: {each.finding}')}")
         level = "error" if rules.code(each.verdict) is not ExitCode.DONE else "warning"
         for mark in () if each.verdict is Verdict.PASS else each.marks:
-            where = {"file": _in_workspace(each.config), "line": mark.line, "col": mark.column}
+            where = {"file": printable(_in_workspace(each.config)), "line": mark.line, "col": mark.column}
             where["title"] = f"bnoise check: {WORDS[each.verdict]}"
             known = ",".join(
                 f"{key}={_property(str(value))}" for key, value in where.items() if value is not None
             )
-            lines.append(f"::{level} {known}::{_data(mark.text)}")
+            lines.append(f"::{level} {known}::{_data(printable(mark.text).replace('##[', '# #['))}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def write_github_files(checked: Sequence[Checked], code: ExitCode, summary: str) -> None:
+def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -> None:
     """Append to the files that GitHub names for a step's summary and its outputs, where it does.
 
     Raises:
         RunError: one cannot be written.
     """
-    worst = next(iter(sorted(checked, key=lambda each: list(WORDS).index(each.verdict), reverse=True)))
+    worst = rules.gravest(checked)
     found = worst.judgement
     outputs = {
         "verdict": worst.verdict.value,
-        "exit-code": str(int(code)),
+        "exit-code": str(int(rules.code(worst.verdict))),
         "config": str(worst.config),
         "finding": worst.finding,
         "batch-size": "" if found is None else str(found.batch_size),
@@ -59,16 +59,16 @@ def write_github_files(checked: Sequence[Checked], code: ExitCode, summary: str)
     for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", lines)):
         if path := os.environ.get(variable):
             try:
-                with Path(path).open("a", encoding="utf-8") as file:
+                with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(text)
             except OSError as error:
                 reason = error.strerror or error
                 raise RunError(f"{path}, named by {variable}, could not be written ({reason}).") from error
 
 
-def junit(checked: Sequence[Checked], seconds: float) -> str:
+def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:
     """JUnit's XML as Jenkins, GitLab and the others read it: a test case for each config."""
-    kinds = Counter(_junit_kind(each.verdict) for each in checked)
+    kinds = Counter(_junit_kind(each, rules) for each in checked)
     numbers = {"tests": len(checked), "failures": kinds["failure"], "errors": kinds["error"]}
     totals = {**{key: str(value) for key, value in numbers.items()}, "time": f"{seconds:.3f}"}
     root = ET.Element("testsuites", {"name": "bnoise check", **totals})
@@ -84,12 +84,12 @@ def junit(checked: Sequence[Checked], seconds: float) -> str:
             classname=_xml(str(each.config)),
             time=f"{seconds / len(checked):.3f}",
         )
-        kind = _junit_kind(each.verdict)
+        kind = _junit_kind(each, rules)
         if kind:
             bad = ET.SubElement(case, kind, type=each.verdict.value, message=_xml(each.finding))
-            bad.text = _xml(f"{each.finding}\n{each.remedy}".rstrip())
-    said = [f"{WORDS[each.verdict]}: {each.config}: {each.finding}\n{each.remedy}" for each in checked]
-    ET.SubElement(suite, "system-out").text = _xml("\n".join(text.rstrip() for text in said))
+            bad.text = _xml(f"{each.finding} {each.remedy}".rstrip())
+    said = [f"{WORDS[each.verdict]}: {each.config}: {each.finding} {each.remedy}" for each in checked]
+    ET.SubElement(suite, "system-out").text = "\n".join(_xml(text.rstrip()) for text in said)
     ET.SubElement(suite, "system-err")
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
@@ -102,9 +102,9 @@ def _plain(value: float | None) -> str:
 def _in_workspace(path: Path) -> str:
     """The path as annotations want it: from the root of the repository."""
     root = os.environ.get("GITHUB_WORKSPACE")
-    whole = path.resolve()
-    if root and whole.is_relative_to(Path(root).resolve()):
-        return whole.relative_to(Path(root).resolve()).as_posix()
+    whole = Path(os.path.realpath(path))
+    if root and whole.is_relative_to(os.path.realpath(root)):
+        return whole.relative_to(os.path.realpath(root)).as_posix()
     return path.as_posix()
 
 
@@ -116,11 +116,11 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _junit_kind(verdict: Verdict) -> str:
-    if verdict is Verdict.FAIL:
+def _junit_kind(each: Checked, rules: Rules) -> str:
+    if each.verdict is Verdict.FAIL or rules.code(each.verdict) is ExitCode.CHECK_FAILED:
         return "failure"
-    return "" if verdict in (Verdict.PASS, Verdict.WARN) else "error"
+    return "" if each.verdict in (Verdict.PASS, Verdict.WARN) else "error"
 
 
 def _xml(text: str) -> str:
-    return _NOT_XML.sub("?", text)
+    return _NOT_XML.sub("?", one_line(text))

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bnoise_cli.advice.checked import Checked
+from bnoise_cli.advice.checked import Checked, Rules
 from bnoise_cli.advice.verdict import Verdict
-from bnoise_cli.errors import ExitCode
+from bnoise_cli.errors import printable
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize
-from bnoise_cli.report.document import Grid, Part, Section, Sentence, Tone
+from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 
 WORDS = {
     Verdict.PASS: "pass",
@@ -32,8 +32,9 @@ def check_sections(checked: Sequence[Checked]) -> list[Section]:
     return sections
 
 
-def check_json(checked: Sequence[Checked], code: ExitCode) -> dict[str, Any]:
+def check_json(checked: Sequence[Checked], rules: Rules) -> dict[str, Any]:
     """Everything as plain data."""
+    code = rules.code(rules.gravest(checked).verdict)
     plain = []
     for each in checked:
         data = asdict(each)
@@ -63,7 +64,7 @@ def check_table(checked: Sequence[Checked]) -> list[Section]:
                 "?" if overhead is None else significant(1 + overhead),
                 "?" if speed is None else significant(1 / speed),
             )
-        rows.append((WORDS[each.verdict], str(each.config), *known))
+        rows.append((WORDS[each.verdict], one_line(str(each.config)), *known))
     columns = ("verdict", "config", "batch size", "B_crit (95%)", "examples / fewest", "steps / fewest")
     table = Grid(columns=columns, rows=tuple(rows), words=frozenset(columns[:2]))
     unsettled = [_section(each) for each in checked if each.verdict is not Verdict.PASS]
@@ -71,25 +72,25 @@ def check_table(checked: Sequence[Checked]) -> list[Section]:
 
 
 def _section(each: Checked) -> Section:
-    parts: list[Part] = []
-    said = each.finding
-    if each.verdict is Verdict.INVALID:
-        said = f"{len(each.marks)} mistake{'s' if len(each.marks) > 1 else ''}"
+    said, parts = each.finding, []
+    if each.verdict is Verdict.INVALID and len(each.marks) > 1:
+        said = f"{len(each.marks)} mistakes"
         parts += [
-            Sentence(mark.text if mark.line is None else f"{mark.line}:{mark.column}: {mark.text}")
+            mark.text if mark.line is None else f"{each.config}:{mark.line}:{mark.column}: {mark.text}"
             for mark in each.marks
         ]
     if each.remedy:
-        parts.append(Sentence(each.remedy))
+        parts.append(each.remedy)
+    tone = Tone.GOOD if each.verdict is Verdict.PASS else Tone.UNSURE
+    sentences = [Sentence(one_line(text)) for text in parts]
     if each.result is not None:
         codes = sorted({doubt.code for doubt in each.doubts})
         doubts = f"; doubts: {', '.join(codes)}, see `bnoise report {each.result}`" if codes else ""
-        parts.append(Sentence(f"By {each.result}{doubts}.", Tone.DETAIL))
-    tone = Tone.GOOD if each.verdict is Verdict.PASS else Tone.UNSURE
+        sentences.append(Sentence(one_line(f"By {each.result}{doubts}."), Tone.DETAIL))
     return Section(
         title=WORDS[each.verdict],
         headline=Sentence(one_line(f"{each.config}: {said}"), tone),
-        parts=parts,
+        parts=sentences,
     )
 
 
@@ -105,5 +106,5 @@ def _interval(critical: CriticalBatchSize) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without characters that steer a terminal or begin a line."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Text of a stranger's for a log: on one line, with nothing that steers a terminal or commands a CI."""
+    return printable(text).replace("::", ": :").replace("##[", "# #[")

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.spec.load import TARGET_KEYS, Spec
+from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.targets import target_name, targets_in
 
 #: Raised when entries of a sweep's ledger change their meaning.
 _LEDGER = 2
+#: Bytes of a checkpoint that are read at either end.
+_PART = 1 << 20
 
 
 def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -39,12 +42,12 @@ def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 def measured_hash(spec: Spec, kind: str) -> str:
     """sha256 of `measured` and of the user's code that the config names."""
-    return _sha256({**measured(spec.resolved(), kind), "code": code_hashes(spec)})
+    return _sha256({**measured(spec.config.model_dump(), kind), "code": code_hashes(spec)})
 
 
 def ledger_hash(spec: Spec) -> str:
     """sha256 of what every single run of a sweep depends on, and where it goes on: all but sizes, budget and advice."""
-    whole = spec.resolved()
+    whole = spec.config.model_dump()
     start = {"seed": whole["probe"]["seed"], "batch_size": whole["training"]["batch_size"]}
     goal = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
     known = {"ledger": _LEDGER, "start": start, "goal": goal, "code": code_hashes(spec)}
@@ -54,15 +57,30 @@ def ledger_hash(spec: Spec) -> str:
 def code_hashes(spec: Spec) -> dict[str, str]:
     """sha256 of every file of the user's that the config names, without its comments and blank lines.
 
-    Files are those of `file.py:name` and, in the config's folder, of `module.name`; what they import is not followed.
+    Files are those of `file.py:name` and, in the config's folder or the current one, of `module.name`; what they import
+    is not followed.
     """
     names = (
         str(target_name(target))
         for key in TARGET_KEYS
         for _, target in targets_in(spec.source.data.get(key), (key,))
     )
-    files = {path for name in names if (path := _file_of(name, spec.folder)) is not None}
-    return {path.as_posix(): _sha256(_meaning((spec.folder / path).read_bytes())) for path in sorted(files)}
+    files = dict(found for name in names if (found := _file_of(name, spec.folder)) is not None)
+    return {name: _sha256(_meaning(files[name].read_bytes())) for name in sorted(files)}
+
+
+def weights_hash(spec: Spec) -> str | None:
+    """sha256 of the size, the beginning and the end of the checkpoint; None where it is not at hand."""
+    path = spec.folder / (spec.config.checkpoint or "")
+    if not is_file(path):
+        return None
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        parts = []
+        for place in (0, max(size - _PART, 0)):
+            file.seek(place)
+            parts.append(hashlib.sha256(file.read(_PART)).hexdigest())
+    return _sha256([size, parts])
 
 
 def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:
@@ -81,14 +99,18 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _file_of(target: str, folder: Path) -> Path | None:
-    """The user's file that a target lies in, relative to the folder; None where that is not known."""
+def _file_of(target: str, folder: Path) -> tuple[str, Path] | None:
+    """The user's file that a target lies in, as the config names it and where it is; None where that is not known."""
     name, colon, _ = target.rpartition(":")
     if colon:
-        return Path(name) if (folder / name).is_file() else None
+        return (name, folder / name) if name.endswith(".py") and is_file(folder / name) else None
     parts = target.split(".")
-    paths = (Path(*parts[:end]).with_suffix(".py") for end in range(len(parts) - 1, 0, -1) if all(parts))
-    return next((path for path in paths if (folder / path).is_file()), None)
+    if not all(parts) or parts[0] == "bnoise_cli":
+        return None
+    modules = [Path(*parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+    paths = [path for module in modules for path in (module.with_suffix(".py"), module / "__init__.py")]
+    found = ((path.as_posix(), base / path) for base in (folder, Path()) for path in paths)
+    return next(((name, path) for name, path in found if is_file(path)), None)
 
 
 def _meaning(source: bytes) -> str:
@@ -122,4 +144,4 @@ def _shown(value: Any) -> str:
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

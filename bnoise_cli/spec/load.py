@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.schema import Config, Section
-from bnoise_cli.spec.source import KeyPath, Source, apply_override, read_source
+from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_file, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
@@ -72,7 +72,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     if config is not None:
         _note_the_plan(source, config)
     checkpoint = source.data.get("checkpoint")
-    if at_hand and isinstance(checkpoint, str) and not (source.folder / checkpoint).is_file():
+    if at_hand and isinstance(checkpoint, str) and not is_file(source.folder / checkpoint):
         source.problem(
             ("checkpoint",),
             f"`checkpoint: {checkpoint}`",

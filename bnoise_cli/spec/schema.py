@@ -37,6 +37,8 @@ def parse_seconds(value: Any) -> float:
     return seconds
 
 
+#: No run has more, and floats hold it exactly.
+_MOST = 2**53
 _SECONDS: Any = {"anyOf": [{"type": "number", "minimum": 1}, {"type": "string"}]}
 _TARGET: Any = {
     "type": "object",
@@ -58,8 +60,8 @@ class Section(BaseModel):
 class Training(Section):
     """The run that is planned."""
 
-    batch_size: PositiveInt = Field(default=64, description="global, in examples")
-    world_size: PositiveInt = Field(default=1, description="devices that train together")
+    batch_size: PositiveInt = Field(default=64, le=_MOST, description="global, in examples")
+    world_size: PositiveInt = Field(default=1, le=_MOST, description="devices that train together")
     max_grad_norm: float | None = Field(
         default=None, gt=0, description="clipping; used in the warm-up, off in the probe"
     )

@@ -45,7 +45,12 @@ def _whole_number(_: _Loader, node: ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
-_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_PLAIN_TAGS = tuple(
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+)
+_KINDS: dict[type[Node], str] = {SequenceNode: "list"}
+#: Values of a config, counted as often as aliases repeat them; more are a mistake or an attack.
+_MOST_VALUES = 100_000
 
 
 @dataclass
@@ -56,18 +61,32 @@ class Source:
     folder: Path
     data: dict[str, Any]
     places: dict[KeyPath, str] = field(default_factory=dict)
+    written: dict[KeyPath, str] = field(default_factory=dict)  # places in the file, whatever overrides say
     problems: list[Problem] = field(default_factory=list)
 
     def place(self, path: KeyPath) -> str:
         """`file:line:column` of the value at `path`, or of the nearest thing around it."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.places:
-                return self.places[path[:end]]
-        return self.name
+        return self._nearest(self.places, path)
+
+    def written_place(self, path: KeyPath) -> str:
+        """The same, in the file itself, also for what an override has changed."""
+        return self._nearest(self.written, path)
+
+    def _nearest(self, places: dict[KeyPath, str], path: KeyPath) -> str:
+        ends = range(len(path), -1, -1)
+        return next((places[path[:end]] for end in ends if path[:end] in places), self.name)
 
     def problem(self, path: KeyPath, found: str, expected: str, nearest: str | None = None) -> None:
         """Note a mistake; all are reported together."""
         self.problems.append(Problem(place=self.place(path), found=found, expected=expected, nearest=nearest))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no error for a name that none can have, or a folder that cannot be read."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_source(path: Path) -> Source:
@@ -97,10 +116,14 @@ def parse_source(text: str, name: str, folder: Path) -> Source:
     node = _compose(text, name)
     source.places[()] = _place(name, node) if node is not None else f"{name}:1:1"
     if not isinstance(node, MappingNode):
-        found = "an empty document" if node is None else f"a {node.tag.rpartition(':')[2]}"
+        found = "an empty document" if node is None else f"a {_KINDS.get(type(node), 'single value')}"
         source.problem((), found, "a mapping with `model:`, `dataset:` and a loss")
         raise ConfigError(source.problems)
-    source.data = _Reader(source).mapping(node, (), frozenset())
+    try:
+        source.data = _Reader(source).mapping(node, (), frozenset())
+    except RecursionError:
+        raise _too_deep(name) from None
+    source.written = dict(source.places)
     return source
 
 
@@ -157,13 +180,7 @@ def _compose(text: str, name: str) -> Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
     except RecursionError:
-        raise ConfigError(
-            [
-                Problem(
-                    place=name, found="lists or mappings in one another, hundreds deep", expected="a config"
-                )
-            ]
-        ) from None
+        raise _too_deep(name) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
@@ -175,6 +192,11 @@ def _compose(text: str, name: str) -> Node | None:
                 )
             ]
         ) from None
+
+
+def _too_deep(name: str) -> ConfigError:
+    found = "lists or mappings in one another, hundreds deep"
+    return ConfigError([Problem(place=name, found=found, expected="a config")])
 
 
 def _place(name: str, node: Node) -> str:
@@ -189,15 +211,21 @@ class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._constructor = _Loader("")
+        self._values = 0
 
     def value(self, node: Node, path: KeyPath, above: frozenset[int]) -> Any:
         """The data of any node."""
         self.source.places[path] = _place(self.source.name, node)
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            found = f"more than {_MOST_VALUES:,} values, aliases counted as often as they stand"
+            raise ConfigError([Problem(place=self.source.name, found=found, expected="a config")])
         if id(node) in above:
             self.source.problem(path, "an alias to something that contains it", "a value that ends")
             return None
-        if not isinstance(node, ScalarNode) and node.tag not in _PLAIN_TAGS:
+        if node.tag not in _PLAIN_TAGS:
             self.source.problem(path, f"the tag {node.tag}", "plain YAML without tags")
+            return None
         if isinstance(node, MappingNode):
             return self.mapping(node, path, above)
         if isinstance(node, SequenceNode):
@@ -206,7 +234,7 @@ class _Reader:
         assert isinstance(node, ScalarNode)
         try:
             return self._constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
             self.source.problem(path, f"{node.tag} {node.value!r}", "plain YAML without tags")
             return None
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from bnoise_cli.errors import Problem
-from bnoise_cli.spec.source import KeyPath, Source
+from bnoise_cli.spec.source import KeyPath, Source, is_file
 
 _ARGS, _PARTIAL = "_args_", "_partial_"
 #: `_target_` and its other spellings.
@@ -183,7 +183,9 @@ def _look(name: str, folder: Path, installed: bool) -> None:
     if ":" in name:
         file, _, attribute = name.rpartition(":")
         path = folder / file
-        if not path.is_file():
+        if path.suffix != ".py":
+            raise TargetError(f"`{name}`", "a file ending in .py before the colon")
+        if not is_file(path):
             near = (
                 nearest(Path(file).name, [p.name for p in path.parent.glob("*.py")])
                 if path.parent.is_dir()
@@ -194,8 +196,9 @@ def _look(name: str, folder: Path, installed: bool) -> None:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
+            where = "is nested too deeply" if line is None else f"has a syntax error in line {line} ({error})"
             raise TargetError(
-                f"`{name}`, whose file has a syntax error in line {line} ({error})",
+                f"`{name}`, whose file {where}",
                 "a file that Python can read",
             ) from None
         names = _top_level_names(tree)
