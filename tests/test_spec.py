@@ -317,6 +317,7 @@ def target_mistakes(write: Write, model: str, **files: str) -> list[str]:
         ("  _target_: user_models.py:Net\n", ["a Python file at", "did you mean `user_model.py`?"]),
         ("  _target_: user_model.py:Nett\n", ["which has no `Nett`", "`Net`"]),
         ("  _target_: user_model.py:Net\n  input: 3\n", ["argument `input`", "user_model.py:Net(inputs, outputs=2)"]),
+        ("  _target_: lazy.Net\n", ["`lazy.Net`, whose import failed with RuntimeError: no kernel", "importable"]),
         ("  _target_: broken.py:Net\n", ["syntax error in line 1"]),
         ("  _target_: raising.py:Net\n", ["import failed with ValueError: no licence"]),
         ("  _target_: needing.Net\n", ["import failed with ModuleNotFoundError: No module named 'not_there'"]),
@@ -335,6 +336,7 @@ def test_wrong_targets_say_why(write: Write, model: str, words: list[str]) -> No
         broken="class Net(:\n",
         raising="class Net: pass\nraise ValueError('no licence')\n",
         needing="import not_there\nclass Net: pass\n",
+        lazy="def __getattr__(name):\n    raise ImportError(name) from RuntimeError('no kernel')\n",
     )
     for word in words:
         assert word in problem

@@ -160,12 +160,20 @@ def resolve(name: str, folder: Path) -> Any:
         module, rest = _module_of(name, folder)
     found: Any = module
     for position, part in enumerate(rest):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
             top = name.rpartition(":")[0] or module.__name__
             where = ".".join([top, *rest[:position]])
             public = [n for n in dir(found) if not n.startswith("_")]
-            raise TargetError(f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public))
-        found = getattr(found, part)
+            raise TargetError(
+                f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public)
+            ) from None
+        except Exception as error:  # modules that import their names when they are asked for
+            cause = error.__cause__ or error
+            raise TargetError(
+                f"`{name}`, whose import failed with {_cause(cause)}", "an importable name"
+            ) from error
     return found
 
 
