@@ -43,8 +43,23 @@ class Ragged:
     def __len__(self): return 9
     def __getitem__(self, i): return torch.zeros(i + 1), 0
 
-class Endless:
-    def __iter__(self): yield 1
+class Neither:
+    pass
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        for x, y in data(6000):
+            yield x, y
+
+def loader():
+    return torch.utils.data.DataLoader(data(), batch_size=7, shuffle=True, collate_fn=my_collate)
+
+def my_collate(examples):
+    return [torch.stack([x for x, _ in examples]) + 100, torch.stack([y for _, y in examples])]
+
+def plus_one(model, batch):
+    assert batch[0].mean() > 50
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 class Frozen(Net):
     def __init__(self):
@@ -389,7 +404,7 @@ def test_each_wrong_output_or_result_is_one_message(
         (["probe", "c.yaml", "--set", "dataset.n=1"], 4, "it found 1"),
         (["probe", "c.yaml", "--set", "dataset.m=1"], 2, "user.py:data(n=200, flat=True)"),
         (["probe", "c.yaml", "--set", "dataset._target_=user.py:Ragged"], 4, "into one batch failed"),
-        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Endless"], 4, "a length and items"),
+        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Neither"], 4, "a length and items"),
         (
             ["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:vector"],
             4,
@@ -514,6 +529,25 @@ def test_a_failure_after_some_replicates_keeps_them(bnoise: Call, user: Write) -
     assert data["provenance"]["replicates"] >= 2
     assert data["doubts"][0]["code"] == "failed"
     assert json.loads(Path(".bnoise/c.probe.json").read_text()) == data
+
+
+def test_a_stream_is_read_to_a_buffer_and_doubted(bnoise: Call, user: Write) -> None:
+    code, out, err = bnoise("probe", "c.yaml", "--json", "--set", "dataset._target_=user.py:Stream")
+    assert code in (0, 3), err
+    data = json.loads(out)
+    assert data["provenance"]["dataset_length"] == 4096
+    [found] = [doubt for doubt in data["doubts"] if doubt["code"] == "stream"]
+    assert "first 4,096 examples" in found["finding"]
+
+
+def test_a_loader_stands_for_its_dataset_and_its_collate_function(bnoise: Call, user: Write) -> None:
+    """Its batch size and order do not matter: the probe draws for itself."""
+    calls = ["--set", "loss=null", "--set", "objective._target_=user.py:plus_one"]
+    code, out, err = bnoise("probe", "c.yaml", "--json", "--set", "dataset._target_=user.py:loader", *calls)
+    assert code in (0, 3), err
+    data = json.loads(out)
+    assert data["provenance"]["dataset_length"] == 200
+    assert "stream" not in {doubt["code"] for doubt in data["doubts"]}
 
 
 def test_what_the_users_code_prints_stays_out_of_the_result(bnoise: Call, user: Write) -> None:

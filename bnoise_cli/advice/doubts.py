@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnoise_cli.maths.analysis import Analysis
 from bnoise_cli.maths.intervals import relative_half_width
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Config
@@ -95,6 +95,7 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             finding=f"the warm-up raised the loss from {run.findings.loss:.3g} to {last.loss:.3g}",
             remedy="Lower the learning rate, or give the planned run's own warm-up by a checkpoint.",
         )
+    yield from about_a_stream(run.findings)
     if not run.findings.is_mean:
         yield Doubt(
             code="not_a_mean",
@@ -127,6 +128,17 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             code="clipping",
             finding="gradient clipping is off in the probe",
             remedy="Where clipping acts on most steps, small batches do worse than this says.",
+        )
+
+
+def about_a_stream(findings: TaskFindings) -> Iterator[Doubt]:
+    """A stream is read from its beginning, where examples may be alike."""
+    if findings.streamed is not None:
+        yield Doubt(
+            code="stream",
+            finding=f"the dataset is a stream: its first {count(findings.streamed)} examples stand for all of it",
+            remedy="Shuffle the stream, or name a dataset with a length: neighbours that are alike make the noise "
+            "scale too small.",
         )
 
 

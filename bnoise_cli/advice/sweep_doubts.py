@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from bnoise_cli.advice.doubts import about_a_stream
 from bnoise_cli.maths.hyperbola import Hyperbola
 from bnoise_cli.measurement.outcome import SweepRun
 from bnoise_cli.numbers import count, percent, significant
@@ -34,6 +35,7 @@ def sweep_doubts(
         *_about_the_end(run, batches),
         *_about_the_range(run, critical, batches),
         *_about_the_law(critical, fit, batches),
+        *about_a_stream(run.findings),
         *_about_the_rest(run, predicted, config),
     )
 

@@ -37,11 +37,21 @@ class Draws:
 
 
 class Batches:
-    """A dataset with its collate function and the device its batches go to."""
+    """A dataset with its collate function and the device its batches go to.
+
+    Args:
+        streamed: whether `dataset` is only the beginning of a stream.
+    """
 
     def __init__(
-        self, dataset: Any, collate: Callable[[list[Any]], Any] | None, device: torch.device
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any] | None,
+        device: torch.device,
+        *,
+        streamed: bool = False,
     ) -> None:
+        self.streamed = streamed
         self.dataset = dataset
         self.device = device
         self._collate = collate

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.checkpoint import load_weights
+from bnoise_cli.measurement.dataset import build_batches
 from bnoise_cli.measurement.preconditioner import require_known
 from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.user_code import user_code
@@ -59,22 +59,12 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         load_weights(model, folder / config.checkpoint)
     with user_code("moving the model to the device"):
         model.to(device)
-    with user_code("building the dataset"):
-        dataset = build(config.dataset, folder)
-        if callable(dataset) and not hasattr(dataset, "__getitem__"):
-            dataset = dataset()
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise RunError(
-            f"`dataset:` must build something with a length and items (len(dataset), dataset[i]); "
-            f"it built {_kind(dataset)}. Wrap an iterable in a map-style torch.utils.data.Dataset."
-        )
-    with user_code("building the collate function"):
-        collate = build_function(config.collate, folder) if config.collate is not None else None
+    batches = build_batches(spec, device)
     local = max(1, config.training.batch_size // config.training.world_size)
     return Task(
         model.train(),
         _objective(spec, device),
-        Batches(dataset, collate, device),
+        batches,
         micro_batch_size=min(local, _LARGEST_MICRO_BATCH),
     )
 

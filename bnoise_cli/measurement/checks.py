@@ -61,6 +61,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         batch_norms_held=held,
         mean_gap=gap,
         is_mean=gap <= _ROUNDING,
+        streamed=task.batches.length if task.batches.streamed else None,
     )
 
 
