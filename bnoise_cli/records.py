@@ -245,7 +245,7 @@ class TrainingRun:
     evaluations: int  # of the loss
     seconds: float
     reached: bool
-    outcome: str  # "reached" | "beaten" by a better rate | "diverged" | "unreached" in the allowed steps
+    outcome: str  # "reached" | "beaten" by a better rate | "diverged" | "unreached" in the allowed steps, or it stalled
     lowest_loss: float | None
 
 

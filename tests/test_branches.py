@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bnoise_cli.advice.branch_result import branch_critical, branch_outcomes
 from bnoise_cli.measurement.outcome import BranchEnd
-from tests.conftest import QUADRATIC_CONFIG
-from tests.test_cli import Call, Write, bnoise  # noqa: F401  the fixture
+from tests.conftest import QUADRATIC_CONFIG, Call
+
+Write = Callable[[str, str], Path]
 
 BRANCH = """\
 sweep:
@@ -60,7 +62,7 @@ def test_no_branch_beyond_is_an_open_interval_and_a_diverged_one_is_beyond() -> 
     ]
 
 
-def test_branches_are_trained_kept_and_reported(bnoise: Call, write: Write) -> None:  # noqa: F811
+def test_branches_are_trained_kept_and_reported(bnoise: Call, write: Write) -> None:
     config = str(write("quad.yaml", QUADRATIC_CONFIG + BRANCH))
     code, out, err = bnoise("sweep", config)
     assert code in (0, 3), err
@@ -83,7 +85,7 @@ def test_branches_are_trained_kept_and_reported(bnoise: Call, write: Write) -> N
     assert Path("p.png").stat().st_size > 5000
 
 
-def test_branches_larger_than_the_dataset_are_refused(bnoise: Call, write: Write) -> None:  # noqa: F811
+def test_branches_larger_than_the_dataset_are_refused(bnoise: Call, write: Write) -> None:
     config = str(write("quad.yaml", QUADRATIC_CONFIG + BRANCH))
     code, _, err = bnoise("sweep", config, "--set", "sweep.branch.multiples=[1, 1000]")
     assert code == 2

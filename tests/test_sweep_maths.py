@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnoise_cli.maths.batch_range import SIDE, first_batch_sizes, next_batch_size
-from bnoise_cli.maths.crossing import WINDOW, crossing, smoothed_at
+from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled, smoothed_at
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
 
@@ -111,6 +111,33 @@ def test_noise_moves_the_crossing_neither_early_nor_late(noise: float) -> None:
     assert abs(np.mean(found)) < 3 * one / math.sqrt(17 * 300) + one / 20
     assert np.std(found) < 1.5 * one / math.sqrt(17)
     assert np.mean(first) < -one / 2
+
+
+@pytest.mark.parametrize("power", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_run_that_makes_progress_has_not_stalled(power: float, noise: float) -> None:
+    """Even a loss that takes a thousand times the steps to halve."""
+    generator = np.random.default_rng(0)
+    steps = growing_steps(1.15, 20_000)
+    losses = [3.0, *(step**-power * math.exp(noise * generator.standard_normal()) for step in steps[1:])]
+    if power * math.log(4) > noise:
+        assert not any(has_stalled(steps[: i + 1], losses[: i + 1]) for i in range(len(steps)))
+
+
+def test_a_rise_at_the_beginning_is_no_stall() -> None:
+    """Twice the loss of the start until step 40."""
+    steps = growing_steps(1.15, 2000)
+    losses = [1.0 if step < 2 else 2.0 if step < 40 else 2.0 * (40 / step) ** 0.5 for step in steps]
+    assert not any(has_stalled(steps[: i + 1], losses[: i + 1]) for i in range(len(steps)))
+
+
+def test_a_run_that_hovers_has_stalled_soon() -> None:
+    """It falls to 0.5 by step 20 and stays there, with noise of a fifth."""
+    generator = np.random.default_rng(1)
+    steps = growing_steps(1.15, 20_000)
+    losses = [max(0.5, 2.0 - 0.075 * step) * math.exp(0.2 * generator.standard_normal()) for step in steps]
+    ended = next(step for i, step in enumerate(steps) if has_stalled(steps[: i + 1], losses[: i + 1]))
+    assert ended < 1000
 
 
 def test_the_smoothed_loss_at_a_step_lies_on_the_falling_curve() -> None:

@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 WINDOW = 1.3
 #: A window with fewer evaluations is not smoothed.
 _FEWEST = 3
+#: No run has stalled before so many steps: a loss may rise before it falls.
+_TOO_EARLY = 64
 
 
 def crossing(steps: Sequence[int], losses: Sequence[float], goal: float) -> float | None:
@@ -37,6 +39,20 @@ def crossing(steps: Sequence[int], losses: Sequence[float], goal: float) -> floa
 def smoothed_at(steps: Sequence[int], losses: Sequence[float], step: float) -> float:
     """The smoothed loss at a step."""
     return float(np.interp(step, steps, _smoothed(steps, losses)))
+
+
+def has_stalled(steps: Sequence[int], losses: Sequence[float]) -> bool:
+    """Whether the mean loss of the last factor of two in steps is no lower than that of a factor of four before.
+
+    A run at too high a learning rate hovers above its goal for ever; one that makes any progress falls by much more
+    in so many steps than its noise.
+    """
+    last = steps[-1]
+    if last < _TOO_EARLY:
+        return False
+    late = [loss for step, loss in zip(steps, losses, strict=True) if step > last / 2]
+    early = [loss for step, loss in zip(steps, losses, strict=True) if last / 8 < step <= last / 4]
+    return math.fsum(late) / len(late) >= math.fsum(early) / len(early)
 
 
 def _smoothed(steps: Sequence[int], losses: Sequence[float]) -> Array:

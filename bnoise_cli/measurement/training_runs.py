@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bnoise_cli.maths.crossing import WINDOW, crossing
+from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled
 from bnoise_cli.measurement.lanes import Lanes
 
 #: Evaluations follow one another at this growth of the step while the goal is far, and at this one near it.
@@ -109,7 +109,8 @@ def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[f
     at = crossing(steps, losses, goal.loss) if min(losses) <= goal.loss else None
     if at is not None and steps[-1] >= WINDOW * at:
         return at, "reached"
-    return at, "unreached" if steps[-1] >= goal.max_steps else None
+    ended = steps[-1] >= goal.max_steps or (at is None and has_stalled(steps, losses))
+    return at, "unreached" if ended else None
 
 
 def _is_near(steps: Sequence[int], losses: Sequence[float], goal: float) -> bool:
