@@ -916,7 +916,7 @@ def test_the_digits_from_probe_to_check(bnoise: Call, write: Write) -> None:
     code, out, _ = bnoise("check", "digits.yaml")
     assert code == 3
     assert "`model.widths` was [64, 128, 10] and is [64, 256, 10]" in " ".join(out.split())
-    assert "Measure with `bnoise probe digits.yaml`" in " ".join(out.split())
+    assert "Measure again with `bnoise probe digits.yaml`" in " ".join(out.split())
 
 
 def yaml_blocks(beginning: str) -> list[Any]:

@@ -122,12 +122,11 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
                 config=path, verdict=verdict, finding=str(error), remedy="", marks=(mark(str(error)),)
             )
     if found is None:
+        why, another = wish.shelf.why_not(spec, target)
         call = _command(path, wish.overrides, target)
+        again = " again" if another else ""
         return _open(
-            path,
-            wish.shelf.why_not(spec, target),
-            f"Measure with `{call}` and keep its result, or check with --probe.",
-            mark,
+            path, why, f"Measure{again} with `{call}` and keep its result, or check with --probe.", mark
         )
     file, result = found
     judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check)

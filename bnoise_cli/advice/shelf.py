@@ -91,26 +91,23 @@ class Shelf:
             raise damage
         return next((pair for pair in found if pair[1].resolved), found[0] if found else None)
 
-    def why_not(self, spec: Spec, target: Path) -> str:
-        """What is there instead of a result of this config.
+    def why_not(self, spec: Spec, target: Path) -> tuple[str, bool]:
+        """(What is there instead of a result of this config, whether that is one of another config).
 
         Args:
             target: where a probe of it would keep one.
         """
-        paths = (
-            [default_path(spec.path, kind) for kind in _KINDS]
-            if target.parent == Path(".bnoise")
-            else [target]
-        )
+        usual = target == default_path(spec.path, "probe")
+        paths = [default_path(spec.path, kind) for kind in _KINDS] if usual else [target]
         for path in paths:
             if path in self._unread:
-                return str(self._unread[path]).removesuffix(".")
+                return str(self._unread[path]).removesuffix("."), False
         near = [stored for path in paths for stored in self._stored if stored.path == path]
         if not near and self._named:
             near = self._stored
         if not near:
-            return "there is no stored measurement of this config"
-        return f"{near[0].path} was measured for another config: {_difference(near[0], spec)}"
+            return "there is no stored measurement of this config", False
+        return f"{near[0].path} was measured for another config: {_difference(near[0], spec)}", True
 
 
 def _difference(stored: _Stored, spec: Spec) -> str:
