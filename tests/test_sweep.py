@@ -705,8 +705,16 @@ def test_ctrl_c_while_probing_ends_the_sweep(write: Write) -> None:
 
 
 def test_the_budget_ends_a_sweep_with_what_is_known(write: Write, bnoise: Call) -> None:
-    """Runs of 10⁵ steps of which none arrives take far longer than a second."""
-    slow = ["--set", "sweep.max_steps=100000", "--set", "sweep.goal=-1", "--quiet"]
+    """Runs of 10⁵ steps that fall slowly and never arrive take far longer than a second."""
+    slow = [
+        "--set",
+        "sweep.max_steps=100000",
+        "--set",
+        "sweep.goal=-1",
+        "--set",
+        "optimizer.lr=1e-5",
+        "--quiet",
+    ]
     config = str(write("q.yaml", TINY))
     code, out, err = bnoise("sweep", config, "--budget", "1s", *slow)
     assert code == 4
