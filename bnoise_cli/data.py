@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from bnoise_cli.storage import ends_hash
+
 Window = tuple[Tensor, Tensor] | dict[str, Tensor]
-#: Bytes read at either end of a file to tell it from another.
-_PART = 1 << 20
 
 
 class Windows(Dataset[Window]):
@@ -181,12 +181,4 @@ def _file(path: str, kind: str) -> Path:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    """sha256 of the size, the beginning and the end of files, which may be too large to read."""
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            digest.update(size.to_bytes(8) + opened.read(_PART))
-            opened.seek(max(0, size - _PART))
-            digest.update(opened.read(_PART))
-    return digest.hexdigest()
+    return hashlib.sha256(" ".join(map(ends_hash, files)).encode()).hexdigest()

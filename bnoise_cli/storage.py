@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,6 +12,9 @@ from typing import IO, Any
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import SCHEMA_VERSION
+
+#: Bytes of a large file that are read at either end.
+_PART = 1 << 20
 
 
 def default_path(config: Path, kind: str) -> Path:
@@ -62,6 +66,17 @@ def read_json(path: Path, *, most: int | None = None) -> Any:
         raise CallError(
             f"a result is needed; {path} is no JSON, or torn. Make it again with `bnoise probe`."
         ) from None
+
+
+def ends_hash(path: Path) -> str:
+    """sha256 of the size, the beginning and the end of a file that may be too large to read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256(str(size).encode())
+        for place in (0, max(size - _PART, 0)):
+            file.seek(place)
+            digest.update(file.read(_PART))
+    return digest.hexdigest()
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.advice.stored import read_result
+from bnoise_cli.advice.stored import checked_result
 from bnoise_cli.errors import CallError
 from bnoise_cli.records import Result
 from bnoise_cli.spec.identity import code_hashes, differences, measured_hash, weights_hash
@@ -59,9 +59,9 @@ class Shelf:
         self._unread: dict[Path, CallError] = {}
         for path in files:
             try:
-                if named:
-                    read_result(path)
                 data = read_json(path, most=_LARGEST)
+                if named:
+                    checked_result(path, data)
                 if isinstance(data, dict):
                     self._stored.append(_Stored(path, data))
             except CallError as error:
@@ -84,7 +84,7 @@ class Shelf:
             matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
             for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):
                 try:
-                    found.append((stored.path, read_result(stored.path)))
+                    found.append((stored.path, checked_result(stored.path, stored.data)))
                 except CallError as error:
                     damage = damage or error
         if damage is not None and not found:

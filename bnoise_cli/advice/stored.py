@@ -27,7 +27,15 @@ def read_result(path: Path) -> Result:
     Raises:
         CallError: there is no such file, it is torn or no result, or its schema has another version.
     """
-    data = read_json(path)
+    return checked_result(path, read_json(path))
+
+
+def checked_result(path: Path, data: Any) -> Result:
+    """A result from what was read of a file.
+
+    Raises:
+        CallError: as `read_result`.
+    """
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(version, int) or "kind" not in data:
         raise CallError(

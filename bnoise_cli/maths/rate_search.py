@@ -12,6 +12,12 @@ _FURTHEST = 12 * PER_DOUBLING
 _STEEP = 1.1
 
 
+def fastest(found: Mapping[int, float | None]) -> int | None:
+    """The grid point that took the fewest steps, the lower of two; None where none arrived."""
+    arrived = {point: steps for point, steps in found.items() if steps is not None}
+    return min(arrived, key=lambda point: (arrived[point], point), default=None)
+
+
 def next_rate(
     found: Mapping[int, float | None], first: int, losses: Mapping[int, float], distance: int
 ) -> int | None:
@@ -28,9 +34,8 @@ def next_rate(
     """
     if not found:
         return first
-    arrived = {point: steps for point, steps in found.items() if steps is not None}
-    if arrived:
-        best = min(arrived, key=lambda point: (arrived[point], point))
+    best = fastest(found)
+    if best is not None:
         wanted = [
             best + side * distance
             for side in (1, -1)
@@ -50,9 +55,9 @@ def is_steep(found: Mapping[int, float | None], distance: int) -> bool:
     Of a curve like S = c/ε up to the edge of stability a grid may miss as much as neighbours differ; in the round
     valley of smaller batches it misses an eighth of that.
     """
-    arrived = {point: steps for point, steps in found.items() if steps is not None}
-    if not arrived:
+    best = fastest(found)
+    if best is None:
         return False
-    best = min(arrived, key=lambda point: (arrived[point], point))
+    enough = _STEEP * (found[best] or 0.0)
     near = [steps for point, steps in found.items() if 0 < abs(point - best) <= distance]
-    return any(steps is None or steps > _STEEP * arrived[best] for steps in near)
+    return any(steps is None or steps > enough for steps in near)

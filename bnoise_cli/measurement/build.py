@@ -13,7 +13,7 @@ from bnoise_cli.measurement.checkpoint import load_weights
 from bnoise_cli.measurement.dataset import build_batches
 from bnoise_cli.measurement.preconditioner import require_known
 from bnoise_cli.measurement.task import Objective, Task
-from bnoise_cli.measurement.user_code import user_code
+from bnoise_cli.measurement.user_code import kind_of, user_code
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
@@ -54,7 +54,7 @@ def build_task(spec: Spec, device: torch.device) -> Task:
     with user_code("building the model"):
         model = build(config.model, folder)
     if not isinstance(model, nn.Module):
-        raise RunError(f"`model:` must build a torch.nn.Module; it built {_kind(model)}.")
+        raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
     if config.checkpoint is not None:
         load_weights(model, folder / config.checkpoint)
     with user_code("moving the model to the device"):
@@ -81,7 +81,7 @@ def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Opti
     except RunError as error:
         raise CallError(f"`optimizer:` {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {_kind(optimizer)}.")
+        raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {kind_of(optimizer)}.")
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise CallError(
             "an optimizer that minimizes is needed; found maximize: true. Negate the loss instead."
@@ -135,7 +135,7 @@ class _Criterion:
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         if not isinstance(batch, Sequence) or len(batch) != 2:
-            shape = f"{len(batch)} parts" if isinstance(batch, Sequence) else _kind(batch)
+            shape = f"{len(batch)} parts" if isinstance(batch, Sequence) else kind_of(batch)
             raise RunError(
                 f"`loss:` needs examples (x, y); a batch of this dataset is {shape}. "
                 "Use `objective:` with a function f(model, batch) instead."
@@ -148,17 +148,13 @@ def _own_loss(model: nn.Module, batch: Any) -> Tensor:
     if not isinstance(batch, Mapping):
         raise RunError(
             f"without `loss:` or `objective:` the model is called as model(**batch).loss, and a batch of this "
-            f"dataset is {_kind(batch)}, no mapping. Add `loss:` for examples (x, y), or an `objective:`."
+            f"dataset is {kind_of(batch)}, no mapping. Add `loss:` for examples (x, y), or an `objective:`."
         )
     output = model(**batch)
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None:
         raise RunError(
-            f"model(**batch).loss was needed; the model returned {_kind(output)} without a loss. "
+            f"model(**batch).loss was needed; the model returned {kind_of(output)} without a loss. "
             "Pass labels in the batch, or add `loss:` or `objective:`."
         )
     return loss  # type: ignore[no-any-return]
-
-
-def _kind(value: Any) -> str:
-    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"

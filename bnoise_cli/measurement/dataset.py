@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Batches
-from bnoise_cli.measurement.user_code import user_code
+from bnoise_cli.measurement.user_code import kind_of, user_code
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
@@ -45,7 +45,7 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
     if not hasattr(dataset, "__iter__"):
         raise RunError(
             "`dataset:` must build something with a length and items (len(dataset), dataset[i]), or a stream of "
-            f"examples; it built an object of type {type(dataset).__name__}."
+            f"examples; it built {kind_of(dataset)}."
         )
     with user_code(f"reading the first {_BUFFER} examples of the dataset, which is a stream,"):
         kept = list(islice(iter(dataset), _BUFFER))

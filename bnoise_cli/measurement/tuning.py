@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
+from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
 from bnoise_cli.measurement.known_runs import COARSE, FINE, Key, KnownRuns, mean_steps
 from bnoise_cli.measurement.lanes import Lanes
 from bnoise_cli.measurement.stacking import stacking_pays
@@ -17,7 +17,7 @@ from bnoise_cli.records import TrainingRun
 #: Between neighbours on the grid: factors of 2 with one seed; with all, √2, 2^(1/4) and, where the valley is steep,
 #: 2^(1/8). Near the edge of stability, where large batches are fastest, 2^(1/4) would cost a tenth of the steps.
 _DISTANCES = {COARSE: (PER_DOUBLING,), FINE: (PER_DOUBLING // 2, PER_DOUBLING // 4, PER_DOUBLING // 8)}
-_IF_STEEP = PER_DOUBLING // 8
+_IF_STEEP = _DISTANCES[FINE][-1]
 #: In the second look a run has lost when it takes so many times the steps of the best mean so far; before there is
 #: one, so many times those of the first look, which one seed may have been lucky in.
 _HOPELESS, _UNLUCKY = 1.5, 3.0
@@ -77,8 +77,7 @@ class Tuner:
                 arrived = [steps for steps in found.values() if steps is not None]
                 if arrived:
                     beaten_at = min(arrived) * (1 if stage == COARSE else _HOPELESS)
-        arrivals = {point: steps for point, steps in found.items() if steps is not None}
-        return min(arrivals, key=lambda point: (arrivals[point], point), default=None)
+        return fastest(found)
 
     def _train(self, keys: Sequence[Key], beaten_at: float | None) -> list[TrainingRun]:
         """The runs of one learning rate, trained where they are not known; fewer when one of them has lost."""

@@ -39,6 +39,11 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
         raise RunError(f"{text.removesuffix('.')}. {remedy}".rstrip()) from error
 
 
+def kind_of(value: object) -> str:
+    """What the user's code built, in words."""
+    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

@@ -6,17 +6,17 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bnoise_cli.spec.load import TARGET_KEYS, Spec
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.targets import target_name, targets_in
+from bnoise_cli.storage import ends_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
 _LEDGER = 2
-#: Bytes of a checkpoint that are read at either end.
-_PART = 1 << 20
 
 
 def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -66,21 +66,13 @@ def code_hashes(spec: Spec) -> dict[str, str]:
         for _, target in targets_in(spec.source.data.get(key), (key,))
     )
     files = dict(found for name in names if (found := _file_of(name, spec.folder)) is not None)
-    return {name: _sha256(_meaning(files[name].read_bytes())) for name in sorted(files)}
+    return {name: _code_hash(files[name].read_bytes()) for name in sorted(files)}
 
 
 def weights_hash(spec: Spec) -> str | None:
-    """sha256 of the size, the beginning and the end of the checkpoint; None where it is not at hand."""
+    """`ends_hash` of the checkpoint; None where it is not at hand."""
     path = spec.folder / (spec.config.checkpoint or "")
-    if not is_file(path):
-        return None
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        parts = []
-        for place in (0, max(size - _PART, 0)):
-            file.seek(place)
-            parts.append(hashlib.sha256(file.read(_PART)).hexdigest())
-    return _sha256([size, parts])
+    return ends_hash(path) if is_file(path) else None
 
 
 def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:
@@ -113,8 +105,12 @@ def _file_of(target: str, folder: Path) -> tuple[str, Path] | None:
     return next(((name, path) for name, path in found if is_file(path)), None)
 
 
-def _meaning(source: bytes) -> str:
-    """Code without what does not run: comments, blank lines, trailing space, the ends of lines."""
+@cache
+def _code_hash(source: bytes) -> str:
+    """sha256 of code without what does not run: comments, blank lines, trailing space, the ends of lines.
+
+    Many configs name the same file, so that what is known of it is kept.
+    """
     import tokenize  # few configs name files
 
     text = source.decode("utf-8", "replace").replace("\r\n", "\n")
@@ -127,7 +123,7 @@ def _meaning(source: bytes) -> str:
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    return _sha256("\n".join(line.rstrip() for line in lines if line.strip()))
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
