@@ -20,6 +20,11 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{rounded:,.{max(0, digits - 1 - exponent)}f}"
 
 
+def within(value: float, low: float, high: float) -> str:
+    """A value with its limits."""
+    return f"{significant(value)} ({significant(low)} to {significant(high)})"
+
+
 def count(value: float) -> str:
     """A whole number, thousands separated."""
     return f"{round(value):,}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bnoise_cli.advice.shelf import Shelf
@@ -23,6 +24,8 @@ _CODES = {
     Verdict.INVALID: ExitCode.WRONG_CALL,
     Verdict.ERROR: ExitCode.RUN_FAILED,
 }
+#: Line and column.
+Position = tuple[int, int] | tuple[None, None]
 #: Of several configs the gravest counts: what is sure before what is not known, mistakes before both.
 _GRAVEST = (
     ExitCode.RUN_FAILED,
@@ -78,6 +81,10 @@ class Rules:
             checked, key=lambda each: (_GRAVEST.index(self.code(each.verdict)), -verdicts.index(each.verdict))
         )
 
+    def exit_code(self, checked: Sequence[Checked]) -> ExitCode:
+        """The exit code for all of them."""
+        return self.code(self.gravest(checked).verdict)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -100,15 +107,16 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
         spec = load_spec(path, [*wish.overrides, *judged], at_hand=False)
     except ConfigError as error:
         return _invalid(path, error)
-    mark = _mark(spec.source.written_place(("training", "batch_size")), path)
+    place = _position(spec.source.written_place(("training", "batch_size")), path)
+    open_ = partial(_checked, path, place, Verdict.CANNOT_TELL)
     plan = spec.config.training
     if "batch_size" not in plan.model_fields_set:
         remedy = "Set it to the global batch size of the run, or use --batch-size."
-        return _open(path, "training.batch_size is not set", remedy, mark)
+        return open_("training.batch_size is not set", remedy)
     try:
         found = wish.shelf.find(spec)
     except CallError as error:
-        return _open(path, str(error), "", mark)
+        return open_(str(error), "")
     if found is None and wish.measure is not None:
         try:
             found = wish.measure(spec)
@@ -118,24 +126,16 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
             return _invalid(path, error)
         except BnoiseError as error:
             verdict = Verdict.INVALID if isinstance(error, CallError) else Verdict.ERROR
-            return Checked(
-                config=path, verdict=verdict, finding=str(error), remedy="", marks=(mark(str(error)),)
-            )
+            return _checked(path, place, verdict, str(error), "")
     if found is None:
         why, another = wish.shelf.why_not(spec, target)
         call = _command(path, wish.overrides, target)
         again = " again" if another else ""
-        return _open(
-            path, why, f"Measure{again} with `{call}` and keep its result, or check with --probe.", mark
-        )
+        return open_(why, f"Measure{again} with `{call}` and keep its result, or check with --probe.")
     file, result = found
     judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check)
-    return Checked(
-        config=path,
-        verdict=judgement.verdict,
-        finding=judgement.finding,
-        remedy=judgement.remedy,
-        marks=(mark(f"{judgement.finding}. {judgement.remedy}".rstrip()),),
+    return replace(
+        _checked(path, place, judgement.verdict, judgement.finding, judgement.remedy),
         judgement=judgement,
         result=file,
         doubts=tuple(doubt for doubt in result.doubts if doubt.about == "measurement"),
@@ -160,24 +160,23 @@ def _command(path: Path, overrides: Sequence[str], target: Path) -> str:
     return shlex.join(["bnoise", "probe", str(path), *settings, *out])
 
 
-def _open(path: Path, finding: str, remedy: str, mark: Callable[[str], Mark]) -> Checked:
+def _checked(path: Path, place: Position, verdict: Verdict, finding: str, remedy: str) -> Checked:
+    """A verdict that is marked at one place."""
     text = f"{finding.removesuffix('.')}. {remedy}".rstrip()
-    return Checked(
-        config=path, verdict=Verdict.CANNOT_TELL, finding=finding, remedy=remedy, marks=(mark(text),)
-    )
+    mark = Mark(line=place[0], column=place[1], text=text)
+    return Checked(config=path, verdict=verdict, finding=finding, remedy=remedy, marks=(mark,))
 
 
 def _invalid(path: Path, error: ConfigError) -> Checked:
     marks = []
     for problem in error.problems:
-        place = _mark(problem.place, path)("")
-        text = str(problem) if place.line is None else str(problem).removeprefix(f"{problem.place}: ")
-        marks.append(Mark(line=place.line, column=place.column, text=text))
+        line, column = _position(problem.place, path)
+        text = str(problem) if line is None else str(problem).removeprefix(f"{problem.place}: ")
+        marks.append(Mark(line=line, column=column, text=text))
     return Checked(config=path, verdict=Verdict.INVALID, finding=str(error), remedy="", marks=tuple(marks))
 
 
-def _mark(place: str, path: Path) -> Callable[[str], Mark]:
-    """A maker of marks at a `file:line:column`; at no line where the place is not in the file."""
+def _position(place: str, path: Path) -> Position:
+    """Line and column of a `file:line:column`; None where the place is not in the file."""
     found = re.fullmatch(re.escape(str(path)) + r":(\d+):(\d+)", place)
-    line, column = (int(found[1]), int(found[2])) if found is not None else (None, None)
-    return lambda text: Mark(line=line, column=column, text=text)
+    return (int(found[1]), int(found[2])) if found is not None else (None, None)

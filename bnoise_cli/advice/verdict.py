@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
-from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.numbers import count, percent, significant, within
 from bnoise_cli.records import CriticalBatchSize, Doubt, Limits, Result
 from bnoise_cli.spec.schema import Check
 
@@ -57,56 +57,45 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     allowed, asked = check.max_compute_overhead, check.min_time_efficiency
     least = batch_size / high if high is not None else 0.0
     most = batch_size / low if low > 0 else math.inf
-    likely = batch_size / value if value is not None and result.resolved else most
+    # What the estimate rests on: with too wide an interval, only its lower limit.
+    trusted = value if value is not None and result.resolved else low
     speed = 1 / steps_ratio(batch_size, value or low) if value or low else None
     times = _times(critical, batch_size)
     known = f"B_crit is {_interval(critical)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
     limit = f"{significant(1 + allowed)} allowed"
-    # What surely or likely keeps within the limit, in the sizes that people use.
-    largest = usual_batch_sizes(
-        allowed * (value if value is not None and result.resolved else low), world_size
-    )
+    usual = usual_batch_sizes(allowed * trusted, world_size)  # that keep within the limit
     suggested: int | None = None
     doubt = _disqualifying(result)
     if doubt is not None:
         verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
     elif high is not None and least > allowed:
         verdict = Verdict.FAIL
-        suggested = largest[-1] if largest else None
+        suggested = usual[-1] if usual else None
         finding = f"{times}, {limit}: {known}"
         remedy = _smaller("Set training.batch_size to", suggested, world_size) + _unless(result, batch_size)
     elif most > allowed and not result.resolved:
         verdict = Verdict.CANNOT_TELL
         finding = f"{times}, {limit}, cannot be told: {known}"
         remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
-    elif likely > allowed:
+    elif batch_size > allowed * trusted:
         verdict = Verdict.WARN
-        suggested = largest[-1] if largest else None
+        suggested = usual[-1] if usual else None
         finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
         remedy = _smaller("Consider a training.batch_size of", suggested, world_size) + _unless(
             result, batch_size
         )
     elif asked is not None and speed is not None and speed < asked:
         verdict = Verdict.WARN
-        enough = [size for size in largest if size >= asked / (1 - asked) * (value or low)]
-        suggested = enough[0] if enough else None
+        suggested = next((size for size in usual if 1 / steps_ratio(size, value or low) >= asked), None)
+        reached = f"{'at most ' if value is None else ''}{percent(speed)}"
         finding = (
-            f"a batch of {count(batch_size)} examples reaches {'at most ' if value is None else ''}{percent(speed)} "
-            f"of the speed in steps that larger ones could, {percent(asked)} asked for: {known}"
+            f"a batch of {count(batch_size)} examples reaches {reached} of the speed in steps that larger ones could, "
+            f"{percent(asked)} asked for: {known}"
         )
-        remedy = (
-            f"Consider a training.batch_size of {count(suggested)} or more, if the devices take it as fast."
-            if suggested is not None
-            else "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
-        )
+        remedy = _larger(suggested)
     else:
         verdict = Verdict.PASS
-        steps = (
-            ""
-            if value is None
-            else f" and {significant(steps_ratio(batch_size, value))} times the fewest steps"
-        )
-        finding, remedy = f"{times}{steps}, {limit}: {known}", ""
+        finding, remedy = f"{times}{_steps(value, batch_size)}, {limit}: {known}", ""
     return Judgement(
         verdict=verdict,
         finding=finding,
@@ -145,6 +134,12 @@ def _smaller(verb: str, suggested: int | None, world_size: int) -> str:
     return f"{devices}: plan fewer devices, or measure more precisely."
 
 
+def _larger(suggested: int | None) -> str:
+    if suggested is None:
+        return "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
+    return f"Consider a training.batch_size of {count(suggested)} or more, if the devices take it as fast."
+
+
 def _unless(result: Result, batch_size: int) -> str:
     """What speaks for so large a batch: where a step has a fixed cost, the fastest lies beyond B_crit."""
     advised = result.recommendation
@@ -167,9 +162,15 @@ def _times(critical: CriticalBatchSize, batch_size: int) -> str:
     return f"a batch of {count(batch_size)} examples takes {span} times the fewest examples"
 
 
+def _steps(value: float | None, batch_size: int) -> str:
+    return (
+        "" if value is None else f" and {significant(steps_ratio(batch_size, value))} times the fewest steps"
+    )
+
+
 def _interval(critical: CriticalBatchSize) -> str:
     if critical.high is None and critical.value is not None:
         return f"{significant(critical.value)} ({significant(critical.low)} or more)"
     if critical.value is None or critical.high is None:
         return f"at least {significant(critical.low)}" if critical.low > 0 else "unknown"
-    return f"{significant(critical.value)} ({significant(critical.low)} to {significant(critical.high)})"
+    return within(critical.value, critical.low, critical.high)

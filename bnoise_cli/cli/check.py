@@ -79,9 +79,8 @@ def check(
             measure=(lambda spec: _probe(spec, targets[spec.path], device, quiet)) if probe else None,
         )
         checked = [check_config(path, wish, targets[path]) for path in paths]
-    code = rules.code(rules.gravest(checked).verdict)
     _show(checked, rules, form, seconds=time.monotonic() - begun)
-    raise typer.Exit(code)
+    raise typer.Exit(rules.exit_code(checked))
 
 
 def _paths(configs: Sequence[str]) -> list[Path]:

@@ -47,7 +47,7 @@ def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -
     found = worst.judgement
     outputs = {
         "verdict": worst.verdict.value,
-        "exit-code": str(int(rules.code(worst.verdict))),
+        "exit-code": str(int(rules.exit_code(checked))),
         "config": str(worst.config),
         "finding": worst.finding,
         "batch-size": "" if found is None else str(found.batch_size),

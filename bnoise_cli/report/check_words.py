@@ -10,7 +10,7 @@ from typing import Any
 from bnoise_cli.advice.checked import Checked, Rules
 from bnoise_cli.advice.verdict import Verdict
 from bnoise_cli.errors import printable
-from bnoise_cli.numbers import count, significant
+from bnoise_cli.numbers import count, significant, within
 from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 
@@ -34,7 +34,6 @@ def check_sections(checked: Sequence[Checked]) -> list[Section]:
 
 def check_json(checked: Sequence[Checked], rules: Rules) -> dict[str, Any]:
     """Everything as plain data."""
-    code = rules.code(rules.gravest(checked).verdict)
     plain = []
     for each in checked:
         data = asdict(each)
@@ -47,7 +46,12 @@ def check_json(checked: Sequence[Checked], rules: Rules) -> dict[str, Any]:
                 "result": None if each.result is None else str(each.result),
             }
         )
-    return {"schema_version": SCHEMA_VERSION, "kind": "check", "exit_code": int(code), "checked": plain}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "check",
+        "exit_code": int(rules.exit_code(checked)),
+        "checked": plain,
+    }
 
 
 def check_table(checked: Sequence[Checked]) -> list[Section]:
@@ -102,7 +106,7 @@ def _counted(checked: Sequence[Checked]) -> str:
 def _interval(critical: CriticalBatchSize) -> str:
     if critical.value is None or critical.high is None:
         return f"{significant(critical.low)} or more"
-    return f"{significant(critical.value)} ({significant(critical.low)} to {significant(critical.high)})"
+    return within(critical.value, critical.low, critical.high)
 
 
 def one_line(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnoise_cli.numbers import count, seconds, significant
+from bnoise_cli.numbers import count, seconds, significant, within
 from bnoise_cli.records import Estimate, SweepResult
 from bnoise_cli.report.advice_words import advice_sections, interval, remarks
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
@@ -88,7 +88,7 @@ def _branches(result: SweepResult) -> Grid:
 def _value(estimate: Estimate) -> str:
     if estimate.value is None or estimate.high is None:
         return "unknown"
-    return f"{significant(estimate.value)} ({significant(estimate.low)} to {significant(estimate.high)})"
+    return within(estimate.value, estimate.low, estimate.high)
 
 
 def _batches(result: SweepResult) -> Grid:
