@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnoise_cli.errors import ConfigError
-from bnoise_cli.spec.identity import code_hashes, differences, measured_hash
+from bnoise_cli.spec.identity import code_hashes, differences, ledger_hash, measured_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import parse_seconds
 from bnoise_cli.spec.source import apply_override, parse_source
@@ -247,6 +247,23 @@ def test_the_hash_is_of_what_is_measured(write: Write, override: str, changed: s
     for kind in BOTH:
         named = differences(before.resolved(), after, kind)
         assert bool(named) == (kind in changed)
+
+
+def test_a_difference_far_along_a_list_is_named(write: Write) -> None:
+    path = write("c.yaml", QUADRATIC_CONFIG)
+    before, after = (
+        load_spec(path, [f"model.widths={[*range(99), last]}"], at_hand=False) for last in (1, 2)
+    )
+    [named] = differences(before.resolved(), after, "probe")
+    assert named.startswith("`model.widths` was [0, 1, 2")
+
+
+def test_runs_from_other_weights_are_not_gone_on_with(write: Write) -> None:
+    write("w.pt", "one")
+    spec = load_spec(write("c.yaml", QUADRATIC_CONFIG + "checkpoint: w.pt\n"))
+    before = ledger_hash(spec)
+    write("w.pt", "two")
+    assert ledger_hash(spec) != before
 
 
 def test_a_goal_that_is_a_loss_does_not_depend_on_the_planned_steps(write: Write) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.spec.load import TARGET_KEYS, Spec
+from bnoise_cli.spec.load import TARGET_KEYS, Spec, short_json
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.targets import target_name, targets_in
 from bnoise_cli.storage import ends_hash
@@ -50,7 +50,13 @@ def ledger_hash(spec: Spec) -> str:
     whole = spec.config.model_dump()
     start = {"seed": whole["probe"]["seed"], "batch_size": whole["training"]["batch_size"]}
     goal = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
-    known = {"ledger": _LEDGER, "start": start, "goal": goal, "code": code_hashes(spec)}
+    known = {
+        "ledger": _LEDGER,
+        "start": start,
+        "goal": goal,
+        "code": code_hashes(spec),
+        "weights": weights_hash(spec),
+    }
     return _sha256({**measured(whole, "sweep"), **known})
 
 
@@ -77,12 +83,11 @@ def weights_hash(spec: Spec) -> str | None:
 
 def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:
     """How the config that was measured differs from `spec` in what matters, a sentence each."""
-    found = dict(_leaves(measured(config, kind)))
-    wanted = dict(_leaves(measured(spec.resolved(), kind)))
+    found, wanted = (_leaves(measured(data, kind)) for data in (config, spec.resolved()))
     return [
-        f"`{key}` was {_shown(found.get(key))} and is {_shown(wanted.get(key))}"
+        f"`{key}` was {short_json(found.get(key), 60)} and is {short_json(wanted.get(key), 60)}"
         for key in sorted(found.keys() | wanted.keys())
-        if _shown(found.get(key)) != _shown(wanted.get(key))
+        if _canonical(found.get(key)) != _canonical(wanted.get(key))
     ]
 
 
@@ -126,18 +131,17 @@ def _code_hash(source: bytes) -> str:
     return _sha256("\n".join(line.rstrip() for line in lines if line.strip()))
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """Every value that is no mapping, by its dotted key."""
+    if not isinstance(value, Mapping) or not value:
+        return {key: value}
+    parts = (_leaves(part, f"{key}.{name}" if key else str(name)) for name, part in value.items())
+    return {key: part for leaves in parts for key, part in leaves.items()}
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()

@@ -140,7 +140,7 @@ def _note(source: Source, path: KeyPath, mistakes: list[Any]) -> None:
         source.problem(path[:-1], f"no `{last}`", f"the key `{_key(path)}`")
     else:
         expected = " or ".join(dict.fromkeys(_expected(mistake) for mistake in mistakes))
-        source.problem(path, f"`{_key(path)}: {_value(first['input'])}`", expected)
+        source.problem(path, f"`{_key(path)}: {short_json(first['input'], 40)}`", expected)
 
 
 def _expected(mistake: Any) -> str:
@@ -199,6 +199,7 @@ def _key(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _value(value: Any) -> str:
+def short_json(value: Any, most: int) -> str:
+    """A value as JSON of at most so many characters."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
