@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
-from bnoise_cli.records import BatchOutcome, Result, SweepResult
+from bnoise_cli.records import BatchOutcome, Limits, Result, SweepResult
 from bnoise_cli.report.plot_style import COLOURS, DASHES, MARK, MARKERS, Array, Named, plain_ticks
 
 if TYPE_CHECKING:
@@ -23,17 +24,11 @@ def draw_steps(axes: Axes, results: Named) -> str:
             continue
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)
-        steps = np.array([batch.steps for batch in batches], dtype=np.float64)
-        ends = [batch.steps_limits for batch in batches]
-        below = [max(0.0, step - (end.low if end else step)) for step, end in zip(steps, ends, strict=True)]
-        above = [
-            max(0.0, (end.high or step if end else step) - step)
-            for step, end in zip(steps, ends, strict=True)
-        ]
+        steps = [batch.steps or 0.0 for batch in batches]  # all arrived
         axes.errorbar(
             sizes,
             steps,
-            yerr=[below, above],
+            yerr=_beside(steps, [batch.steps_limits for batch in batches]),
             fmt=MARKERS[i % len(MARKERS)],
             color=colour,
             capsize=3,
@@ -110,16 +105,10 @@ def draw_branches(axes: Axes, results: Named) -> str:
         batches = branched(result)
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         losses = [batch.loss or 0.0 for batch in batches]
-        ends = [batch.loss_limits for batch in batches]
-        below = [max(0.0, loss - (end.low if end else loss)) for loss, end in zip(losses, ends, strict=True)]
-        above = [
-            max(0.0, (end.high or loss if end else loss) - loss)
-            for loss, end in zip(losses, ends, strict=True)
-        ]
         axes.errorbar(
             [batch.batch_size for batch in batches],
             losses,
-            yerr=[below, above],
+            yerr=_beside(losses, [batch.loss_limits for batch in batches]),
             fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
             color=colour,
             capsize=3,
@@ -134,6 +123,14 @@ def draw_branches(axes: Axes, results: Named) -> str:
     plain_ticks(axes)
     axes.legend(loc="upper left", fontsize=8)
     return "branches of the same examples"
+
+
+def _beside(values: Sequence[float], limits: Sequence[Limits | None]) -> list[list[float]]:
+    """How far the limits lie below and above each value; nothing where there are none."""
+    pairs = list(zip(values, limits, strict=True))
+    below = [max(0.0, value - (found.low if found else value)) for value, found in pairs]
+    above = [max(0.0, (found.high or value if found else value) - value) for value, found in pairs]
+    return [below, above]
 
 
 def branched(result: Result) -> list[BatchOutcome]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bnoise_cli.errors import CallError, ConfigError, Problem
+from bnoise_cli.spec.load import TARGET_KEYS
 from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
 from bnoise_cli.spec.targets import TargetError, nearest, resolve
 
@@ -67,7 +68,7 @@ def config_for(targets: dict[str, str], folder: Path) -> str:
     if problems:
         raise ConfigError(problems)
     lines = ["# Written by `bnoise init`; `bnoise probe --dry-run` tries it.", "version: 1"]
-    for key in ("model", "dataset", "collate", "loss", "objective", "optimizer"):
+    for key in TARGET_KEYS:
         if key in targets:
             lines += _target(key, targets[key], found[key])
     if not {"loss", "objective"} & targets.keys():
