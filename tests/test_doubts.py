@@ -13,7 +13,7 @@ import pytest
 from bnoise_cli.advice.doubts import probe_doubts
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.analysis import Analysis, Limit
-from bnoise_cli.measurement.outcome import ProbeRun, StopReason, TaskFindings
+from bnoise_cli.measurement.outcome import ProbeRun, StopReason
 from bnoise_cli.numbers import percent, seconds, significant, size
 from bnoise_cli.records import Estimate, Fit, Quadratic
 from bnoise_cli.spec.schema import Config
@@ -49,9 +49,9 @@ def test_a_good_probe_leaves_no_doubt() -> None:
         ("memory", changed(shortened_from=256)),
         ("at_initialisation", changed(step=0)),
         ("not_a_mean", dataclasses.replace(
-            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=0, mean_gap=0.3, is_mean=False))),
+            RUN, findings=dataclasses.replace(RUN.findings, mean_gap=0.3, is_mean=False, group=64))),
         ("batch_norm", dataclasses.replace(
-            RUN, findings=TaskFindings(loss=2.3, stochastic=False, batch_norms_held=2, mean_gap=0.0, is_mean=True))),
+            RUN, findings=dataclasses.replace(RUN.findings, batch_norms=2, group=64))),
         ("diverged", changed(loss=9.0)),
         ("below_one", changed(noise_scale=Estimate(value=0.5, low=0.4, high=0.6),
                               design=dataclasses.replace(DESIGN, batch_sizes=np.array([1.0, 4, 16, 64])))),

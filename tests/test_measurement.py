@@ -363,6 +363,7 @@ def test_the_probe_gives_everything_back_bit_for_bit(objective: Any) -> None:
     base = mlp_task(nn.BatchNorm1d(7), nn.Dropout(0.2), dtype=torch.float32)
     base.model.train()
     task = Task(base.model, objective, base.batches, micro_batch_size=8)
+    task.group = 8
     cross_entropy(task.model, task.batches.fetch(np.arange(9))).backward()
     task.parameters[1].grad = None
     task.model[1].eval()
@@ -381,7 +382,8 @@ def test_the_probe_gives_everything_back_bit_for_bit(objective: Any) -> None:
 
 def test_a_plain_task_passes() -> None:
     findings = check_task(mlp_task(), 0)
-    assert (findings.stochastic, findings.is_mean, findings.batch_norms_held) == (False, True, 0)
+    assert (findings.stochastic, findings.is_mean, findings.batch_norms) == (False, True, 0)
+    assert findings.group == 1
 
 
 def test_the_checks_leave_the_micro_batch_as_it_was() -> None:
@@ -397,16 +399,32 @@ def test_dropout_makes_a_task_stochastic_and_still_a_mean() -> None:
     assert (findings.stochastic, findings.is_mean, task.stochastic) == (True, True, True)
 
 
-def test_batch_norm_is_held() -> None:
-    task = mlp_task(nn.BatchNorm1d(7))
+@pytest.mark.parametrize("tracked", [True, False])
+def test_batch_norm_makes_groups(tracked: bool) -> None:
+    """Groups of what goes through the model at once, each with the statistics that training gives it."""
+    task = mlp_task(nn.BatchNorm1d(7, track_running_stats=tracked))
     task.model.train()
+    assert check_task(task, 0).batch_norms == 1
+    groups = task.in_groups()
+    assert (groups.batches.group, groups.micro_batch_size) == (8, 1)
+    found, expected = groups.zeros(), task.zeros()
+    blocks = groups.add_gradient(found, np.array([5, 9]), Draws(0))
+    assert [(block.examples, block.weight) for block in blocks] == [(1, 1.0)] * 2
+    for index in (5, 9):
+        members = groups.batches.examples(np.array([index]))
+        assert len(members) == 8
+        assert np.array_equal(members, groups.batches.examples(np.array([index]))), (
+            "a group is always the same"
+        )
+        task.add_gradient(expected, members, Draws(0))
+    torch.testing.assert_close([8 * value for value in found], expected)
+
+
+def test_batch_norm_in_evaluation_mode_is_a_mean() -> None:
+    task = mlp_task(nn.BatchNorm1d(7))
+    task.model.eval()
     findings = check_task(task, 0)
-    assert (findings.batch_norms_held, findings.is_mean) == (1, True)
-
-
-def test_batch_norm_that_cannot_be_held_is_no_mean() -> None:
-    task = mlp_task(nn.BatchNorm1d(7, track_running_stats=False))
-    assert not check_task(task, 0).is_mean
+    assert (findings.batch_norms, findings.group, findings.is_mean) == (0, 1, True)
 
 
 def test_a_contrastive_loss_is_no_mean() -> None:
@@ -417,6 +435,7 @@ def test_a_contrastive_loss_is_no_mean() -> None:
     base = mlp_task()
     findings = check_task(Task(base.model, contrastive, base.batches, micro_batch_size=8), 0)
     assert not findings.is_mean
+    assert findings.group == 8
     assert findings.mean_gap > 0.05
 
 

@@ -99,9 +99,10 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
         yield Doubt(
             code="not_a_mean",
             finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
-            f"halves' by {percent(run.findings.mean_gap)} of its norm",
-            remedy="Contrastive losses and means over tokens of unequal sequences do that; the law assumes a mean over "
-            "examples, so read the number as an order of magnitude.",
+            f"halves' by {percent(run.findings.mean_gap)} of its norm. Batches were made of groups of "
+            f"{count(run.findings.group)}, as one device of the planned run takes them",
+            remedy="Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
+            "examples; with other groups the loss itself is another.",
         )
     if run.findings.by_tokens is not None:
         yield Doubt(
@@ -124,12 +125,12 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             finding=f"{percent(run.findings.frozen)} of the parameters are frozen and take no part",
             remedy="Right for this fine-tuning; training all of them has another noise scale.",
         )
-    if run.findings.batch_norms_held:
+    if run.findings.batch_norms:
         yield Doubt(
             code="batch_norm",
-            finding=f"{run.findings.batch_norms_held} BatchNorm layers used their running statistics, not the batch's",
-            remedy="Warm up long enough that these have settled; training at very small batches is noisier "
-            "than this says.",
+            finding=f"{run.findings.batch_norms} BatchNorm layers: batches were made of groups of "
+            f"{count(run.findings.group)} examples with statistics of their own, as on one device of the planned run",
+            remedy="With fewer examples on a device their statistics, and the gradient, are noisier than this says.",
         )
     if run.momentum:
         yield Doubt(

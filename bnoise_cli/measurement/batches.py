@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from bnoise_cli.measurement.read_ahead import ReadAhead
 from bnoise_cli.measurement.user_code import user_code
 
 Indices = NDArray[np.int64]
+#: Groups are numbered up to here: so many that none is drawn twice.
+_GROUPS = 1 << 60
 
 
 class Draws:
@@ -42,6 +45,9 @@ class Batches:
 
     Args:
         streamed: whether `dataset` is only the beginning of a stream.
+
+    Attributes:
+        group: examples that are drawn together; an index then stands for a group of them.
     """
 
     def __init__(
@@ -58,13 +64,31 @@ class Batches:
         self._collate = collate
         self._tensors = _as_tensors(dataset) if collate is None else None
         self._ahead: ReadAhead | None = None
+        self.group = 1
         with user_code("the dataset's length"):
-            self.length = len(dataset if self._tensors is None else self._tensors[0])
+            self.length = self._single = len(dataset if self._tensors is None else self._tensors[0])
         if self.length < 2:
             raise RunError(
                 f"the probe needs a dataset of two examples or more; it found {self.length}. "
                 "Check the dataset's path and split."
             )
+
+    def grouped(self, size: int) -> Batches:
+        """The same in groups of `size` examples, each drawn independently by the group's number."""
+        groups = copy.copy(self)
+        groups.group, groups._single, groups.length = size, self.length, _GROUPS
+        if self._ahead is not None:
+            groups.read_ahead()
+        return groups
+
+    def examples(self, indices: Indices) -> Indices:
+        """The examples that indices stand for."""
+        if self.group == 1:
+            return indices
+        drawn = [
+            np.random.default_rng(int(index)).integers(self._single, size=self.group) for index in indices
+        ]
+        return np.concatenate(drawn)
 
     def read_ahead(self) -> None:
         """From now on read what is expected in the background; only for a dataset that uses no global random stream."""
@@ -90,7 +114,8 @@ class Batches:
         batch = self._collated(indices)
         return batch if self.device.type != "cuda" else _map(batch, lambda tensor: tensor.pin_memory())
 
-    def _collated(self, indices: Indices) -> Any:
+    def _collated(self, groups: Indices) -> Any:
+        indices = self.examples(groups)
         if self._tensors is not None:
             chosen = torch.from_numpy(indices)
             batch: Any = [tensor[chosen] for tensor in self._tensors]

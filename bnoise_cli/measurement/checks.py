@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.activations import fit_micro_batch
+from bnoise_cli.measurement.batch_norms import batch_norms
 from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.outcome import TaskFindings
-from bnoise_cli.measurement.preserve import held_batch_norms, preserved
+from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.task import Task
 from bnoise_cli.measurement.weighing import FORMS, IGNORED, Weighing, tokens_in
 
@@ -37,11 +38,11 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             parameters when it is computed.
     """
     draws = Draws(seed, 1 << 21)
-    held = len(held_batch_norms(task.model))
+    normalised = batch_norms(task.model)
     with preserved(task.model, seed) as origin:
-        fit_micro_batch(task, Draws(seed, 1 << 27))
         indices = draws.indices(_EXAMPLES, task.batches.length)
-        _read(task, indices[:2])
+        _read(task, indices)
+        fit_micro_batch(task, Draws(seed, 1 << 27))
         task.stochastic = True
         same, other = draws.seed(), draws.seed()
 
@@ -65,14 +66,18 @@ def check_task(task: Task, seed: int) -> TaskFindings:
                 "a cache in the model or the loss; line evaluations would measure that and not the step."
             )
         stochastic = not abs(values[0] - values[2]) <= _REPEATABLE * abs(values[0])
+        for layer in normalised:
+            layer.eval()  # what else is there that is no mean?
         with task.full_precision():
             gap = _mean_gap(task, draws, without_masks=stochastic)
     task.stochastic = stochastic
+    task.group = task.micro_batch_size if normalised or gap > _ROUNDING else 1
     parameters = sum(p.numel() for p in task.model.parameters())
     return TaskFindings(
         loss=float(values[0]),
         stochastic=stochastic,
-        batch_norms_held=held,
+        batch_norms=len(normalised),
+        group=task.group,
         mean_gap=gap,
         is_mean=gap <= _ROUNDING,
         streamed=task.batches.length if task.batches.streamed else None,

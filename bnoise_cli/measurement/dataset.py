@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -40,6 +40,12 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
     with user_code("building the collate function"):
         if spec.config.collate is not None:
             collate = build_function(spec.config.collate, folder)
+    if isinstance(dataset, Mapping):
+        raise RunError(
+            f"`dataset:` must build one dataset; it built several by name: {', '.join(map(str, dataset))}. "
+            "Name one, with `split: train` where Hugging Face's datasets load it."
+        )
+    dataset = _with_tensors(dataset)
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return Batches(dataset, collate, device)
     if not hasattr(dataset, "__iter__"):
@@ -50,3 +56,15 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
     with user_code(f"reading the first {_BUFFER} examples of the dataset, which is a stream,"):
         kept = list(islice(iter(dataset), _BUFFER))
     return Batches(kept, collate, device, streamed=True)
+
+
+def _with_tensors(dataset: Any) -> Any:
+    """A dataset of Hugging Face's that gives plain lists gives tensors instead, as `default_collate` needs them."""
+    if type(dataset).__module__.partition(".")[0] != "datasets" or not hasattr(dataset, "with_format"):
+        return dataset
+    chosen = getattr(dataset, "format", None)  # streams have none
+    return (
+        dataset
+        if isinstance(chosen, Mapping) and chosen["type"] is not None
+        else dataset.with_format("torch")
+    )

@@ -50,7 +50,7 @@ def evaluate_line(
 
     def along(part: Indices) -> tuple[float, NDArray[np.float64]]:
         batch, masks = task.batches.fetch(part), draws.seed()
-        what = f"a batch of {len(part)} evaluation examples"
+        what = f"a batch of {len(part) * task.batches.group} evaluation examples"
         base = task.finite_loss_value(batch, masks, what, part)
         losses = []
         try:
@@ -68,7 +68,8 @@ def evaluate_line(
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(
-            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of {count} examples. "
+            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of {count * task.batches.group} "
+            "examples. "
             "The loss surface is too steep here to measure; warm up longer or start from a checkpoint."
         )
     return line.coefficients(changes)

@@ -65,7 +65,8 @@ class TaskFindings:
 
     loss: float  # of a few examples, before the warm-up
     stochastic: bool  # the loss of given examples depends on random masks
-    batch_norms_held: int  # layers that use their running statistics during the probe
+    batch_norms: int  # layers that normalise by the statistics of the batch
+    group: int  # examples that go through the model together in the probe, of which the loss is no mean
     mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm
     is_mean: bool  # whether that gap is rounding
     streamed: int | None = None  # examples kept of a stream; None: the dataset is no stream

@@ -27,8 +27,8 @@ from bnoise_cli.measurement.task import Task
 
 #: The first updates: this many of this many examples each.
 _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
-#: Evaluation examples for each of the pilot's lines.
-_EVALUATION_EXAMPLES = 64
+#: Evaluation examples for each of the pilot's lines; of groups of examples a quarter as many.
+_EVALUATION_EXAMPLES, _EVALUATION_GROUPS = 64, 16
 #: The largest batch is at least this many times the noise scale, by the pilot's estimate.
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.
@@ -141,7 +141,7 @@ def scout(
         return max(signal, 0.5 * noise / grown.count)
 
     def along_sum(scale: float) -> Array:
-        indices = draws.indices(_EVALUATION_EXAMPLES, length)
+        indices = draws.indices(_evaluated(task), length)
         return evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws)
 
     part, scale = _noise_curvature(task, origin, draws, slope(), scale)
@@ -194,7 +194,7 @@ def _noise_curvature(
     Each call of the curve draws its own updates, so that one of them is in memory at a time.
     """
     block = task.zeros()
-    each = _EVALUATION_EXAMPLES // _FIRST_BLOCKS
+    each = _evaluated(task) // _FIRST_BLOCKS
 
     def curve(scale: float) -> Array:
         lines = []
@@ -247,6 +247,10 @@ def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:
             "Check that the loss depends on the trainable parameters."
         )
     return _FIRST_CHANGE * max(loss, 1e-6) / own
+
+
+def _evaluated(task: Task) -> int:
+    return _EVALUATION_EXAMPLES if task.batches.group == 1 else _EVALUATION_GROUPS
 
 
 def _power_of_two(value: float) -> int:

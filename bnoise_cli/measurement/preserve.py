@@ -9,12 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
 def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator[list[Tensor]]:
-    """Seed the global random streams, hold BatchNorm's statistics, and undo everything on the way out.
+    """Seed the global random streams, and undo everything on the way out.
 
     Restored bit for bit, also after an exception: parameters, buffers, gradients, every module's mode, and
     the random streams of torch (CPU and CUDA), NumPy and Python.
@@ -38,8 +37,6 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
-            for module in held_batch_norms(model):
-                module.eval()
             yield origin
         finally:
             with torch.no_grad():
@@ -53,12 +50,3 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
                 module.training = mode
             random.setstate(python_state)
             np.random.set_state(numpy_state)
-
-
-def held_batch_norms(model: nn.Module) -> list[nn.Module]:
-    """BatchNorm layers in training mode with running statistics, which the probe uses instead."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
-    ]

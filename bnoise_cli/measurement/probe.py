@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.analysis import Analysis, Replicates, analyse
+from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.measurement.batches import Draws
@@ -66,6 +66,9 @@ def probe(
 ) -> Measurement:
     """Measure the noise scale of `task` at its present weights.
 
+    Where the loss is no mean over examples (`task.group`), what is drawn independently is a group of examples; a batch
+    is made of groups, and everything that is handed on counts examples.
+
     The model, its gradients, buffers and modes and the global random streams are given back bit for bit.
     Ctrl-C and a failure in the user's code end the replicates; what they measured is kept.
 
@@ -77,7 +80,7 @@ def probe(
         KeyboardInterrupt: before the first replicate.
     """
     with preserved(task.model, settings.seed) as origin:
-        return _Run(task, origin, settings, step, on_progress).measure()
+        return _Run(task.in_groups(), origin, settings, step, on_progress).measure()
 
 
 class _Run:
@@ -94,11 +97,13 @@ class _Run:
         self.task, self.origin, self.settings, self.step = task, origin, settings, step
         self.on_progress = on_progress
         self.started = time.monotonic()
-        self.examples_at_start = (task.gradient_examples, task.evaluation_examples)
         self.replicates: list[Replicate] = []
         self.analysis: Analysis | None = None
         self.plan: Plan | None = None
         self.rounding_floor: float | None = None
+        self.group = task.batches.group
+        self.at_start = (task.gradient_examples, task.evaluation_examples)
+        self.batch_sizes = self._in_groups(settings.batch_sizes)
 
     def measure(self) -> Measurement:
         stop, failure, loss = StopReason.BUDGET, None, None
@@ -124,14 +129,14 @@ class _Run:
             step=self.step,
             loss=loss,
             analysis=self.analysis,
-            design=self.plan.design if self.plan is not None else None,
+            design=self._design(self.plan) if self.plan is not None else None,
             replicates=len(self.replicates),
             stop=stop,
             failure=failure,
             seconds=self._seconds(),
-            gradient_examples=self._gradient_examples(),
-            evaluation_examples=self.task.evaluation_examples - self.examples_at_start[1],
-            micro_batch_size=self.task.micro_batch_size,
+            gradient_examples=self._drawn() * self.group,
+            evaluation_examples=(self.task.evaluation_examples - self.at_start[1]) * self.group,
+            micro_batch_size=self.task.micro_batch_size * self.group,
             shortened_from=self.task.planned_micro_batch_size if shortened else None,
             rounding_floor=self.rounding_floor,
         )
@@ -142,24 +147,39 @@ class _Run:
     def _seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def _gradient_examples(self) -> int:
-        return self.task.gradient_examples - self.examples_at_start[0]
+    def _drawn(self) -> int:
+        """Groups, which mostly are single examples."""
+        return self.task.gradient_examples - self.at_start[0]
 
-    def _examples_left(self) -> float:
+    def _left(self) -> float:
         if self.settings.max_examples is None:
             return math.inf
-        return self.settings.max_examples - self._gradient_examples()
+        return self.settings.max_examples // self.group - self._drawn()
+
+    def _in_groups(self, batch_sizes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if batch_sizes is None:
+            return None
+        if wrong := [size for size in batch_sizes if size % self.group]:
+            raise RunError(
+                f"the loss is no mean over examples, so that batches are made of groups of {self.group}, what one "
+                f"device of the planned run takes; probe.batch_sizes has {wrong[0]}. Name multiples of {self.group}."
+            )
+        return tuple(size // self.group for size in batch_sizes)
+
+    def _design(self, plan: Plan) -> Design:
+        return replace(plan.design, batch_sizes=plan.design.batch_sizes * self.group)
 
     def _loss(self) -> float:
         draws, length = self._draws(0), self.task.batches.length
-        return self.task.mean_loss(draws.indices(min(_LOSS_EXAMPLES, length), length), draws)
+        few = min(max(1, _LOSS_EXAMPLES // self.group), length)
+        return self.task.mean_loss(draws.indices(few, length), draws)
 
     def _pilot(self) -> Plan:
         self.task.full_lines = True
         limit = None
         if self._whole_dataset_is_cheap():
             limit = measure_limit(self.task, self.origin, self._draws(1))
-        most = self._examples_left() / _REPLICATES_IN_BUDGET
+        most = self._left() / _REPLICATES_IN_BUDGET
         if self.settings.max_examples is None:
             left = self.settings.budget_seconds - self._seconds()
             cost = _REPLICATE_COST * self._seconds_per_gradient_example
@@ -169,21 +189,21 @@ class _Run:
             self.origin,
             self._draws(2),
             limit=limit,
-            batch_sizes=self.settings.batch_sizes,
+            batch_sizes=self.batch_sizes,
             most_examples=max(int(min(most, 2**40)), 4),
             out_of_time=lambda: self._seconds() > 0.25 * self.settings.budget_seconds,
         )
 
     def _require_time_for(self, plan: Plan) -> None:
         """Refuse batch sizes of the user's own that the budget cannot hold twice."""
-        if self.settings.batch_sizes is None or self.settings.max_examples is not None:
+        if self.batch_sizes is None or self.settings.max_examples is not None:
             return
         needed = 2 * plan.largest * _REPLICATE_COST * self._seconds_per_gradient_example
         budget = self.settings.budget_seconds
         if needed > budget:
             raise RunError(
-                f"two updates of {plan.largest} examples need about {needed:.0f} s, and the budget is {budget:.0f} s. "
-                "Raise --budget, or name smaller probe.batch_sizes."
+                f"two updates of {plan.largest * self.group} examples need about {needed:.0f} s, and the budget is "
+                f"{budget:.0f} s. Raise --budget, or name smaller probe.batch_sizes."
             )
 
     @cached_property
@@ -191,7 +211,7 @@ class _Run:
         return self.task.seconds_per_gradient_example(self._draws(3))
 
     def _whole_dataset_is_cheap(self) -> bool:
-        if self.task.stochastic:
+        if self.task.stochastic or self.group > 1:
             return False
         length, most = self.task.batches.length, self.settings.max_examples
         if most is not None and length > _LIMIT_EXAMPLES * most:
@@ -205,7 +225,7 @@ class _Run:
         while True:
             begun = self._seconds()
             enough_for_an_answer = len(self.replicates) >= 2
-            if plan.largest > self._examples_left():
+            if plan.largest > self._left():
                 return StopReason.BUDGET
             if enough_for_an_answer and begun + 0.5 * longest > self.settings.budget_seconds:
                 return StopReason.BUDGET
@@ -249,12 +269,12 @@ class _Run:
         if design.limit is None and found.slope < 3 * found.slope_error:
             return None
         sizes = [int(size) for size in design.batch_sizes]
-        replicates_left = self._examples_left() / plan.largest
+        replicates_left = self._left() / plan.largest
         if replicates_left < _FEWEST_REPLICATES:
             return None
         wider = (
-            self.settings.batch_sizes is None
-            and found.rough_noise_scale > plan.largest
+            self.batch_sizes is None
+            and found.rough_noise_scale > plan.largest * self.group
             and replicates_left >= _FEWEST_REPLICATES * _WIDER
         )
         curvatures = np.maximum(found.fitted_curvatures, 0.2 * found.fitted_curvatures[0] / sizes)
@@ -273,9 +293,9 @@ class _Run:
                 curves=np.array([r.curves for r in self.replicates]),
                 slopes=np.array([r.slope for r in self.replicates]),
                 signals=np.array([r.signal for r in self.replicates]),
-                noises=np.array([r.noise for r in self.replicates]),
+                noises=np.array([r.noise for r in self.replicates]) * self.group,
             )
-            self.analysis = analyse(self.plan.design, gathered)
+            self.analysis = analyse(self._design(self.plan), gathered)
 
     def _report(self, phase: str) -> None:
         self.on_progress(

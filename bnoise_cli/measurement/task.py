@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +48,7 @@ class Task:
         micro_batch_size: examples that go through the model at once; halved when memory runs out from
             `planned_micro_batch_size`.
         stochastic: whether the loss of given examples depends on random masks.
+        group: examples that must go through the model together, because the loss is no mean over them; 1 where it is.
         weighing: how much the mean loss of a batch counts; None where that is its number of examples.
         autocast: the type in which the model computes, where that is lower than that of its parameters.
         full_lines: whether losses along updates are computed without `autocast`, to tell them apart.
@@ -69,6 +71,7 @@ class Task:
         self.preconditioner = preconditioner
         self.micro_batch_size = self.planned_micro_batch_size = micro_batch_size
         self.stochastic = True
+        self.group = 1
         self.weighing: Weighing | None = None
         self.autocast = autocast
         self.full_lines = False
@@ -137,6 +140,19 @@ class Task:
         with torch.no_grad():
             return float(self.loss(batch, mask_seed, what).double())
 
+    def in_groups(self) -> Task:
+        """The same task where every draw is of `group` examples, which go through the model together."""
+        if self.group == 1:
+            return self
+        task = copy.copy(self)
+        task.batches, task.group = self.batches.grouped(self.group), 1
+        task.micro_batch_size = task.planned_micro_batch_size = 1
+        if self.weighing is not None:
+            task.weighing = replace(
+                self.weighing, tokens_per_example=self.group * self.weighing.tokens_per_example
+            )
+        return task
+
     @contextmanager
     def full_precision(self) -> Iterator[None]:
         """Compute in the type of the parameters inside."""
@@ -166,8 +182,8 @@ class Task:
             plain, weighted = self.squared_norms(gradient)
             if not math.isfinite(plain):
                 raise NotFiniteError(
-                    f"the gradient of {count} examples is not finite. Lower the learning rate of the warm-up, "
-                    "or look for a division or a logarithm at zero in the loss."
+                    f"the gradient of {count * self.batches.group} examples is not finite. Lower the learning rate of "
+                    "the warm-up, or look for a division or a logarithm at zero in the loss."
                 )
             torch._foreach_add_(into, gradient, alpha=weight)
             blocks.append(Block(count, weight, plain * weight**2, weighted * weight**2))
@@ -194,14 +210,14 @@ class Task:
 
     def _gradient(self, indices: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
         """The weight of a batch and the gradient of its mean loss, by the backward pass that training makes."""
-        what = f"a batch of {len(indices)} examples"
+        what = f"a batch of {len(indices) * self.batches.group} examples"
         batch = self.batches.fetch(indices)
         loss = self.loss(batch, draws.seed(), what)
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
                 "checkpoint, or look for the cause in the data: "
-                f"the examples are {_few(indices)}."
+                f"the examples are {_few(self.batches.examples(indices))}."
             )
         if not loss.requires_grad:
             raise RunError(
@@ -236,8 +252,8 @@ class Task:
             except OutOfMemoryError as error:
                 if len(part) == 1:
                     raise RunError(
-                        "out of memory with a single example. Free memory on the device, use a larger one "
-                        f"or a smaller model. The allocator said: {error}"
+                        f"out of memory with {_amount(self.batches.group)}. Free memory on the device, use a larger "
+                        f"one or a smaller model. The allocator said: {error}"
                     ) from None
                 self.micro_batch_size = len(part) // 2
                 if torch.cuda.is_available():
@@ -255,18 +271,26 @@ class Task:
         """As `loss_value`, where a loss that is not finite is an error that names the examples."""
         value = self.loss_value(batch, mask_seed, what)
         if not math.isfinite(value):
-            raise NotFiniteError(f"the loss of {what} is {value}: the examples are {_few(indices)}.")
+            examples = _few(self.batches.examples(indices))
+            raise NotFiniteError(f"the loss of {what} is {value}: the examples are {examples}.")
         return value
 
     def mean_loss(self, indices: Indices, draws: Draws) -> float:
         """The mean loss of the examples at `indices` at the present weights."""
 
         def evaluate(part: Indices) -> tuple[float, float]:
-            what, batch = f"a batch of {len(part)} evaluation examples", self.batches.fetch(part)
+            what, batch = (
+                f"a batch of {len(part) * self.batches.group} evaluation examples",
+                self.batches.fetch(part),
+            )
             return self.weight(batch, len(part)), self.finite_loss_value(batch, draws.seed(), what, part)
 
         parts = [found for _, found in self.in_micro_batches(indices, evaluate)]
         return math.fsum(weight * value for weight, value in parts) / math.fsum(weight for weight, _ in parts)
+
+
+def _amount(group: int) -> str:
+    return "a single example" if group == 1 else f"the {group} examples that one device is to take at once"
 
 
 def _sum_of_squares(vector: list[Tensor]) -> float:

@@ -327,19 +327,31 @@ def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], foun
     except (TypeError, ValueError):
         return
     known = list(signature.parameters)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    takes_any = _takes_any_keyword(signature) or _takes_more_than_it_says(found)
     call = f"{target_name(target)}{_short(signature)}"
     inner = (*path, "init_args") if "class_path" in target else path
     wrong = [key for key in keywords if key not in known and not takes_any]
     for key in wrong:
         source.problem((*inner, key), f"argument `{key}`", f"one of {call}", nearest(key, known))
     bound = path[0] in ("loss", "objective", "collate") and len(path) == 1 and not inspect.isclass(found)
-    if wrong or target.get(_PARTIAL) or bound:
+    if wrong or target.get(_PARTIAL) or bound or not keywords.keys() <= {*known}:
         return
     try:
         signature.bind(*[None] * (extra + len(positional)), **keywords)
     except TypeError as error:
         source.problem(path, f"a call with {error}", call)
+
+
+def _takes_any_keyword(signature: inspect.Signature) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
+def _takes_more_than_it_says(found: Any) -> bool:
+    """A class whose constructor is wrapped by one that takes any keyword, as the configurations of transformers are."""
+    start: Any = getattr(found, "__init__", None)
+    if not inspect.isclass(found) or not hasattr(start, "__wrapped__"):
+        return False
+    return _takes_any_keyword(inspect.signature(start, follow_wrapped=False))
 
 
 def _short(signature: inspect.Signature) -> str:

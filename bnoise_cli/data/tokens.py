@@ -1,12 +1,8 @@
-"""Datasets in local files: token ids, text, arrays. Name them in a config as `bnoise_cli.data.TokenFile`.
-
-Paths are relative to the current folder. Nothing is ever fetched.
-"""
+"""Token ids: windows of files of them and of text, and texts one by one."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 
-from bnoise_cli.storage import ends_hash
+from bnoise_cli.data.files import fingerprint, local_file
 
 Window = tuple[Tensor, Tensor] | dict[str, Tensor]
+#: The label of what counts for nothing, in torch's criteria and in transformers.
+_IGNORED = -100
 
 
 class Windows(Dataset[Window]):
@@ -82,13 +81,13 @@ class TokenFile(Windows):
         stride: int | None = None,
         form: Literal["pair", "transformers"] = "pair",
     ) -> None:
-        file = _file(path, "token ids")
+        file = local_file(path, "token ids")
         if dtype not in ("uint16", "uint32"):
             raise ValueError(f"`dtype` must be uint16 or uint32; found {dtype!r}")
         if file.stat().st_size % np.dtype(dtype).itemsize:
             raise ValueError(f"{file} has {file.stat().st_size} bytes, which are no whole number of {dtype}")
         super().__init__(np.memmap(file, dtype=dtype, mode="r"), context, stride, form)
-        self.content_hash = _fingerprint([file])
+        self.content_hash = fingerprint([file])
 
 
 class TextFile(Windows):
@@ -107,78 +106,68 @@ class TextFile(Windows):
         stride: int | None = None,
         form: Literal["pair", "transformers"] = "pair",
     ) -> None:
-        file, files = _file(path, "text"), [_file(path, "text")]
+        file, files = local_file(path, "text"), [local_file(path, "text")]
         if tokenizer is None:
             tokens: NDArray[Any] = np.frombuffer(file.read_bytes(), dtype=np.uint8)
         else:
-            files.append(_file(tokenizer, "a tokenizer"))
-            tokens = _encoded(file, files[1])
+            files.append(local_file(tokenizer, "a tokenizer"))
+            text = file.read_text(encoding="utf-8")
+            tokens = np.array(_tokenizer(files[1]).encode(text).ids)
         super().__init__(tokens, context, stride, form)
-        self.content_hash = _fingerprint(files)
+        self.content_hash = fingerprint(files)
 
 
-class Arrays(TensorDataset):
-    """Examples in arrays that lie side by side: item i is the i-th row of each.
+class Texts(Dataset[dict[str, Tensor]]):
+    """Texts as token ids, examples of unequal length: `input_ids` and equal `labels`, which `padded` puts together.
 
     Args:
-        paths: `.npy` files, one array each; or a single `.npz` or `.safetensors` file.
-        names: which arrays of that single file, in order; by default all, by name.
+        texts: strings; or rows of a dataset with a column of them, such as one of Hugging Face's datasets.
+        tokenizer: a `tokenizer.json` of Hugging Face's tokenizers (pip install tokenizers); by default bytes.
+        column: the name of that column, where rows are mappings.
+        context: tokens after these are cut off.
     """
 
-    def __init__(self, paths: str | Sequence[str], names: Sequence[str] | None = None) -> None:
-        files = [_file(path, "arrays") for path in ([paths] if isinstance(paths, str) else paths)]
-        arrays = _named(files[0], names) if len(files) == 1 and files[0].suffix != ".npy" else _plain(files)
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"arrays of one length are needed; found {lengths}")
-        super().__init__(*arrays.values())
-        self.content_hash = _fingerprint(files)
+    def __init__(
+        self, texts: Sequence[Any], context: int, tokenizer: str | None = None, column: str = "text"
+    ) -> None:
+        if context < 2:
+            raise ValueError(f"`context` must be at least 2; found {context}")
+        self.texts, self.context, self.column = texts, context, column
+        self._tokenizer = None if tokenizer is None else _tokenizer(local_file(tokenizer, "a tokenizer"))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = self.texts[index]
+        if isinstance(row, Mapping) and self.column not in row:
+            raise KeyError(f"no column {self.column!r} in a row; it has {', '.join(map(str, row))}")
+        text = row[self.column] if isinstance(row, Mapping) else row
+        found = list(text.encode()) if self._tokenizer is None else self._tokenizer.encode(text).ids
+        ids = torch.tensor(found[: self.context], dtype=torch.int64)
+        return {"input_ids": ids, "labels": ids}
 
 
-def _plain(files: Sequence[Path]) -> dict[str, Tensor]:
-    if wrong := [str(file) for file in files if file.suffix != ".npy"]:
-        raise ValueError(f"several files must be .npy; found {', '.join(wrong)}")
-    return {file.name: _tensor(np.load(file, allow_pickle=False)) for file in files}
+def padded(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """A collate function for examples of unequal length: filled up with 0, labels with -100, and an `attention_mask`.
+
+    What is one number in each example is stacked.
+    """
+    batch: dict[str, Tensor] = {}
+    for key in examples[0]:
+        rows = [torch.as_tensor(example[key]) for example in examples]
+        filling = _IGNORED if key == "labels" else 0
+        stacked = torch.stack(rows) if rows[0].ndim == 0 else pad_sequence(rows, True, filling)
+        batch[key] = stacked
+    if "attention_mask" not in batch and "input_ids" in batch:
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    return batch
 
 
-def _named(file: Path, names: Sequence[str] | None) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        found = load_file(file)
-    elif file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as archive:
-            found = {name: _tensor(archive[name]) for name in archive.files}
-    else:
-        raise ValueError(f"a file ending in .npy, .npz or .safetensors is needed; found {file}")
-    if missing := [name for name in names or () if name not in found]:
-        raise ValueError(f"{file} has no {', '.join(missing)}; it has {', '.join(sorted(found))}")
-    return {name: found[name] for name in (names or sorted(found))}
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    """float64 becomes float32, which models have; unsigned integers become int64, which can be indices."""
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    elif array.dtype.kind == "u" and array.dtype != np.uint8:
-        array = array.astype(np.int64)
-    return torch.from_numpy(array)
-
-
-def _encoded(file: Path, tokenizer: Path) -> NDArray[Any]:
+def _tokenizer(file: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise ImportError("a tokenizer file needs the package tokenizers: pip install tokenizers") from error
-    return np.array(Tokenizer.from_file(str(tokenizer)).encode(file.read_text(encoding="utf-8")).ids)
-
-
-def _file(path: str, kind: str) -> Path:
-    found = Path(path).expanduser().absolute()
-    if not found.is_file():
-        raise FileNotFoundError(f"a file of {kind} is needed at {found}; there is none")
-    return found
-
-
-def _fingerprint(files: Sequence[Path]) -> str:
-    return hashlib.sha256(" ".join(map(ends_hash, files)).encode()).hexdigest()
+    return Tokenizer.from_file(str(file))

@@ -1,0 +1,25 @@
+"""Local files, named by the absolute path where they are missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnoise_cli.storage import ends_hash
+
+
+def local_file(path: str, kind: str) -> Path:
+    """
+    Raises:
+        FileNotFoundError: there is none; with the absolute path.
+    """
+    found = Path(path).expanduser().absolute()
+    if not found.is_file():
+        raise FileNotFoundError(f"a file of {kind} is needed at {found}; there is none")
+    return found
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """sha256 of the ends of files: whether data are the same, without reading them whole."""
+    return hashlib.sha256(" ".join(map(ends_hash, files)).encode()).hexdigest()

@@ -1,0 +1,11 @@
+"""BatchNorm layers, whose loss is no mean over a batch's examples."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Layers that normalise by the statistics of the batch: all but those that were put into evaluation mode."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
