@@ -57,16 +57,18 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
     task = mlp_task(micro_batch_size=micro_batch_size)
     indices = np.array([3, 3, 50, 7, 11, 20, 41])
     found = task.zeros()
-    norms = task.add_gradient(found, indices, Draws(0))
+    blocks = task.add_gradient(found, indices, Draws(0))
     cross_entropy(task.model, task.batches.fetch(indices)).backward()
     for value, parameter in zip(found, task.parameters, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(value / 7, parameter.grad)
-    assert sum(count for count, _, _ in norms) == 7
-    for start, (count, plain, weighted) in zip(range(0, 7, micro_batch_size), norms, strict=True):
+    assert sum(block.examples for block in blocks) == 7
+    for start, block in zip(range(0, 7, micro_batch_size), blocks, strict=True):
         part = task.zeros()
-        task.add_gradient(part, indices[start : start + count], Draws(0))
-        assert plain == weighted == pytest.approx(sum(float((g**2).sum()) for g in part))
+        task.add_gradient(part, indices[start : start + block.examples], Draws(0))
+        norm = pytest.approx(sum(float((g**2).sum()) for g in part))
+        assert block.squared_norm == block.preconditioned == norm
+        assert block.weight == block.examples
     assert task.gradient_examples == 14
 
 

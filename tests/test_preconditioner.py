@@ -40,6 +40,15 @@ def test_an_update_is_the_rate_times_p_times_the_gradient(kind: Any, options: di
     assert torch.allclose(before - weight.detach(), 0.01 * found[0] * gradient, rtol=1e-6)
 
 
+def test_learning_rates_of_groups_are_part_of_p() -> None:
+    slow, fast = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.01}, {"params": [fast]}], lr=0.1)
+    found = preconditioner(optimizer, [slow, fast])
+    assert found is not None
+    assert torch.allclose(found[0], torch.full((2,), 0.1))
+    assert torch.equal(found[1], torch.ones(3))
+
+
 def test_sgd_has_none_and_others_are_refused() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     assert preconditioner(torch.optim.SGD([weight], lr=0.1), [weight]) is None

@@ -21,9 +21,8 @@ _MISFIT_P_VALUE, _GAP_P_VALUE = 0.01, 0.001
 _FEW_REPLICATES = 8
 #: A warm-up that multiplies the loss by more than this has not trained.
 _DIVERGED = 1.5
-#: float32 rounds a loss to about this part of itself.
-_FLOAT32 = 6e-8
-_ROUNDING_MARGIN = 100
+#: A gain must be this many times what rounding makes of one line's losses.
+_ROUNDING_MARGIN = 10
 
 
 def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
@@ -111,6 +110,27 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             remedy="Contrastive losses and means over tokens of unequal sequences do that; the law assumes a mean over "
             "examples, so read the number as an order of magnitude.",
         )
+    if run.findings.by_tokens is not None:
+        yield Doubt(
+            code="unequal_lengths",
+            finding="the loss is a mean over tokens, and examples have unequal numbers of them, "
+            f"{significant(run.findings.by_tokens)} on average: each counts by its tokens",
+            remedy="Right where training divides by the tokens of the whole batch; where it averages the means of "
+            "micro-batches, short examples weigh more than this says.",
+        )
+    if run.findings.stochastic:
+        yield Doubt(
+            code="random_masks",
+            finding="the loss of given examples is random (dropout or augmentation in the model), which is part of "
+            "the noise that is measured",
+            remedy="Nothing is wrong with that; compare with a probe without dropout to see how much of it is.",
+        )
+    if run.findings.frozen:
+        yield Doubt(
+            code="frozen",
+            finding=f"{percent(run.findings.frozen)} of the parameters are frozen and take no part",
+            remedy="Right for this fine-tuning; training all of them has another noise scale.",
+        )
     if run.findings.batch_norms_held:
         yield Doubt(
             code="batch_norm",
@@ -173,11 +193,12 @@ def _about_the_answer(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
             remedy="Any batch size spends more examples than it must; probe later in training, where it has grown.",
         )
     smallest = min(point.improvement for point in analysis.points)
-    if last.loss is not None and 0 < smallest < _ROUNDING_MARGIN * _FLOAT32 * abs(last.loss):
+    floor = last.rounding_floor
+    if floor is not None and 0 < smallest < _ROUNDING_MARGIN * floor:
         yield Doubt(
             code="rounding",
-            finding=f"one step at the smallest batch size gains {smallest:.1e} of a loss of {last.loss:.3g}: "
-            "near what float32 can tell apart",
+            finding=f"one step at the smallest batch size gains {smallest:.1e}, and rounding moves the losses it is "
+            f"the difference of by {floor:.1e}",
             remedy="Name larger probe.batch_sizes, or build the model in float64.",
         )
 

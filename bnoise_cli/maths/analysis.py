@@ -96,8 +96,8 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
 
     seen = _slope_is_seen(limit, slope, slope_out) or _curvature_is_seen(alpha / beta, alpha_out / beta_out)
     noise_scale = _noise_scale(design, alpha, beta, alpha_out, beta_out, seen)
-    residuals = (kappa - fitted) / _positive(fitted)
-    residuals_out = (kappa_out - (alpha_out[:, None] + beta_out[:, None] / B)) / _positive(fitted)
+    residuals = (kappa - fitted) / law.positive(fitted)
+    residuals_out = (kappa_out - (alpha_out[:, None] + beta_out[:, None] / B)) / law.positive(fitted)
     test = intervals.residual_test(residuals, residuals_out)
     misfit = float(np.sqrt(np.mean(residuals**2)))
     simple = _simple_noise_scale(design, replicates)
@@ -137,10 +137,6 @@ def limit_curvature(limit: Limit) -> float:
         limit.curve[None, :], np.asarray(limit.slope), np.array([limit.scale])
     )
     return float(kappa[0])
-
-
-def _positive(values: Array) -> Array:
-    return np.maximum(np.abs(values), 1e-300)
 
 
 def _slope_is_seen(limit: Limit | None, slope: Array, slope_out: Array) -> bool:

@@ -12,6 +12,8 @@ _ROUNDS = 4
 #: The fitted curvature at any B is at least this share of its noise part, so that a weight stays finite
 #: where the fitted limit is negative.
 _LEAST_SHARE = 0.3
+#: A curvature below this part of the largest counts as zero: a loss without a gradient at some batch size.
+_ZERO = 1e-6
 #: Scatter that evaluation adds at every batch size, beside that of the gradients; merely chosen.
 _EVALUATION_SCATTER = 0.1
 
@@ -33,7 +35,7 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
         (α, β), each of shape (...,).
     """
     inverse = 1.0 / batch_sizes
-    fitted = np.maximum(np.abs(curvatures), 1e-300)
+    fitted = positive(curvatures)
     alpha = beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
         constant, slope, data = 1 / fitted, inverse / fitted, curvatures / fitted
@@ -51,7 +53,7 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
 def fit_noise(batch_sizes: Array, curvatures: Array, limit: float, weight: Array | None = None) -> Array:
     """β of κ(B) = α + β/B where α is known exactly; otherwise as `fit_curvature`."""
     inverse = 1.0 / batch_sizes
-    fitted = np.maximum(np.abs(curvatures), 1e-300)
+    fitted = positive(curvatures)
     beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
         slope = inverse / fitted
@@ -93,6 +95,13 @@ def relative_scatter(batch_sizes: Array, blocks: Array, alpha: float, beta: floa
     return scatter
 
 
+def positive(curvatures: Array) -> Array:
+    """Magnitudes to divide by, shape (..., K)."""
+    size = np.abs(curvatures)
+    floored: Array = np.maximum(size, np.maximum(_ZERO * size.max(axis=-1, keepdims=True), 1e-150))
+    return floored
+
+
 def _product(u: Array, v: Array, weight: Array | None) -> Array:
     product: Array = np.sum((u if weight is None else u @ weight) * v, axis=-1)
     return product
@@ -100,5 +109,4 @@ def _product(u: Array, v: Array, weight: Array | None) -> Array:
 
 def _floored(alpha: Array, beta: Array, inverse: Array) -> Array:
     noise = np.abs(beta)[..., None] * inverse
-    floored: Array = np.maximum(alpha[..., None] + noise, np.maximum(_LEAST_SHARE * noise, 1e-300))
-    return floored
+    return positive(np.maximum(alpha[..., None] + noise, _LEAST_SHARE * noise))

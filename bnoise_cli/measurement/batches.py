@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset, default_collate
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.read_ahead import ReadAhead
 from bnoise_cli.measurement.user_code import user_code
 
 Indices = NDArray[np.int64]
@@ -56,6 +57,7 @@ class Batches:
         self.device = device
         self._collate = collate
         self._tensors = _as_tensors(dataset) if collate is None else None
+        self._ahead: ReadAhead | None = None
         with user_code("the dataset's length"):
             self.length = len(dataset if self._tensors is None else self._tensors[0])
         if self.length < 2:
@@ -64,16 +66,35 @@ class Batches:
                 "Check the dataset's path and split."
             )
 
+    def read_ahead(self) -> None:
+        """From now on read what is expected in the background; only for a dataset that uses no global random stream."""
+        if self._tensors is None:
+            self._ahead = ReadAhead(self._read)
+
+    def expect(self, coming: Sequence[Indices]) -> None:
+        """Name the batches that will be fetched next, in this order; a mistake costs time only."""
+        if self._ahead is not None:
+            self._ahead.expect(coming)
+
     def fetch(self, indices: Indices) -> Any:
         """The examples at `indices` as one batch on the device.
 
         Raises:
             RunError: the dataset or the collate function failed, or the examples do not stack.
         """
+        found = self._read(indices) if self._ahead is None else self._ahead.get(indices)
+        return _to(found, self.device)
+
+    def _read(self, indices: Indices) -> Any:
+        """One batch in the host's memory, pinned where it goes to a GPU."""
+        batch = self._collated(indices)
+        return batch if self.device.type != "cuda" else _map(batch, lambda tensor: tensor.pin_memory())
+
+    def _collated(self, indices: Indices) -> Any:
         if self._tensors is not None:
             chosen = torch.from_numpy(indices)
             batch: Any = [tensor[chosen] for tensor in self._tensors]
-            return _to(batch if len(batch) > 1 else batch[0], self.device)
+            return batch if len(batch) > 1 else batch[0]
         with user_code(f"reading {len(indices)} examples from the dataset"):
             if hasattr(self.dataset, "__getitems__"):
                 examples = list(self.dataset.__getitems__(indices.tolist()))
@@ -84,8 +105,7 @@ class Batches:
             f"putting {len(examples)} examples into one batch",
             remedy="Make every example the same shape, or name a `collate:` function that pads them.",
         ):
-            batch = collate(examples)
-        return _to(batch, self.device)
+            return collate(examples)
 
 
 def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
@@ -105,12 +125,17 @@ def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
 
 
 def _to(batch: Any, device: torch.device) -> Any:
+    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _map(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch of the same form with its tensors changed."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device)
+        return change(batch)
     if isinstance(batch, Mapping):
-        return {key: _to(item, device) for key, item in batch.items()}
+        return {key: _map(item, change) for key, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_to(item, device) for item in batch))
+        return type(batch)(*(_map(item, change) for item in batch))
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        return [_to(item, device) for item in batch]
+        return [_map(item, change) for item in batch]
     return batch

@@ -14,6 +14,7 @@ from bnoise_cli.measurement.dataset import build_batches
 from bnoise_cli.measurement.preconditioner import require_known
 from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.user_code import kind_of, user_code
+from bnoise_cli.measurement.weighing import IGNORED
 from bnoise_cli.measurement.weights import load_weights
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
@@ -58,8 +59,11 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
     if config.checkpoints:
         load_weights(model, read_checkpoint(spec.checkpoints()[0]))
+    mixed = config.probe.precision_mode == "bf16-mixed"
     with user_code("moving the model to the device"):
         model.to(device)
+        if mixed:
+            _in_float32(model)
     batches = build_batches(spec, device)
     local = max(1, config.training.batch_size // config.training.world_size)
     return Task(
@@ -67,7 +71,15 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         _objective(spec, device),
         batches,
         micro_batch_size=min(local, _LARGEST_MICRO_BATCH),
+        autocast=torch.bfloat16 if mixed else None,
     )
+
+
+def _in_float32(model: nn.Module) -> None:
+    """Weights of a lower precision as mixed precision keeps them; exact."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor.data = tensor.data.float()
 
 
 def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -133,6 +145,7 @@ class _Criterion:
 
     def __init__(self, criterion: Callable[[Any, Any], Tensor]) -> None:
         self._criterion = criterion
+        self.ignore_index = getattr(criterion, "ignore_index", IGNORED)
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         if not isinstance(batch, Sequence) or len(batch) != 2:

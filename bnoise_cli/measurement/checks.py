@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.activations import fit_micro_batch
 from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.preserve import held_batch_norms, preserved
 from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.weighing import FORMS, IGNORED, Weighing, tokens_in
 
 _EXAMPLES = 16
+#: Over so many examples the mean number of tokens is taken.
+_LENGTHS = 256
 #: Losses of the same examples and masks may differ by this part: the order of sums on a GPU.
 _REPEATABLE = 1e-5
 #: The gradient of a batch may differ from the mean of its halves' by this part of its norm.
@@ -29,7 +39,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     draws = Draws(seed, 1 << 21)
     held = len(held_batch_norms(task.model))
     with preserved(task.model, seed) as origin:
+        fit_micro_batch(task, Draws(seed, 1 << 27))
         indices = draws.indices(_EXAMPLES, task.batches.length)
+        _read(task, indices[:2])
         task.stochastic = True
         same, other = draws.seed(), draws.seed()
 
@@ -41,20 +53,22 @@ def check_task(task: Task, seed: int) -> TaskFindings:
 
         parts = [n / _EXAMPLES * values for n, values in task.in_micro_batches(indices, thrice)]
         values = np.sum(parts, axis=0)
+        if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
+            raise RunError(
+                "computing the loss changed the model's parameters in place. The probe holds them fixed: "
+                "move the change out of forward()."
+            )
         if not abs(values[0] - values[1]) <= _REPEATABLE * abs(values[0]):
             raise RunError(
                 "the loss must repeat on the same examples with the same random masks; it gave "
                 f"{values[0]:.9g} and then {values[1]:.9g}. Look for a random generator of its own, a counter or "
                 "a cache in the model or the loss; line evaluations would measure that and not the step."
             )
-        if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
-            raise RunError(
-                "computing the loss changed the model's parameters in place. The probe holds them fixed: "
-                "move the change out of forward()."
-            )
         stochastic = not abs(values[0] - values[2]) <= _REPEATABLE * abs(values[0])
-        gap = _mean_gap(task, draws, without_masks=stochastic)
+        with task.full_precision():
+            gap = _mean_gap(task, draws, without_masks=stochastic)
     task.stochastic = stochastic
+    parameters = sum(p.numel() for p in task.model.parameters())
     return TaskFindings(
         loss=float(values[0]),
         stochastic=stochastic,
@@ -62,29 +76,89 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         mean_gap=gap,
         is_mean=gap <= _ROUNDING,
         streamed=task.batches.length if task.batches.streamed else None,
+        frozen=1 - sum(p.numel() for p in task.parameters) / parameters,
+        by_tokens=task.weighing.tokens_per_example if task.weighing is not None else None,
+        tokens_per_example=_per_example(task, draws, tokens_in),
     )
 
 
+def _read(task: Task, indices: Indices) -> Any:
+    """The first batch; a dataset that leaves the global random streams alone is read ahead from now on."""
+    before = _random_states()
+    batch = task.batches.fetch(indices)
+    if _random_states() == before:
+        task.batches.read_ahead()
+    return batch
+
+
+def _random_states() -> tuple[bytes, bytes, int]:
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    own = torch.random.get_rng_state().numpy().tobytes()
+    return own, np.asarray(keys).tobytes() + str(position).encode(), hash(random.getstate())
+
+
 def _mean_gap(task: Task, draws: Draws, *, without_masks: bool) -> float:
-    """|gradient of a batch − mean of its halves'| over its norm, on the largest small batch that fits."""
+    """|gradient of a batch − mean of its halves'| over its norm, on the largest small batch that fits.
+
+    Halves weigh as much as they have examples; where that leaves a gap and weighing by tokens leaves none, the loss is
+    a mean over tokens, and `task.weighing` is set.
+    """
     if without_masks:
         task.model.eval()
-    indices, size = draws.indices(_EXAMPLES, task.batches.length), task.micro_batch_size
-    while len(indices) > 1:
-        whole, halves, middle = task.zeros(), task.zeros(), len(indices) // 2
-        task.micro_batch_size = len(indices)
-        task.add_gradient(whole, indices, draws)
-        if task.micro_batch_size == len(indices):
-            break
-        size = min(size, task.micro_batch_size)
-        indices = indices[: 2 * (task.micro_batch_size // 2)]
-    else:
-        task.micro_batch_size = size
+    size = task.micro_batch_size
+    indices = draws.indices(min(_EXAMPLES, max(2, size)), task.batches.length)
+    try:
+        while len(indices) > 1:
+            task.micro_batch_size = len(indices)
+            whole = task.zeros()
+            task.add_gradient(whole, indices, draws)
+            if task.micro_batch_size == len(indices):
+                return _gap_of_halves(task, whole, indices, draws)
+            size = min(size, task.micro_batch_size)
+            indices = indices[: 2 * (task.micro_batch_size // 2)]
         return 0.0
-    for half in (indices[:middle], indices[middle:]):
-        task.add_gradient(halves, half, draws)
-    task.micro_batch_size = size
-    norm = task.squared_norms(whole)[0]
-    torch._foreach_sub_(halves, whole)
-    gap = task.squared_norms(halves)[0]
-    return float((gap / norm) ** 0.5) if norm > 0 else 0.0
+    finally:
+        task.micro_batch_size = size
+
+
+def _gap_of_halves(task: Task, whole: list[Tensor], indices: Indices, draws: Draws) -> float:
+    """Of the sum `whole` of the gradients of a batch."""
+    middle = len(indices) // 2
+    parts, sums = (indices[:middle], indices[middle:]), []
+    for part in parts:
+        half = task.zeros()
+        task.add_gradient(half, part, draws)
+        sums.append(half)
+    norm = task.squared_norms(whole)[0] / len(indices) ** 2
+    if norm == 0:
+        return 0.0
+
+    def gap(weights: Sequence[float]) -> float:
+        """With these weights of the halves' means, of each of which `sums` has the sum."""
+        rest = torch._foreach_div(whole, -len(indices))
+        for half, part, weight in zip(sums, parts, weights, strict=True):
+            torch._foreach_add_(rest, half, alpha=weight / sum(weights) / len(part))
+        return float((task.squared_norms(list(rest))[0] / norm) ** 0.5)
+
+    by_examples = gap([len(part) for part in parts])
+    if by_examples <= _ROUNDING:
+        return by_examples
+    batches = [task.batches.fetch(part) for part in parts]
+    ignored = getattr(task.objective, "ignore_index", IGNORED)
+    for count in FORMS:
+        counts = [count(batch, ignored) for batch in batches]
+        if all(counts) and (by_tokens := gap([float(n or 0) for n in counts])) <= _ROUNDING:
+            mean = _per_example(task, draws, partial(count, ignored=ignored))
+            task.weighing = Weighing(count, ignored, mean or 1.0)
+            return by_tokens
+    return by_examples
+
+
+def _per_example(task: Task, draws: Draws, count: Callable[[Any], int | None]) -> float | None:
+    """The mean of a count over some examples; None where batches have no such form."""
+    indices, total = draws.indices(_LENGTHS, task.batches.length), 0
+    if count(task.batches.fetch(indices[:2])) is None:
+        return None
+    for begin in range(0, _LENGTHS, task.micro_batch_size):
+        total += count(task.batches.fetch(indices[begin : begin + task.micro_batch_size])) or 0
+    return total / _LENGTHS

@@ -70,14 +70,8 @@ class SingleLane:
             return
         self._task.model.train()
         try:
-            take_step(
-                self._task,
-                self.optimizer,
-                self._task.zeros(),
-                self._batch_size,
-                self._max_grad_norm,
-                self._draws,
-            )
+            indices = self._draws.indices(self._batch_size, self._task.batches.length)
+            take_step(self._task, self.optimizer, indices, self._max_grad_norm, self._draws)
         except NotFiniteError:
             self._broken = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,8 @@ def evaluate_line(
     """Polynomial of ΔL(x) = L(θ) − L(θ − x·scale·P·g) with g = total/count (M18 eq. 2.5).
 
     The same examples with the same dropout masks at every step size; means over micro-batches in
-    float64. Parameters are set in place and copied back from `origin`, bit for bit.
+    float64; without autocast where `task.full_lines`. Parameters are set in place and copied back from
+    `origin`, bit for bit.
 
     Args:
         task: at the weights `origin`.
@@ -45,7 +48,7 @@ def evaluate_line(
     """
     changes = np.zeros(len(line.NODES))
 
-    def along(part: Indices) -> NDArray[np.float64]:
+    def along(part: Indices) -> tuple[float, NDArray[np.float64]]:
         batch, masks = task.batches.fetch(part), draws.seed()
         what = f"a batch of {len(part)} evaluation examples"
         base = task.finite_loss_value(batch, masks, what, part)
@@ -57,10 +60,11 @@ def evaluate_line(
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(task.parameters, origin)
-        return base - np.array(losses)
+        return task.weight(batch, len(part)), base - np.array(losses)
 
-    for part_count, part_changes in task.in_micro_batches(indices, along):
-        changes += part_count / len(indices) * part_changes
+    with task.full_precision() if task.full_lines else nullcontext():
+        for _, (weight, part_changes) in task.in_micro_batches(indices, along):
+            changes += weight / len(indices) * part_changes
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(

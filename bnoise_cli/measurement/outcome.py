@@ -56,6 +56,7 @@ class Measurement:
     evaluation_examples: int
     micro_batch_size: int
     shortened_from: int | None  # micro-batch size before memory ran out
+    rounding_floor: float | None = None  # differences of losses below this say nothing, in nats
     exact_noise_scale: float | None = None  # where the model knows its own answer
 
 
@@ -69,6 +70,11 @@ class TaskFindings:
     mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm
     is_mean: bool  # whether that gap is rounding
     streamed: int | None = None  # examples kept of a stream; None: the dataset is no stream
+    frozen: float = 0.0  # the part of the model's parameters that is not trained
+    by_tokens: float | None = (
+        None  # tokens that count in an average example, where the loss is a mean over them
+    )
+    tokens_per_example: float | None = None  # on average, where the batches show it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

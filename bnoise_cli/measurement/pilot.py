@@ -60,6 +60,7 @@ class Plan:
     design: Design
     stages: tuple[Stage, ...]
     evaluation_examples: int  # at each batch size
+    slope: float  # GᵀPG, as far as it was known
 
     @property
     def largest(self) -> int:
@@ -67,7 +68,7 @@ class Plan:
         return self.stages[-1].batch_size
 
 
-def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], limit: Limit | None) -> Plan:
+def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], slope: float, limit: Limit | None) -> Plan:
     """A pass over these batch sizes with evaluation examples in proportion to its gradients.
 
     A fixed split of the time is never far from the best one, whatever the two variances are: at three to
@@ -81,7 +82,7 @@ def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], limit: Limit 
         blocks=np.array([stage.blocks for stage in stages]),
         limit=limit,
     )
-    return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8))
+    return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8), slope=slope)
 
 
 def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | None:
@@ -176,7 +177,7 @@ def scout(
             max(_SMALLEST, min(_power_of_two(largest), _power_of_two(most_examples)))
         )
     scales = [slope() / (flat + noise / size) for size in batch_sizes]
-    return make_plan(batch_sizes, scales, limit)
+    return make_plan(batch_sizes, scales, slope(), limit)
 
 
 def _columns(seen: dict[int, float]) -> tuple[Array, Array]:

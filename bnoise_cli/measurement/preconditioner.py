@@ -38,16 +38,24 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
     """P at the optimizer's present state; None for P = 1.
 
     Adam and AdamW (arXiv:1412.6980, 1711.05101): 1/(√v̂ + ε), v̂ = v/(1 − β₂ᵗ); RMSprop: 1/(√v + ε); Adagrad:
-    1/(√Σg² + ε). Never built from the gradients that are probed.
+    1/(√Σg² + ε). Never built from the gradients that are probed. Where groups have learning rates of their own, P has
+    each over the highest.
 
     Raises:
         CallError: it has no state yet, or none is known.
     """
     require_known(optimizer)
-    if isinstance(optimizer, torch.optim.SGD):
-        return None
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    return [_of_one(optimizer, p, groups[id(p)]) for p in parameters]
+    rates = [float(groups[id(p)]["lr"]) for p in parameters]
+    highest = max(rates)
+    relative = [rate / highest if highest > 0 else 1.0 for rate in rates]
+    if isinstance(optimizer, torch.optim.SGD):
+        if set(relative) == {1.0}:
+            return None
+        return [torch.full_like(p, rate) for p, rate in zip(parameters, relative, strict=True)]
+    own = [_of_one(optimizer, p, groups[id(p)]) for p in parameters]
+    torch._foreach_mul_(own, relative)
+    return own
 
 
 def _of_one(optimizer: torch.optim.Optimizer, parameter: Tensor, group: dict[str, Any]) -> Tensor:

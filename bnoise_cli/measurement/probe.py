@@ -20,6 +20,7 @@ from bnoise_cli.measurement.outcome import Measurement, Progress, StopReason
 from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.replicate import Replicate, measure_replicate
+from bnoise_cli.measurement.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task import Task
 
 #: No stop for precision before this many replicates: the variance itself must be known.
@@ -97,6 +98,7 @@ class _Run:
         self.replicates: list[Replicate] = []
         self.analysis: Analysis | None = None
         self.plan: Plan | None = None
+        self.rounding_floor: float | None = None
 
     def measure(self) -> Measurement:
         stop, failure, loss = StopReason.BUDGET, None, None
@@ -105,6 +107,8 @@ class _Run:
             self._report("pilot")
             self.plan = self._pilot()
             self._require_time_for(self.plan)
+            choose_line_precision(self.task, self.origin, self.plan, self._draws(5))
+            self.rounding_floor = rounding_floor(self.task, self.origin, self.plan, self._draws(6))
             stop = self._replicate_until_known(self.plan)
         except KeyboardInterrupt:
             if not self.replicates:
@@ -129,6 +133,7 @@ class _Run:
             evaluation_examples=self.task.evaluation_examples - self.examples_at_start[1],
             micro_batch_size=self.task.micro_batch_size,
             shortened_from=self.task.planned_micro_batch_size if shortened else None,
+            rounding_floor=self.rounding_floor,
         )
 
     def _draws(self, *key: int) -> Draws:
@@ -150,6 +155,7 @@ class _Run:
         return self.task.mean_loss(draws.indices(min(_LOSS_EXAMPLES, length), length), draws)
 
     def _pilot(self) -> Plan:
+        self.task.full_lines = True
         limit = None
         if self._whole_dataset_is_cheap():
             limit = measure_limit(self.task, self.origin, self._draws(1))
@@ -259,7 +265,7 @@ class _Run:
         if wider:
             sizes = list(batch_sizes_up_to(_WIDER * plan.largest))
         scales = [found.slope / max(flat, noise / size) for size in sizes]
-        return make_plan(sizes, scales, design.limit)
+        return make_plan(sizes, scales, found.slope, design.limit)
 
     def _analyse(self) -> None:
         if len(self.replicates) >= 2 and self.plan is not None:

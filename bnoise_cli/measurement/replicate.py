@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import Stage
-from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.line_evaluation import evaluate_line
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task import Block, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class GradientSum:
         self.total = task.zeros()
         self.count = 0
         self._task = task
-        self._norms: list[tuple[int, float, float]] = []
+        self._blocks: list[Block] = []
 
     def draw(self, count: int, draws: Draws, into: list[Tensor] | None = None) -> None:
         """Add the gradients of `count` fresh examples, here or to a block that is added later."""
@@ -44,20 +44,20 @@ class GradientSum:
     def add(self, indices: NDArray[np.int64], draws: Draws, into: list[Tensor] | None = None) -> None:
         """Add the gradients of the examples at `indices`."""
         target = self.total if into is None else into
-        self._norms += self._task.add_gradient(target, indices, draws)
+        self._blocks += self._task.add_gradient(target, indices, draws)
         self.count += len(indices)
 
     def norms(self) -> tuple[SumNorms, SumNorms]:
         """Norms for A = 1 and for A = P."""
         plain, weighted = self._task.squared_norms(self.total)
-        sizes = sum(count**2 for count, _, _ in self._norms)
+        sizes = sum(block.examples**2 for block in self._blocks)
 
         def norms(of_total: float, of_blocks: float) -> SumNorms:
             return SumNorms(of_total=of_total, of_blocks=of_blocks, examples=self.count, squared_sizes=sizes)
 
         return (
-            norms(plain, sum(block for _, block, _ in self._norms)),
-            norms(weighted, sum(block for _, _, block in self._norms)),
+            norms(plain, sum(block.squared_norm for block in self._blocks)),
+            norms(weighted, sum(block.preconditioned for block in self._blocks)),
         )
 
 
@@ -82,20 +82,24 @@ def measure_replicate(
         known_signal: |G|² where the gradient of the whole dataset was computed.
     """
     grown, block = GradientSum(task), task.zeros()
+    drawn = _draw(stages, evaluation_examples, draws, task.batches.length)
+    coming = [indices for stage in drawn for line in stage for indices in line]
     curves = []
-    for stage, scale in zip(stages, scales, strict=True):
-        each = max(1, evaluation_examples // stage.lines)
+    for stage, scale, of_stage in zip(stages, scales, drawn, strict=True):
         lines = []
-        for _ in range(stage.blocks):
-            torch._foreach_zero_(block)
-            grown.draw(stage.batch_size, draws, into=block)
-            indices = draws.indices(each, task.batches.length)
-            lines.append(evaluate_line(task, origin, block, stage.batch_size, scale, indices, draws))
-            torch._foreach_add_(grown.total, block)
-        if stage.blocks == 0:
-            grown.draw(stage.batch_size - grown.count, draws)
-            indices = draws.indices(each, task.batches.length)
-            lines.append(evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws))
+        for gradient, evaluation in of_stage:
+            task.expect(*coming)
+            coming = coming[2:]
+            if stage.blocks:
+                torch._foreach_zero_(block)
+                grown.add(gradient, draws, into=block)
+                update, count = block, len(gradient)
+            else:
+                grown.add(gradient, draws)
+                update, count = grown.total, grown.count
+            lines.append(evaluate_line(task, origin, update, count, scale, evaluation, draws))
+            if stage.blocks:
+                torch._foreach_add_(grown.total, block)
         curves.append(np.mean(lines, axis=0))
     plain, weighted = grown.norms()
     signal, noise = signal_and_noise(plain)
@@ -103,3 +107,16 @@ def measure_replicate(
     if known_signal is not None:
         noise = noise_given_signal(plain, known_signal)
     return Replicate(curves=np.array(curves), slope=slope, signal=signal, noise=noise)
+
+
+def _draw(
+    stages: Sequence[Stage], evaluation_examples: int, draws: Draws, length: int
+) -> list[list[tuple[Indices, Indices]]]:
+    """For each line of each stage the examples that its update gains and those that it is evaluated on."""
+    drawn, count = [], 0
+    for stage in stages:
+        each = max(1, evaluation_examples // stage.lines)
+        gained = [stage.batch_size] * stage.blocks or [stage.batch_size - count]
+        drawn.append([(draws.indices(size, length), draws.indices(each, length)) for size in gained])
+        count += sum(gained)
+    return drawn

@@ -70,7 +70,7 @@ class Session:
             momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
             weight_decay=float(group.get("weight_decay", 0.0)),
             device=self.device_name(),
-            dtype=str(self.task.parameters[0].dtype).removeprefix("torch."),
+            dtype=self.task.dtype,
             dataset_length=self.task.batches.length,
             dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
             warmup_seconds=warmup_seconds,

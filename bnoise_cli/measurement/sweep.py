@@ -171,7 +171,7 @@ class _Run:
             interrupted=interrupted,
             failure=failure,
             device=str(self.shared.device),
-            dtype=str(self.task.parameters[0].dtype).removeprefix("torch."),
+            dtype=self.task.dtype,
             dataset_length=self.task.batches.length,
             dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
             micro_batch_size=self.task.micro_batch_size,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Batches, Draws, Indices
 from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
+from bnoise_cli.measurement.weighing import Weighing
 
 T = TypeVar("T")
 #: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
@@ -22,6 +25,16 @@ Objective = Callable[[nn.Module, Any], Tensor]
 
 class NotFiniteError(RunError):
     """A loss or a gradient is NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A sum S of the gradients of a few examples that went through the model together."""
+
+    examples: int
+    weight: float  # of their mean in the sum: the number of examples, or what `Task.weighing` makes of it
+    squared_norm: float  # |S|²
+    preconditioned: float  # SᵀPS
 
 
 class Task:
@@ -34,6 +47,9 @@ class Task:
         micro_batch_size: examples that go through the model at once; halved when memory runs out from
             `planned_micro_batch_size`.
         stochastic: whether the loss of given examples depends on random masks.
+        weighing: how much the mean loss of a batch counts; None where that is its number of examples.
+        autocast: the type in which the model computes, where that is lower than that of its parameters.
+        full_lines: whether losses along updates are computed without `autocast`, to tell them apart.
         gradient_examples, evaluation_examples: what has been spent so far.
     """
 
@@ -45,6 +61,7 @@ class Task:
         *,
         micro_batch_size: int,
         preconditioner: list[Tensor] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.batches = batches
@@ -52,6 +69,9 @@ class Task:
         self.preconditioner = preconditioner
         self.micro_batch_size = self.planned_micro_batch_size = micro_batch_size
         self.stochastic = True
+        self.weighing: Weighing | None = None
+        self.autocast = autocast
+        self.full_lines = False
         self.gradient_examples = 0
         self.evaluation_examples = 0
         self.objective = objective
@@ -69,8 +89,19 @@ class Task:
         if low:
             raise RunError(
                 f"the probe needs parameters in float32 or better, because it compares losses that differ "
-                f"little; it found {', '.join(low)}. Keep the parameters in float32 (model.float())."
+                f"little; it found {', '.join(low)}. Set probe.precision_mode: bf16-mixed, which keeps the parameters "
+                "in float32 and computes in bfloat16, or build the model in float32."
             )
+
+    @property
+    def dtype(self) -> str:
+        """The type of the parameters, and that of the computation where it is another."""
+        kept = str(self.parameters[0].dtype).removeprefix("torch.")
+        return (
+            kept
+            if self.autocast is None
+            else f"{kept}, computed in {str(self.autocast).removeprefix('torch.')}"
+        )
 
     def zeros(self) -> list[Tensor]:
         """A place to add up gradients: one copy of the trainable parameters."""
@@ -85,7 +116,11 @@ class Task:
         """
         if self.stochastic:
             torch.manual_seed(mask_seed)
-        with user_code(f"computing the loss of {what}"):
+        kind = self.parameters[0].device.type
+        with (
+            user_code(f"computing the loss of {what}"),
+            torch.autocast(kind, self.autocast, enabled=self.autocast is not None),
+        ):
             value = self.objective(self.model, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
             shape = (
@@ -102,29 +137,42 @@ class Task:
         with torch.no_grad():
             return float(self.loss(batch, mask_seed, what).double())
 
-    def add_gradient(
-        self, into: list[Tensor], indices: Indices, draws: Draws
-    ) -> list[tuple[int, float, float]]:
-        """Add the gradients of the examples at `indices` to `into`.
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Compute in the type of the parameters inside."""
+        kept, self.autocast = self.autocast, None
+        try:
+            yield
+        finally:
+            self.autocast = kept
 
-        Returns:
-            For each micro-batch (examples n, |S|², SᵀPS), S the sum of its n gradients.
+    def weight(self, batch: Any, examples: int) -> float:
+        """How much the mean loss of a batch of so many examples counts, in examples of average weight."""
+        return float(examples) if self.weighing is None else self.weighing.weight(batch)
+
+    def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
+        """Add the gradients of the examples at `indices` to `into`; returns the norms of each micro-batch's sum.
+
+        Where a loss is a mean over tokens, the gradient of an example is that of its tokens' sum over the tokens of an
+        average example: sums over examples stay sums of independent draws.
 
         Raises:
             RunError: NaN or infinite loss or gradient, or no memory for a single example.
         """
-        norms = []
-        for count, gradient in self.in_micro_batches(indices, lambda part: self._gradient(part, draws)):
+        blocks = []
+        for count, (weight, gradient) in self.in_micro_batches(
+            indices, lambda part: self._gradient(part, draws)
+        ):
             plain, weighted = self.squared_norms(gradient)
             if not math.isfinite(plain):
                 raise NotFiniteError(
                     f"the gradient of {count} examples is not finite. Lower the learning rate of the warm-up, "
                     "or look for a division or a logarithm at zero in the loss."
                 )
-            torch._foreach_add_(into, gradient, alpha=count)
-            norms.append((count, plain * count**2, weighted * count**2))
+            torch._foreach_add_(into, gradient, alpha=weight)
+            blocks.append(Block(count, weight, plain * weight**2, weighted * weight**2))
         self.gradient_examples += len(indices)
-        return norms
+        return blocks
 
     def seconds_per_gradient_example(self, draws: Draws) -> float:
         """Forward and backward on one micro-batch: the shorter of two times, after one to warm up."""
@@ -144,9 +192,11 @@ class Task:
         scaled = torch._foreach_mul(vector, [p.sqrt() for p in self.preconditioner])
         return plain, _sum_of_squares(list(scaled))
 
-    def _gradient(self, indices: Indices, draws: Draws) -> list[Tensor]:
+    def _gradient(self, indices: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
+        """The weight of a batch and the gradient of its mean loss, by the backward pass that training makes."""
         what = f"a batch of {len(indices)} examples"
-        loss = self.loss(self.batches.fetch(indices), draws.seed(), what)
+        batch = self.batches.fetch(indices)
+        loss = self.loss(batch, draws.seed(), what)
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
@@ -158,11 +208,18 @@ class Task:
                 "the loss does not depend on any trainable parameter. "
                 "Check that the objective uses the model's output and detaches nothing."
             )
-        with user_code(f"computing the gradient of {what}"):
-            gradient = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        return [
-            torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, gradient, strict=True)
-        ]
+        self._forget_gradient()
+        try:
+            with user_code(f"computing the gradient of {what}"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        finally:
+            self._forget_gradient()
+        return self.weight(batch, len(indices)), gradient
+
+    def _forget_gradient(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
         """Apply `run` to `indices` in parts that fit the memory; yields (examples, result) of each.
@@ -170,6 +227,7 @@ class Task:
         Raises:
             RunError: no memory for a single example.
         """
+        self.expect(indices)
         start = 0
         while start < len(indices):
             part = indices[start : start + self.micro_batch_size]
@@ -188,6 +246,11 @@ class Task:
             start += len(part)
             yield len(part), result
 
+    def expect(self, *coming: Indices) -> None:
+        """Say which examples will be asked for next, so that they can be read in the meantime."""
+        size = self.micro_batch_size
+        self.batches.expect([part[i : i + size] for part in coming for i in range(0, len(part), size)])
+
     def finite_loss_value(self, batch: Any, mask_seed: int, what: str, indices: Indices) -> float:
         """As `loss_value`, where a loss that is not finite is an error that names the examples."""
         value = self.loss_value(batch, mask_seed, what)
@@ -198,12 +261,12 @@ class Task:
     def mean_loss(self, indices: Indices, draws: Draws) -> float:
         """The mean loss of the examples at `indices` at the present weights."""
 
-        def evaluate(part: Indices) -> float:
-            what = f"a batch of {len(part)} evaluation examples"
-            return self.finite_loss_value(self.batches.fetch(part), draws.seed(), what, part)
+        def evaluate(part: Indices) -> tuple[float, float]:
+            what, batch = f"a batch of {len(part)} evaluation examples", self.batches.fetch(part)
+            return self.weight(batch, len(part)), self.finite_loss_value(batch, draws.seed(), what, part)
 
-        parts = self.in_micro_batches(indices, evaluate)
-        return math.fsum(count * value for count, value in parts) / len(indices)
+        parts = [found for _, found in self.in_micro_batches(indices, evaluate)]
+        return math.fsum(weight * value for weight, value in parts) / math.fsum(weight for weight, _ in parts)
 
 
 def _sum_of_squares(vector: list[Tensor]) -> float:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.task import Task
 
 
 def take_step(
     task: Task,
     optimizer: torch.optim.Optimizer,
-    gradient: list[Tensor],
-    batch_size: int,
+    indices: Indices,
     max_grad_norm: float | None,
     draws: Draws,
 ) -> None:
-    """One optimizer step on `batch_size` fresh examples.
-
-    Args:
-        gradient: zeros, one for each trainable parameter; used up.
+    """One optimizer step on the examples at `indices`.
 
     Raises:
         RunError: the loss or a gradient is not finite.
     """
-    task.add_gradient(gradient, draws.indices(batch_size, task.batches.length), draws)
-    torch._foreach_div_(gradient, batch_size)
+    gradient = task.zeros()
+    blocks = task.add_gradient(gradient, indices, draws)
+    torch._foreach_div_(gradient, math.fsum(block.weight for block in blocks))
     for parameter, value in zip(task.parameters, gradient, strict=True):
         parameter.grad = value
     if max_grad_norm is not None:
@@ -54,6 +51,7 @@ class Trainer:
         self._task, self._optimizer = task, optimizer
         self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
         self._draws = Draws(seed, 1 << 20)
+        self._coming = self._draw()
 
     def train_until(self, step: int, on_step: Callable[[int], None]) -> None:
         """Train until `step` steps have been taken in all.
@@ -64,13 +62,16 @@ class Trainer:
         task = self._task
         task.model.train()
         while self.step < step:
+            indices, self._coming = self._coming, self._draw()
+            task.expect(indices, self._coming)
             try:
-                take_step(
-                    task, self._optimizer, task.zeros(), self._batch_size, self._max_grad_norm, self._draws
-                )
+                take_step(task, self._optimizer, indices, self._max_grad_norm, self._draws)
             except RunError as error:
                 raise RunError(
                     f"warm-up training, step {self.step}, batch of {self._batch_size}: {error}"
                 ) from error
             self.step += 1
             on_step(self.step)
+
+    def _draw(self) -> Indices:
+        return self._draws.indices(self._batch_size, self._task.batches.length)

@@ -114,6 +114,10 @@ class Probe(Section):
     max_examples: Annotated[int, Field(ge=256)] | None = Field(
         default=None, description="or a budget in gradient examples, which repeats exactly"
     )
+    precision_mode: Literal["full", "bf16-mixed"] = Field(
+        default="full",
+        description="of the planned run: in the type of the parameters, or in bfloat16 by autocast",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of all draws")
 
     @field_validator("at_steps")

@@ -1,0 +1,55 @@
+"""How many examples can go through a model at once, by what their backward pass has to keep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.memory import available_bytes
+from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.user_code import OutOfMemoryError
+
+#: Activations of a micro-batch may take this part of what is available; gradients and temporaries come on top.
+_PART = 1 / 8
+#: A CPU gains nothing from more at once, and has no allocator that says no in time.
+_MOST_ON_CPU = 1 << 30
+
+
+def fit_micro_batch(task: Task, draws: Draws) -> None:
+    """Reduce `task.micro_batch_size` to a power of two whose activations fit, found from two examples.
+
+    On a CPU this is what keeps the system from ending the process. To be called inside `preserved`.
+    """
+    device = task.parameters[0].device
+    available = available_bytes(device) or 8 * _MOST_ON_CPU
+    most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
+    each = _bytes_per_example(task, draws)
+    fits = max(1, int(most / max(each, 1)))
+    if fits < task.micro_batch_size:
+        task.micro_batch_size = task.planned_micro_batch_size = 1 << (fits.bit_length() - 1)
+
+
+def _bytes_per_example(task: Task, draws: Draws) -> int:
+    """What autograd keeps for the backward pass of one example, less the parameters themselves."""
+    own = {p.untyped_storage().data_ptr() for p in task.model.parameters()}
+    for examples in (2, 1):
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            try:
+                storage = tensor.untyped_storage()
+                kept[storage.data_ptr()] = storage.nbytes()
+            except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
+                kept[-id(tensor)] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        batch = task.batches.fetch(draws.indices(examples, task.batches.length))
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = task.loss(batch, draws.seed(), f"a batch of {examples} examples")
+        except OutOfMemoryError:
+            continue
+        del loss
+        return sum(size for place, size in kept.items() if place not in own) // examples
+    return 1 << 62

@@ -1,0 +1,63 @@
+"""Reading the next batches in the background, so that the device does not wait for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Batches that are read before they are asked for.
+_DEPTH = 2
+
+
+class ReadAhead:
+    """Reads expected batches one after another in one thread; what comes unexpected is read at once.
+
+    Args:
+        read: makes a batch of the examples at some indices; must not use global random streams.
+    """
+
+    def __init__(self, read: Callable[[NDArray[np.int64]], Any]) -> None:
+        self._read = read
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bnoise-read-ahead")
+        self._coming: deque[NDArray[np.int64]] = deque()
+        self._reading: deque[tuple[NDArray[np.int64], Future[Any]]] = deque()
+
+    def expect(self, coming: Sequence[NDArray[np.int64]]) -> None:
+        """Name what will be asked for next; what is under way already and still wanted goes on."""
+        known = [*(indices for indices, _ in self._reading), *self._coming]
+        if len(known) >= len(coming) and all(map(np.array_equal, known, coming)):
+            return
+        kept = 0
+        for (indices, _), wanted in zip(self._reading, coming, strict=False):
+            if not np.array_equal(indices, wanted):
+                break
+            kept += 1
+        while len(self._reading) > kept:
+            self._reading.pop()[1].cancel()
+        self._coming = deque(coming[kept:])
+        self._go_on()
+
+    def get(self, indices: NDArray[np.int64]) -> Any:
+        """The batch at `indices`.
+
+        Raises:
+            RunError: as `read` does; a failure in the thread is tried again in the caller's.
+        """
+        if not self._reading or not np.array_equal(self._reading[0][0], indices):
+            return self._read(indices)
+        _, future = self._reading.popleft()
+        self._go_on()
+        try:
+            return future.result()
+        except Exception:  # a file or a database that belongs to the thread that opened it
+            return self._read(indices)
+
+    def _go_on(self) -> None:
+        while self._coming and len(self._reading) < _DEPTH:
+            indices = self._coming.popleft()
+            self._reading.append((indices, self._thread.submit(self._read, indices)))
