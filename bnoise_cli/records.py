@@ -220,6 +220,7 @@ class ProbeResult:
     throughput: Throughput | None = None  # None: this device was not timed
     recommendation: Recommendation | None = None
     alternatives: tuple[Recommendation, ...] = ()
+    step: int | None = None  # of training, where it was probed last; None: as its config says
     kind: str = "probe"
     schema_version: int = field(default=SCHEMA_VERSION)
 

@@ -94,6 +94,13 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             finding=f"the warm-up raised the loss from {run.findings.loss:.3g} to {last.loss:.3g}",
             remedy="Lower the learning rate, or give the planned run's own warm-up by a checkpoint.",
         )
+    if run.unused_states:
+        yield Doubt(
+            code="optimizer_state",
+            finding=f"of the checkpoint's optimizer state {'; '.join(run.unused_states)}",
+            remedy="Name the optimizer that trained the checkpoint, or warm up until the state is a new one; 100 steps "
+            "are usual.",
+        )
     yield from about_a_stream(run.findings)
     if not run.findings.is_mean:
         yield Doubt(

@@ -62,6 +62,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
             evaluation_examples=sum(point.evaluation_examples for point in run.points),
             warmup_seconds=round(run.warmup_seconds, 3),
         ),
+        step=last.step,
     )
 
 

@@ -118,6 +118,6 @@ def _difference(stored: _Stored, spec: Spec) -> str:
     found += [f"{name} has changed" for name in sorted(now) if before.get(name) != now[name]]
     found += [f"{name} is gone" for name in sorted(before) if name not in now]
     if weights_hash(spec) not in (None, provenance.get("weights")):
-        found.append(f"{spec.config.checkpoint} has changed")
+        found.append(f"{' or '.join(spec.config.checkpoints)} has changed")
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return "; ".join(found[:3]) + more if found else "nothing that can be named, so another version of bnoise"

@@ -24,7 +24,7 @@ from bnoise_cli.cli.outputs import (
     SeedOption,
     SetOption,
 )
-from bnoise_cli.errors import ExitCode, NothingMeasuredError
+from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
@@ -62,6 +62,7 @@ def sweep(
     overrides += [f"sweep.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
     spec = load_spec(config, overrides)
+    _require_one_start(spec)
     target = out if out is not None else default_path(config, "sweep")
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     outputs.require(target, target.with_suffix(".runs.jsonl"), inputs=[config])
@@ -70,6 +71,16 @@ def sweep(
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before a run was finished.") from None
     raise typer.Exit(code)
+
+
+def _require_one_start(spec: Spec) -> None:
+    """All runs of a sweep begin at one point."""
+    named = spec.config.checkpoints
+    if len(named) > 1:
+        raise CallError(
+            f"{spec.source.place(('checkpoint',))}: a sweep needs one checkpoint to start from; found {len(named)}, "
+            f"which `bnoise probe` takes. Name one of them, as in --set checkpoint={named[-1]}."
+        )
 
 
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:

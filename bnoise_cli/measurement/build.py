@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.measurement.checkpoint import load_weights
+from bnoise_cli.measurement.checkpoint import read_checkpoint
 from bnoise_cli.measurement.dataset import build_batches
 from bnoise_cli.measurement.preconditioner import require_known
 from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.user_code import kind_of, user_code
 from bnoise_cli.measurement.weighing import IGNORED
+from bnoise_cli.measurement.weights import load_weights
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
@@ -43,7 +44,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_task(spec: Spec, device: torch.device) -> Task:
-    """Build model, dataset and loss, load the checkpoint, and move them to `device`.
+    """Build model, dataset and loss, load the checkpoint, the first of several, and move them to `device`.
 
     Raises:
         ConfigError: a target or its arguments are wrong.
@@ -56,8 +57,8 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         model = build(config.model, folder)
     if not isinstance(model, nn.Module):
         raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
-    if config.checkpoint is not None:
-        load_weights(model, folder / config.checkpoint)
+    if config.checkpoints:
+        load_weights(model, read_checkpoint(spec.checkpoints()[0]))
     mixed = config.probe.precision_mode == "bf16-mixed"
     with user_code("moving the model to the device"):
         model.to(device)

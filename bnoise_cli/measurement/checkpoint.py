@@ -1,51 +1,90 @@
-"""Weights to start from."""
+"""What a checkpoint holds, read without running any code of it."""
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.spec.checkpoints import OPTIMIZER, TRAINER, WEIGHTS, spread_files, weights_file
+from bnoise_cli.spec.source import is_file
 
-#: Keys under which training scripts keep the model's weights in a larger checkpoint.
+#: Keys under which training scripts keep the model's weights in a larger checkpoint,
 _NESTED = ("model", "state_dict", "model_state_dict")
+#: the optimizer's state (Lightning a list of them),
+_OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
+#: and the training steps taken (Lightning, plain scripts, nanoGPT); an epoch is no step.
+COUNTERS = ("global_step", "step", "iter_num", "iteration")
+#: Beyond this a float does not count in ones.
+_MOST_STEPS = 2**53
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a `.safetensors` file, or a torch file read with `weights_only`, into the model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Weights, and what else was saved with them.
+
+    Attributes:
+        path: the file or folder.
+        weights: by the names in the file. Maps the file where it can: copy what is to be kept.
+        optimizer_state: as an optimizer's `state_dict()` gave it, unchecked; None where there is none.
+        step: training steps taken; None where it does not say.
+    """
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    optimizer_state: Any
+    step: int | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.safetensors` file, a torch file with `weights_only`, or a Hugging Face folder of either.
+
+    A torch file is a state dict, or holds one beside the optimizer's and a counter, as training scripts, Lightning
+    and nanoGPT save them.
 
     Raises:
         CallError: safetensors is needed and not installed.
-        RunError: the file is torn or needs code to run, or its keys or shapes are not the model's.
+        RunError: a file is missing or torn, needs code to run, or holds no state dict.
     """
-    weights = _read(path)
-    own = model.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - own.keys())
-    shapes = [
-        f"{key} is {tuple(weights[key].shape)} there and {tuple(own[key].shape)} in the model"
-        for key in sorted(own.keys() & weights.keys())
-        if weights[key].shape != own[key].shape
-    ]
-    if missing or unexpected or shapes:
-        parts = [
-            f"missing from it: {_few(missing)}" if missing else "",
-            f"unknown to the model: {_few(unexpected)}" if unexpected else "",
-            f"of another shape: {_few(shapes)}" if shapes else "",
-        ]
+    file = weights_file(path)
+    if file is None:
         raise RunError(
-            f"the checkpoint {path} does not match the model ({'; '.join(part for part in parts if part)}). "
-            "Give the model the arguments that the checkpoint was trained with."
+            f"the checkpoint {path} must be a file of weights, or a folder with one of {', '.join(WEIGHTS)}; "
+            "there is none now. Keep it until the probe is done."
         )
-    model.load_state_dict(weights)
+    weights: Mapping[str, Tensor]
+    if file.suffix == ".json":
+        weights = {
+            name: value for part in _spread(file) for name, value in _weights(_read(part), part).items()
+        }
+    else:
+        content = _read(file)
+        weights = _weights(content, file)
+        if file == path:
+            whole = content if weights is not content else {}
+            return Checkpoint(
+                path=path, weights=weights, optimizer_state=_optimizer_state(whole), step=_step(whole)
+            )
+    optimizer, trainer = path / OPTIMIZER, path / TRAINER
+    return Checkpoint(
+        path=path,
+        weights=weights,
+        optimizer_state=_read(optimizer) if is_file(optimizer) else None,
+        step=_step(_read_json(trainer)) if is_file(trainer) else None,
+    )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Any:
+    """Whatever a file holds, on the CPU."""
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
@@ -58,31 +97,78 @@ def _read(path: Path) -> dict[str, Tensor]:
         except Exception as error:
             raise RunError(f"the checkpoint {path} is no readable safetensors file: {error}") from None
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # Only the present format can be mapped, so that what is not looked at is not read.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise RunError(
-            f"the checkpoint {path} holds more than weights, and bnoise runs no code from a checkpoint. "
-            f"Save model.state_dict() alone. torch said: {_first_line(error)}"
+            f"the checkpoint {path} holds more than weights and plain values, and bnoise runs no code from a "
+            "checkpoint. Save state dicts and numbers alone, as in torch.save({'model': model.state_dict(), "
+            "'optimizer': optimizer.state_dict(), 'step': step}, path). "
+            + (f"It asks for {code[1]}." if code is not None else f"torch said: {_first_line(error)}")
         ) from None
     except Exception as error:
         raise RunError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
+
+
+def _weights(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """The state dict in what a file holds; `content` itself where it is one."""
+    found = content
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+            found = content[key]
             break
-    if not isinstance(content, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    if not isinstance(found, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()
     ):
         raise RunError(
             f"the checkpoint {path} must hold a state dict, alone or under one of {', '.join(_NESTED)}. "
             "Save model.state_dict()."
         )
-    return dict(content)
+    return found
 
 
-def _few(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _optimizer_state(content: Mapping[str, Any]) -> Any:
+    kept = [content[key] for key in _OPTIMIZERS if isinstance(content.get(key), Mapping | list)]
+    found = next((state for state in kept if state), None)
+    return found[0] if isinstance(found, list) else found
+
+
+def _step(content: Any) -> int | None:
+    """The first counter that is a number of steps."""
+    for key in COUNTERS:
+        value: Any = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if type(value) in (int, float) and 0 <= value <= _MOST_STEPS and value == int(value):
+            return int(value)
+    return None
+
+
+def _spread(index: Path) -> list[Path]:
+    try:
+        parts = spread_files(index)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"the checkpoint {index} must be an index of weights as save_pretrained writes it ({error}). "
+            "Save the model again."
+        ) from None
+    if missing := [part.name for part in parts if not is_file(part)]:
+        raise RunError(
+            f"the checkpoint {index} spreads the weights over {len(parts)} files; not there: "
+            f"{', '.join(missing[:5])}. Copy the whole folder."
+        )
+    return parts
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"the checkpoint's {path} must be JSON with global_step, as transformers writes it; it cannot be read "
+            f"({_first_line(error)}). Copy it again, or remove it."
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import torch
 
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.outcome import DryRun
+from bnoise_cli.measurement.places import training_steps
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.session import Session
 
@@ -27,9 +28,10 @@ def dry_run(session: Session) -> DryRun:
         parameters=sum(p.numel() for p in task.parameters),
         dataset_length=task.batches.length,
         micro_batch_size=task.micro_batch_size,
-        steps=tuple(session.steps),
+        steps=tuple(place.step for place in session.places),
+        checkpoints=tuple(place.checkpoint.name for place in session.places if place.checkpoint is not None),
         seconds_per_example=seconds,
-        warmup_seconds=seconds * config.training.batch_size * session.steps[-1],
+        warmup_seconds=seconds * config.training.batch_size * training_steps(session.places),
         budget_seconds=config.probe.budget,
         extra_bytes=PARAMETER_COPIES * sum(p.numel() * p.element_size() for p in task.parameters),
         peak_bytes=peak,

@@ -37,13 +37,14 @@ class WarmupProgress:
 
     step: int
     of: int
+    start: str | None = None  # the one of several checkpoints that it begins with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What the probe of one point of training found."""
 
-    step: int  # training steps taken before
+    step: int  # training steps taken before, those of the checkpoint's own run counted
     loss: float | None  # mean over evaluation examples
     analysis: Analysis | None  # None: fewer than two replicates
     design: Design | None
@@ -93,6 +94,7 @@ class ProbeRun:
     warmup_seconds: float
     interrupted: bool  # also in the warm-up between two points
     failure: RunError | None
+    unused_states: tuple[str, ...] = ()  # of optimizers in checkpoints: which, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,7 @@ class DryRun:
     budget_seconds: float  # the most the measurement takes after the warm-up
     extra_bytes: int  # beside a training step of the micro-batch
     peak_bytes: int | None  # of one micro-batch's gradient, where the device can tell
+    checkpoints: tuple[str, ...] = ()  # in the order in which they are probed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

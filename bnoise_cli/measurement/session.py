@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import BnoiseError, CallError, RunError
 from bnoise_cli.measurement.build import build_optimizer, build_task
+from bnoise_cli.measurement.checkpoint import read_checkpoint
 from bnoise_cli.measurement.checks import check_task
+from bnoise_cli.measurement.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
+from bnoise_cli.measurement.places import Place, places_to_probe
 from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.training import Trainer
 from bnoise_cli.measurement.training_steps import time_training_steps
+from bnoise_cli.measurement.weights import fitting_weights, load_weights
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
 
@@ -25,19 +30,12 @@ class Session:
     """A task built from a spec, ready to be probed; nothing has been measured yet."""
 
     def __init__(self, spec: Spec, device: torch.device) -> None:
-        config = spec.config
-        self.config, self.device = config, device
+        self.spec, self.config, self.device = spec, spec.config, device
         self.task = build_task(spec, device)
-        self.optimizer = build_optimizer(spec, self.task)
-        self.findings = check_task(self.task, config.probe.seed)
-        self.trainer = Trainer(
-            self.task,
-            self.optimizer,
-            batch_size=config.training.batch_size,
-            max_grad_norm=config.training.max_grad_norm,
-            seed=config.probe.seed,
-        )
-        self.steps = config.probe.at_steps or [config.probe.warmup_steps]
+        self.optimizer, self.trainer = self._fresh()
+        self.places = places_to_probe(self.config.probe, [self._checked(path) for path in spec.checkpoints()])
+        self.findings = check_task(self.task, self.config.probe.seed)
+        self.unused_states: list[str] = []
 
     def run(self, on_progress: Callable[[Progress | WarmupProgress], None]) -> ProbeRun:
         """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
@@ -48,28 +46,27 @@ class Session:
         points: list[Measurement] = []
         warmup_seconds, interrupted, failure = 0.0, False, None
         try:
-            for step in self.steps:
+            for place in self.places:
                 begun = time.monotonic()
-                self.trainer.train_until(
-                    step, lambda done: on_progress(WarmupProgress(step=done, of=self.steps[-1]))
-                )
+                self._go_to(place, on_progress)
                 warmup_seconds += time.monotonic() - begun
-                points.append(self._measure(step, points, on_progress))
+                points.append(self._measure(place.step, points, on_progress))
                 if points[-1].stop in (StopReason.INTERRUPTED, StopReason.FAILED):
                     break
         except KeyboardInterrupt:
             if not points:
                 raise
             interrupted = True
-        except RunError as error:
+        except BnoiseError as error:
             if not points:
                 raise
-            failure = error
+            failure = error if isinstance(error, RunError) else RunError(str(error))
         group = self.optimizer.param_groups[0]
         return ProbeRun(
             points=tuple(points),
             findings=self.findings,
-            from_checkpoint=self.config.checkpoint is not None,
+            from_checkpoint=bool(self.config.checkpoints),
+            unused_states=tuple(self.unused_states),
             momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
             weight_decay=float(group.get("weight_decay", 0.0)),
             device=self.device_name(),
@@ -103,6 +100,55 @@ class Session:
             return torch.cuda.get_device_name(self.device)
         return str(self.device)
 
+    def _fresh(self) -> tuple[torch.optim.Optimizer, Trainer]:
+        """A new optimizer, and the planned run's training with it."""
+        optimizer, training = build_optimizer(self.spec, self.task), self.config.training
+        trainer = Trainer(
+            self.task,
+            optimizer,
+            batch_size=training.batch_size,
+            max_grad_norm=training.max_grad_norm,
+            seed=self.config.probe.seed,
+        )
+        return optimizer, trainer
+
+    def _checked(self, path: Path) -> tuple[Path, int | None]:
+        """A checkpoint and its counter; found out before anything is measured whether it fits the model."""
+        checkpoint = read_checkpoint(path)
+        fitting_weights(self.task.model, checkpoint)
+        return path, checkpoint.step
+
+    def _go_to(self, place: Place, on_progress: Callable[[Progress | WarmupProgress], None]) -> None:
+        """Load the checkpoint that a place begins with, and train from there."""
+        if place.checkpoint is not None:
+            self._start_from(place.checkpoint)
+        several = len(self.config.checkpoints) > 1
+        start = place.checkpoint.name if several and place.checkpoint is not None else None
+        of = self.places[-1].warmup_steps
+        self.trainer.train_until(
+            place.warmup_steps, lambda done: on_progress(WarmupProgress(step=done, of=of, start=start))
+        )
+
+    def _start_from(self, path: Path) -> None:
+        """Take over weights and, where it fits, the state of the optimizer."""
+        checkpoint = read_checkpoint(path)
+        load_weights(self.task.model, checkpoint)
+        self.optimizer, self.trainer = self._fresh()
+        if checkpoint.optimizer_state is None:
+            return
+        why_not = load_optimizer_state(self.optimizer, self.task.parameters, checkpoint.optimizer_state)
+        if why_not is not None:
+            self.unused_states.append(f"that of {path.name} was not used: {why_not}")
+
+    def _preconditioner(self) -> list[torch.Tensor] | None:
+        """P at the optimizer's present state."""
+        try:
+            return preconditioner(self.optimizer, self.task.parameters)
+        except CallError as error:
+            if not self.unused_states:
+                raise
+            raise CallError(f"{error} The checkpoint's optimizer state: {self.unused_states[-1]}.") from None
+
     def _measure(
         self,
         step: int,
@@ -111,7 +157,7 @@ class Session:
     ) -> Measurement:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
-        shares = len(self.steps) - len(earlier)
+        shares = len(self.places) - len(earlier)
         seconds = plan.budget - sum(point.seconds for point in earlier)
         examples = plan.max_examples
         if examples is not None:
@@ -123,7 +169,7 @@ class Session:
             max_examples=examples,
             seed=plan.seed,
         )
-        self.task.preconditioner = preconditioner(self.optimizer, self.task.parameters)
+        self.task.preconditioner = self._preconditioner()
         measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
         if exact is None or self.task.preconditioner is not None:

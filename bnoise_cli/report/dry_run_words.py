@@ -18,6 +18,7 @@ def dry_run_sections(plan: DryRun) -> list[Section]:
         ("trainable parameters", count(plan.parameters)),
         ("dataset", f"{count(plan.dataset_length)} examples"),
         ("micro-batch", f"{count(plan.micro_batch_size)} examples, {micro_batch}"),
+        *([("from", ", ".join(plan.checkpoints))] if plan.checkpoints else []),
         ("probe at step", ", ".join(count(step) for step in plan.steps)),
         ("warm-up", f"about {seconds(plan.warmup_seconds)}"),
         (

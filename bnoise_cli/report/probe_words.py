@@ -46,8 +46,9 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     else:
         plan = result.config["probe"]
         steps = plan["at_steps"] or [plan["warmup_steps"]]
+        step = steps[-1] if result.step is None else result.step
         yield Sentence(
-            f"At step {count(steps[-1])} of training; it changes along the way, as probe.at_steps shows."
+            f"At step {count(step)} of training; it changes along the way, as probe.at_steps shows."
         )
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""

@@ -56,7 +56,8 @@ class ProgressLine:
         if isinstance(progress, SweepProgress):
             return _sweep_words(progress)
         if isinstance(progress, WarmupProgress):
-            return f"warm-up training, step {progress.step} of {progress.of}"
+            start = f" from {progress.start}" if progress.start is not None else ""
+            return f"warm-up training{start}, step {progress.step} of {progress.of}"
         clock = f"{progress.seconds:.0f} s of at most {progress.budget_seconds:.0f} s"
         if progress.analysis is None:
             doing = (

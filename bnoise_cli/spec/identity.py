@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bnoise_cli.spec.checkpoints import files_of
 from bnoise_cli.spec.load import TARGET_KEYS, Spec, short_json
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.targets import target_name, targets_in
@@ -76,9 +77,14 @@ def code_hashes(spec: Spec) -> dict[str, str]:
 
 
 def weights_hash(spec: Spec) -> str | None:
-    """`ends_hash` of the checkpoint; None where it is not at hand."""
-    path = spec.folder / (spec.config.checkpoint or "")
-    return ends_hash(path) if is_file(path) else None
+    """Of the checkpoint's file `ends_hash`, of more files the hash of theirs; None where one is not at hand."""
+    files = {str(path): files_of(path) for path in spec.checkpoints()}
+    each = [file for found in files.values() for file in found]
+    if not each or not all(map(is_file, each)):
+        return None
+    if len(files) == 1 and each == spec.checkpoints():
+        return ends_hash(each[0])
+    return _sha256([sorted((file.name, ends_hash(file)) for file in found) for found in files.values()])
 
 
 def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:

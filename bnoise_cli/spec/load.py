@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bnoise_cli.errors import ConfigError
+from bnoise_cli.spec.checkpoints import WEIGHTS, weights_file
 from bnoise_cli.spec.schema import Config, Section
-from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_file, read_source
+from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_folder, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
@@ -45,6 +46,10 @@ class Spec:
         """The config with its defaults, as plain data."""
         return self.config.model_dump(mode="json")
 
+    def checkpoints(self) -> list[Path]:
+        """Where the checkpoints are, in the order in which they are named."""
+        return [self.folder / name for name in self.config.checkpoints]
+
 
 def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True) -> Spec:
     """Read and validate a config without importing or running anything it names.
@@ -71,13 +76,9 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
     if config is not None:
         _note_the_plan(source, config)
-    checkpoint = source.data.get("checkpoint")
-    if at_hand and isinstance(checkpoint, str) and not is_file(source.folder / checkpoint):
-        source.problem(
-            ("checkpoint",),
-            f"`checkpoint: {checkpoint}`",
-            f"a file of weights at {source.folder / checkpoint}",
-        )
+        _note_the_trajectory(source, config)
+    if at_hand:
+        _note_the_checkpoints(source, source.data.get("checkpoint"))
     if source.problems or config is None:
         raise ConfigError(sorted(source.problems, key=_order))
     return Spec(config=config, source=source, path=path)
@@ -109,6 +110,39 @@ def _note_the_plan(source: Source, config: Config) -> None:
             f"a batch of {plan.batch_size} for {plan.world_size} devices",
             f"a `training.batch_size` that divides among them, such as {' or '.join(map(str, near))}",
         )
+
+
+def _note_the_trajectory(source: Source, config: Config) -> None:
+    """Mistakes between several checkpoints and how they are probed."""
+    names = config.checkpoints
+    if len(names) < 2:
+        return
+    if config.probe.at_steps is not None:
+        source.problem(
+            ("probe", "at_steps"),
+            f"both `probe.at_steps` and {len(names)} checkpoints",
+            "one of them; `probe.warmup_steps` are trained from each checkpoint",
+        )
+    elif needed := config.probe.examples_needed(len(names)):
+        found = f"`probe.max_examples: {config.probe.max_examples}` for {len(names)} checkpoints"
+        source.problem(("probe", "max_examples"), found, needed)
+
+
+def _note_the_checkpoints(source: Source, named: Any) -> None:
+    """Checkpoints that are not on this machine."""
+    each: list[tuple[KeyPath, Any]] = [(("checkpoint",), named)]
+    if isinstance(named, list):
+        each = [(("checkpoint", i), name) for i, name in enumerate(named)]
+    for place, name in each:
+        if not isinstance(name, str) or weights_file(source.folder / name) is not None:
+            continue
+        path, found = source.folder / name, f"`checkpoint: {name}`"
+        if is_folder(path):
+            source.problem(
+                place, f"{found}, a folder without weights", f"one of {', '.join(WEIGHTS)} in {path}"
+            )
+        else:
+            source.problem(place, found, f"a file of weights at {path}, or a folder with one")
 
 
 def _order(problem: Any) -> tuple[int, int]:

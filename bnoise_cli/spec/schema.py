@@ -86,6 +86,14 @@ def _three_or_more(value: Literal["auto"] | list[int]) -> Literal["auto"] | list
     return value
 
 
+def _two_or_more(value: list[str]) -> list[str]:
+    if len(value) < 2 or len(set(value)) < len(value):
+        raise ValueError("two or more distinct checkpoints of one run")
+    return value
+
+
+_PATHS: Any = {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True}
+Paths = Annotated[list[str], AfterValidator(_two_or_more), WithJsonSchema(_PATHS)]
 BatchSizes = Annotated[Literal["auto"] | list[PositiveInt], AfterValidator(_three_or_more)]
 
 
@@ -119,16 +127,21 @@ class Probe(Section):
 
     @model_validator(mode="after")
     def _examples_suffice(self) -> Probe:
-        points = len(self.at_steps or [0])
+        if needed := self.examples_needed(len(self.at_steps or [0])):
+            raise ValueError(needed)
+        return self
+
+    def examples_needed(self, points: int) -> str | None:
+        """What `max_examples` must be for so many points of training; None where it suffices."""
         needed = _FEWEST_EXAMPLES * points
         if isinstance(self.batch_sizes, list):
             needed = max(needed, _FEWEST_LARGEST * self.batch_sizes[-1] * points)
-        if self.max_examples is not None and self.max_examples < needed:
-            raise ValueError(
-                f"max_examples of at least {needed}: {_FEWEST_EXAMPLES} for each probed point, and "
-                f"{_FEWEST_LARGEST} times the largest of batch_sizes"
-            )
-        return self
+        if self.max_examples is None or self.max_examples >= needed:
+            return None
+        return (
+            f"max_examples of at least {needed}: {_FEWEST_EXAMPLES} for each probed point, and "
+            f"{_FEWEST_LARGEST} times the largest of batch_sizes"
+        )
 
 
 class Branch(Section):
@@ -192,8 +205,8 @@ class Config(Section):
 
     version: Literal[1]
     model: Target = Field(description="what is trained")
-    checkpoint: str | None = Field(
-        default=None, description="weights to start from: .safetensors, or .pt with a state dict"
+    checkpoint: str | Paths | None = Field(
+        default=None, description="where to start: .safetensors, .pt, a folder; or a list, probed in turn"
     )
     dataset: Target = Field(description="anything with a length and items")
     collate: Target | None = Field(default=None, description="makes a batch of a list of examples")
@@ -209,6 +222,11 @@ class Config(Section):
     sweep: Sweep = Sweep()
     advice: Advice = Advice()
     check: Check = Check()
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Every checkpoint that is named."""
+        return [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint or []
 
 
 def json_schema() -> dict[str, Any]:
