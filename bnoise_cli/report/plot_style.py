@@ -30,11 +30,11 @@ STYLE: Any = {
 }
 
 
-def plain_ticks(axes: Axes, *, y: bool = True) -> None:
+def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     """Plain numbers instead of powers of ten, as many as the range has room for."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    for axis in (axes.xaxis, axes.yaxis)[: 2 if y else 1]:
+    for axis in [axis for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)) if wanted]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
         if decades < 0.1:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Point, ProbeResult
+from bnoise_cli.numbers import count, percent, seconds, significant, within
+from bnoise_cli.records import Point, ProbeResult, TrajectoryPoint
 from bnoise_cli.report.advice_words import advice_sections, interval, remarks
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+
+#: A schedule that saves less of the steps and examples is not advised; merely chosen.
+_WORTH = 0.05
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
@@ -17,7 +20,7 @@ def probe_sections(result: ProbeResult) -> list[Section]:
     if result.points:
         sections.append(Section(title="Measured", parts=[_points(result.points)]))
     if result.trajectory:
-        sections.append(Section(title="Along training", parts=[_trajectory(result)]))
+        sections.append(Section(title="Along training", parts=[_trajectory(result), *_schedule(result)]))
     if result.doubts:
         sections.append(Section(title="Reasons for doubt", parts=remarks(result.doubts)))
     sections.append(Section(title="Cost", headline=Sentence(_cost(result), Tone.DETAIL)))
@@ -72,13 +75,44 @@ def _points(points: Sequence[Point]) -> Grid:
 
 
 def _trajectory(result: ProbeResult) -> Grid:
+    columns: tuple[str, ...] = ("step", "loss", "noise scale")
+    rows = [
+        (count(point.step), significant(point.loss), interval(point.noise_scale))
+        for point in result.trajectory
+    ]
+    if result.schedule is None:
+        return Grid(columns=columns, rows=tuple(rows), words=frozenset({"noise scale"}))
+    batches = [_adaptive_batch(point) for point in result.trajectory]
     return Grid(
-        columns=("step", "loss", "noise scale"),
-        rows=tuple(
-            (count(point.step), significant(point.loss), interval(point.noise_scale))
-            for point in result.trajectory
-        ),
-        words=frozenset({"noise scale"}),
+        columns=(*columns, "adaptive batch"),
+        rows=tuple((*row, batch) for row, batch in zip(rows, batches, strict=True)),
+        words=frozenset({"noise scale", "adaptive batch"}),
+    )
+
+
+def _adaptive_batch(point: TrajectoryPoint) -> str:
+    """The batch size of the schedule at a point, with its limits."""
+    limits = point.batch_size_limits
+    if point.batch_size is None or limits is None or limits.high is None:
+        return significant(point.batch_size)
+    return within(point.batch_size, limits.low, limits.high)
+
+
+def _schedule(result: ProbeResult) -> Iterator[Sentence]:
+    """What the schedule of the table would take, and whether it is worth having."""
+    found = result.schedule
+    if found is None:
+        return
+    gain = 1 - found.steps_ratio / 2
+    worth = ": not worth the trouble" if gain < _WORTH else ""
+    yield Sentence(
+        f"A schedule of these batch sizes would take {found.steps_ratio:.2f} times the fewest steps and examples "
+        f"instead of 2 (γ = {found.gamma:.2f}), {percent(gain)} less of both{worth}."
+    )
+    yield Sentence(
+        "Adaptive batch sqrt(r·B_noise), with r = B_crit examples worth one step (arXiv:1812.06162 appendix D); the "
+        "learning rate has to follow it.",
+        Tone.DETAIL,
     )
 
 
