@@ -209,6 +209,7 @@ class Provenance:
     weights: str | None = None  # sha256 of the ends of the checkpoint
     micro_batch_size: int | None = None
     replicates: int = 0
+    tokens_per_example: float | None = None  # of the config, or as found; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,4 +126,5 @@ def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, r
         weights=weights_hash(spec),
         micro_batch_size=micro_batch_size,
         replicates=replicates,
+        tokens_per_example=spec.config.training.tokens_per_example or run.findings.tokens_per_example,
     )

@@ -115,6 +115,8 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         for i, batch in enumerate(result.batches):
             known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
             yield f"batches.{i}", all(value is None or 0 < value < math.inf for value in known)
+    factor = result.provenance.tokens_per_example
+    yield "provenance.tokens_per_example", factor is None or 0 < factor < math.inf
     for name, estimate in estimates:
         value, low, high = estimate.value, estimate.low, estimate.high
         ordered = value is None or (0 < value < math.inf and low <= value * (1 + 1e-9))

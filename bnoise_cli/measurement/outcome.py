@@ -67,6 +67,7 @@ class TaskFindings:
     batch_norms_held: int  # layers that use their running statistics during the probe
     mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm
     is_mean: bool  # whether that gap is rounding
+    tokens_per_example: float | None = None  # mean of a few examples; None: they are no tokens
     streamed: int | None = None  # examples kept of a stream; None: the dataset is no stream
 
 

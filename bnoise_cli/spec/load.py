@@ -14,6 +14,7 @@ from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_file, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
+from bnoise_cli.spec.units import convert_tokens
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
@@ -58,12 +59,14 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     source = read_source(path)
     for override in overrides:
         apply_override(source, override)
+    unconverted = convert_tokens(source)
     config = None
     try:
         config = Config.model_validate(source.data)
     except ValidationError as error:
         for place, mistakes in _by_place(source, error).items():
-            _note(source, place, mistakes)
+            if place not in unconverted:
+                _note(source, place, mistakes)
     for key in TARGET_KEYS:
         if source.data.get(key) is not None and isinstance(source.data[key], dict):
             check_form(source, key, installed=at_hand)
