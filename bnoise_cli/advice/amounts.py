@@ -42,10 +42,13 @@ class Amounts:
         """`, 116,736 tokens` to follow a number of examples, or nothing."""
         return f", {self.tokens(examples)} tokens" if self.tokens_per_example is not None else ""
 
+    def in_brackets(self, examples: float) -> str:
+        """The same as ` (116,736 tokens)`, in the middle of a sentence."""
+        return f" ({self.tokens(examples)} tokens)" if self.tokens_per_example is not None else ""
+
     def count(self, examples: int) -> str:
         """`114 (116,736 tokens)`, or `114`."""
-        in_tokens = f" ({self.tokens(examples)} tokens)" if self.tokens_per_example is not None else ""
-        return count(examples) + in_tokens
+        return count(examples) + self.in_brackets(examples)
 
     def examples(self, examples: float) -> str:
         """`114 examples, 116,736 tokens`; whole numbers in full, estimates in three digits."""

@@ -93,7 +93,7 @@ def judge(
         suggested = next((size for size in usual if 1 / steps_ratio(size, value or low) >= asked), None)
         reached = f"{'at most ' if value is None else ''}{percent(speed)}"
         finding = (
-            f"a batch of {amounts.examples(batch_size)} reaches {reached} of the speed in steps that larger ones "
+            f"{_batch(batch_size, amounts)} reaches {reached} of the speed in steps that larger ones "
             f"could, {percent(asked)} asked for: {known}"
         )
         remedy = _larger(suggested, amounts)
@@ -164,7 +164,11 @@ def _times(critical: CriticalBatchSize, batch_size: int, amounts: Amounts) -> st
         span = f"{significant(low)} to {significant(examples_ratio(batch_size, critical.low))}"
     if critical.value is not None:
         span = f"{significant(examples_ratio(batch_size, critical.value))} ({span})"
-    return f"a batch of {amounts.examples(batch_size)} takes {span} times the fewest examples"
+    return f"{_batch(batch_size, amounts)} takes {span} times the fewest examples"
+
+
+def _batch(batch_size: int, amounts: Amounts) -> str:
+    return f"a batch of {count(batch_size)} examples{amounts.in_brackets(batch_size)}"
 
 
 def _steps(value: float | None, batch_size: int) -> str:

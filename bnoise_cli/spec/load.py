@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -193,8 +193,8 @@ def _keys_at(path: Sequence[str | int]) -> list[str]:
     model: type[Section] = Config
     for part in path:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        model = annotation
+        members = get_args(annotation) or (annotation,)  # a section may be left out: Branch | None
+        model = next(each for each in members if isinstance(each, type) and issubclass(each, Section))
     return list(model.model_fields)
 
 
