@@ -30,6 +30,14 @@ def count(value: float) -> str:
     return f"{round(value):,}"
 
 
+def tokens(value: float) -> str:
+    """A number of tokens, from ten million on as people say it: 10.5M, 1.50B."""
+    if value < 1e7:
+        return count(value)
+    scale, letter = next((s, n) for s, n in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if value >= s)
+    return f"{significant(value / scale)}{letter}"
+
+
 def percent(part: float) -> str:
     """A part as a percentage."""
     return f"{100 * part:.{0 if part >= 0.095 else 1}f}%"

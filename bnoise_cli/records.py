@@ -73,6 +73,14 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an interval makes of a figure; high is None where that is unbounded."""
+
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrajectoryPoint:
     """One probed point of training."""
 
@@ -80,6 +88,18 @@ class TrajectoryPoint:
     loss: float | None
     noise_scale: Estimate
     simple_noise_scale: Estimate
+    batch_size: float | None = None  # of the schedule; None: there is none, as some noise scale is unresolved
+    batch_size_limits: Limits | None = None  # of this point's noise scale, the exchange rate held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """What a batch size that follows the noise scale would take: B(s) = sqrt(r·B_noise(s)), M18 appendix D."""
+
+    exchange_rate: float  # r, the examples that one step is worth: B_crit of the stretch
+    gamma: float  # (S/S_min − 1)(E/E_min − 1), which is 1 for any fixed batch size
+    steps_ratio: float  # steps over the fewest; at B_crit a fixed batch takes 2
+    examples_ratio: float  # examples over the fewest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +129,6 @@ class Throughput:
     memory_bytes: int | None  # what the device can give to training
     seconds: float  # what these timings took
     failure: str | None = None  # why a larger step failed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the interval of B_crit makes of a figure; high is None where that is unbounded."""
-
-    low: float
-    high: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +209,7 @@ class Provenance:
     weights: str | None = None  # sha256 of the ends of the checkpoint
     micro_batch_size: int | None = None
     replicates: int = 0
+    tokens_per_example: float | None = None  # of the config, or as found; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +234,7 @@ class ProbeResult:
     recommendation: Recommendation | None = None
     alternatives: tuple[Recommendation, ...] = ()
     step: int | None = None  # of training, where it was probed last; None: as its config says
+    schedule: Schedule | None = None  # where several points were probed and every one is resolved
     kind: str = "probe"
     schema_version: int = field(default=SCHEMA_VERSION)
 

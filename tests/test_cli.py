@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 import signal
@@ -181,6 +182,13 @@ def test_several_points_make_a_trajectory(bnoise: Call, write: Write) -> None:
     scales = [point["noise_scale"]["value"] for point in data["trajectory"]]
     assert min(scales) <= data["critical_batch_size"]["value"] <= max(scales)
     assert data["cost"]["gradient_examples"] <= 9000
+    assert data["schedule"]["exchange_rate"] == pytest.approx(data["critical_batch_size"]["value"])
+    for point in data["trajectory"]:
+        geometric = math.sqrt(point["noise_scale"]["value"] * data["critical_batch_size"]["value"])
+        assert point["batch_size"] == pytest.approx(geometric)
+    code, out, _ = bnoise("report", ".bnoise/q.probe.json")
+    assert code == 0
+    assert "A schedule of these batch sizes would take" in out
 
 
 def test_version_and_help(bnoise: Call) -> None:

@@ -139,6 +139,10 @@ def test_the_schema_takes_every_example(name: str) -> None:
 
 
 @pytest.mark.parametrize("override", [
+    "unit=tokens", "unit=words", "training.tokens_per_example=8", "training.tokens_per_example=0",
+    "training={batch_size: 0.5M tokens, tokens_per_example: 8}",
+    "training={batch_size: 5x tokens, tokens_per_example: 8}",
+    "training={examples: 1.5B tokens, tokens_per_example: 8}", "training.batch_size=[8 tokens]",
     "probe.budget=2m", "probe.budget=5", "probe.batch_sizes=[1, 2, 4]", "probe.at_steps=[0, 5]", "sweep.goal=0.5",
     "sweep.goal=auto", "sweep.branch={examples: 5}", "checkpoint=null",
     "check.min_time_efficiency=0.5", "model={class_path: bnoise_cli.examples.models.MLP, init_args: {widths: [1, 2]}}",

@@ -18,9 +18,9 @@ from bnoise_cli.maths.tradeoff import (
     fastest_batch_size,
     pareto_front,
     steps_ratio,
-    trajectory_critical_batch_size,
     usual_batch_sizes,
 )
+from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.records import StepTime, Throughput
 
 # --- signal and noise ---------------------------------------------------------------------------------

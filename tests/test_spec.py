@@ -163,7 +163,7 @@ def test_every_mistake_is_reported_in_the_order_of_the_file(write: Write) -> Non
         "c.yaml:7:13: found `bnoise_kli.unit_noise`; expected an importable module, but there is no "
         "`bnoise_kli` here or among the installed packages; did you mean `bnoise_cli`?",
         "c.yaml:13:3: found unknown key `optimiser`; expected one of version, model, checkpoint, dataset, "
-        "collate, loss, objective, optimizer, training, probe, sweep, advice, check; did you mean `optimizer`?",
+        "collate, loss, objective, optimizer, unit, training, probe, sweep, advice, check; did you mean `optimizer`?",
         "c.yaml:18:16: found unknown key `warmup_step`; expected one of warmup_steps, at_steps, batch_sizes, "
         "precision, budget, max_examples, "
         "precision_mode, seed; did you mean `warmup_steps`?",

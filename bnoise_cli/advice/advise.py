@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.advice_doubts import MISFIT, advice_doubts, unjudged_doubts
+from bnoise_cli.advice.amounts import Amounts, unit_doubts
 from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
 from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_row
 from bnoise_cli.advice.stored import planned
@@ -21,7 +22,7 @@ R = TypeVar("R", bound=ProbeResult | SweepResult)
 def advise(result: R) -> R:
     """The same result with its advice made anew, from its measurement and the plan in its config alone."""
     training, wishes = planned(result.config)
-    found = tuple(doubt for doubt in result.doubts if doubt.about != "advice")
+    found = (*(doubt for doubt in result.doubts if doubt.about != "advice"), *unit_doubts(result))
     plain = replace(result, tradeoff=(), recommendation=None, alternatives=(), doubts=found)
     critical, throughput = result.critical_batch_size, result.throughput
     other_definition = isinstance(result, SweepResult) and result.min_steps.value is None
@@ -84,6 +85,7 @@ def _recommendation(
 
 def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     """One sentence."""
+    amounts = Amounts.of(result)
     _, wishes = planned(result.config)
     overhead = option.batch_size / options.critical
     if role == "deadline":
@@ -105,7 +107,7 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     if role == "balanced":
         return (
             f"At the critical batch size a run takes twice the fewest steps and twice the fewest examples; "
-            f"this is the nearest usual size to {significant(options.critical)}."
+            f"this is the nearest usual size to {significant(options.critical)}{amounts.beside(options.critical)}."
         )
     throughput = result.throughput
     assert throughput is not None
@@ -120,5 +122,5 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
     formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
     return (
         f"{least} here: on {where} a step takes {line}, and {formula} = "
-        f"{significant(options.closed_form(option.world_size))} examples."
+        f"{amounts.examples(options.closed_form(option.world_size))}."
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.advice.shelf import Shelf
 from bnoise_cli.advice.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
@@ -91,7 +92,7 @@ class Wish:
     """What is asked of every config."""
 
     overrides: tuple[str, ...] = ()
-    batch_size: int | None = None  # to judge instead of the config's
+    batch_size: str | None = None  # examples, or tokens, to judge instead of the config's
     shelf: Shelf
     measure: Callable[[Spec], tuple[Path, Result]] | None = None  # makes a result where there is none
 
@@ -133,7 +134,8 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
         again = " again" if another else ""
         return open_(why, f"Measure{again} with `{call}` and keep its result, or check with --probe.")
     file, result = found
-    judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check)
+    amounts = Amounts.wanted(spec.resolved(), result.provenance)
+    judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check, amounts)
     return replace(
         _checked(path, place, judgement.verdict, judgement.finding, judgement.remedy),
         judgement=judgement,

@@ -8,7 +8,8 @@ from importlib.metadata import version
 
 from bnoise_cli import __version__
 from bnoise_cli.advice.doubts import probe_doubts
-from bnoise_cli.maths.tradeoff import trajectory_critical_batch_size
+from bnoise_cli.advice.schedule import scheduled
+from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
 from bnoise_cli.records import (
     Cost,
@@ -31,7 +32,10 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     config, last = spec.config, run.points[-1]
     analysis = last.analysis
     noise_scale = _noise_scale(last)
-    critical = _critical(run.points, config.training.batch_size)
+    batch_size = config.training.batch_size
+    critical = _critical(run.points, batch_size)
+    along = _trajectory(run.points) if len(run.points) > 1 else ()
+    trajectory, schedule = scheduled(along, batch_size)
     return ProbeResult(
         config=spec.resolved(),
         config_hash=measured_hash(spec, "probe"),
@@ -53,7 +57,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
         critical_batch_size=critical,
         points=analysis.points if analysis else (),
         fit=analysis.fit if analysis else Fit(chi2=None, dof=0, r_squared=None, p_value=None),
-        trajectory=_trajectory(run.points) if len(run.points) > 1 else (),
+        trajectory=trajectory,
         tradeoff=(),
         doubts=probe_doubts(run, config),
         cost=Cost(
@@ -63,6 +67,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
             warmup_seconds=round(run.warmup_seconds, 3),
         ),
         step=last.step,
+        schedule=schedule,
     )
 
 
@@ -122,4 +127,5 @@ def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, r
         weights=weights_hash(spec),
         micro_batch_size=micro_batch_size,
         replicates=replicates,
+        tokens_per_example=spec.config.training.tokens_per_example or run.findings.tokens_per_example,
     )

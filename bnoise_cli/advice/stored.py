@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
-from bnoise_cli.records import SCHEMA_VERSION, ProbeResult, Result, SweepResult
+from bnoise_cli.records import SCHEMA_VERSION, Estimate, ProbeResult, Result, SweepResult
 from bnoise_cli.spec.schema import Advice, Probe, Section, Sweep, Training
 from bnoise_cli.storage import read_json
 
@@ -94,7 +94,7 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
 
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
     """Values that arithmetic relies on, and whether they are possible."""
-    estimates = [("critical_batch_size", result.critical_batch_size)]
+    estimates: list[tuple[str, Estimate]] = [("critical_batch_size", result.critical_batch_size)]
     if isinstance(result, ProbeResult):
         estimates += [
             (n, getattr(result, n)) for n in ("noise_scale", "max_improvement", "simple_noise_scale")
@@ -103,11 +103,20 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
             numbers = (point.improvement, point.std_error, point.step_size)
             good = all(map(math.isfinite, numbers)) and point.std_error >= 0
             yield f"points.{i}", good and (point.batch_size is None or point.batch_size > 0)
+        for i, along in enumerate(result.trajectory):
+            yield f"trajectory.{i}", along.batch_size is None or 0 < along.batch_size < math.inf
+            estimates.append((f"trajectory.{i}.noise_scale", along.noise_scale))
+            estimates.append((f"trajectory.{i}.simple_noise_scale", along.simple_noise_scale))
+        if result.schedule is not None:
+            taken = (result.schedule.steps_ratio, result.schedule.examples_ratio)
+            yield "schedule", 0 < result.schedule.gamma <= 1 and all(1 < ratio <= 2 for ratio in taken)
     else:
         estimates += [(n, getattr(result, n)) for n in ("min_steps", "min_examples")]
         for i, batch in enumerate(result.batches):
             known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
             yield f"batches.{i}", all(value is None or 0 < value < math.inf for value in known)
+    factor = result.provenance.tokens_per_example
+    yield "provenance.tokens_per_example", factor is None or 0 < factor < math.inf
     for name, estimate in estimates:
         value, low, high = estimate.value, estimate.low, estimate.high
         ordered = value is None or (0 < value < math.inf and low <= value * (1 + 1e-9))

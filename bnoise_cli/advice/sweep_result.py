@@ -10,7 +10,8 @@ from bnoise_cli.advice.branch_result import branch_critical, branch_outcomes
 from bnoise_cli.advice.probe_result import UNKNOWN, provenance
 from bnoise_cli.advice.sweep_doubts import branch_doubts, sweep_doubts
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
-from bnoise_cli.maths.tradeoff import steps_ratio, trajectory_critical_batch_size
+from bnoise_cli.maths.tradeoff import steps_ratio
+from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import SweepRun
 from bnoise_cli.records import (
     BatchOutcome,

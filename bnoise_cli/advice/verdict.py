@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bnoise_cli.advice.amounts import EXAMPLES, Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
-from bnoise_cli.numbers import count, percent, significant, within
+from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import CriticalBatchSize, Doubt, Limits, Result
 from bnoise_cli.spec.schema import Check
 
@@ -39,9 +40,12 @@ class Judgement:
     compute_overhead_limits: Limits  # over the interval of B_crit
     time_efficiency: float | None  # the fewest steps over those at this batch size
     suggested_batch_size: int | None
+    tokens_per_example: float | None = None  # where the config asks for tokens
 
 
-def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Judgement:
+def judge(
+    result: Result, batch_size: int, world_size: int, check: Check, amounts: Amounts = EXAMPLES
+) -> Judgement:
     """Judge a planned global batch size.
 
     The plan fails when the overhead B/B_crit is more than allowed even at the upper limit of B_crit, passes when it
@@ -51,6 +55,7 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     Args:
         batch_size: B, in examples, over all devices.
         world_size: the devices of the plan; suggestions divide among them.
+        amounts: how numbers of examples are written.
     """
     critical = result.critical_batch_size
     value, low, high = critical.value, critical.low, critical.high
@@ -60,9 +65,10 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
     # What the estimate rests on: with too wide an interval, only its lower limit.
     trusted = value if value is not None and result.resolved else low
     speed = 1 / steps_ratio(batch_size, value or low) if value or low else None
-    times = _times(critical, batch_size)
-    known = f"B_crit is {_interval(critical)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
+    times = _times(critical, batch_size, amounts)
+    known = f"B_crit is {_interval(critical, amounts)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
     limit = f"{significant(1 + allowed)} allowed"
+    unless = _unless(result, batch_size, amounts)
     usual = usual_batch_sizes(allowed * trusted, world_size)  # that keep within the limit
     suggested: int | None = None
     doubt = _disqualifying(result)
@@ -72,7 +78,7 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
         verdict = Verdict.FAIL
         suggested = usual[-1] if usual else None
         finding = f"{times}, {limit}: {known}"
-        remedy = _smaller("Set training.batch_size to", suggested, world_size) + _unless(result, batch_size)
+        remedy = f"{_smaller('Set training.batch_size to', suggested, world_size, amounts)}{unless}"
     elif most > allowed and not result.resolved:
         verdict = Verdict.CANNOT_TELL
         finding = f"{times}, {limit}, cannot be told: {known}"
@@ -81,18 +87,16 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
         verdict = Verdict.WARN
         suggested = usual[-1] if usual else None
         finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
-        remedy = _smaller("Consider a training.batch_size of", suggested, world_size) + _unless(
-            result, batch_size
-        )
+        remedy = f"{_smaller('Consider a training.batch_size of', suggested, world_size, amounts)}{unless}"
     elif asked is not None and speed is not None and speed < asked:
         verdict = Verdict.WARN
         suggested = next((size for size in usual if 1 / steps_ratio(size, value or low) >= asked), None)
         reached = f"{'at most ' if value is None else ''}{percent(speed)}"
         finding = (
-            f"a batch of {count(batch_size)} examples reaches {reached} of the speed in steps that larger ones could, "
-            f"{percent(asked)} asked for: {known}"
+            f"{_batch(batch_size, amounts)} reaches {reached} of the speed in steps that larger ones "
+            f"could, {percent(asked)} asked for: {known}"
         )
-        remedy = _larger(suggested)
+        remedy = _larger(suggested, amounts)
     else:
         verdict = Verdict.PASS
         finding, remedy = f"{times}{_steps(value, batch_size)}, {limit}: {known}", ""
@@ -106,6 +110,7 @@ def judge(result: Result, batch_size: int, world_size: int, check: Check) -> Jud
         compute_overhead_limits=Limits(low=least, high=most if math.isfinite(most) else None),
         time_efficiency=speed if value is not None else None,
         suggested_batch_size=suggested,
+        tokens_per_example=amounts.tokens_per_example,
     )
 
 
@@ -127,31 +132,31 @@ def _disqualifying(result: Result) -> Doubt | None:
     return found
 
 
-def _smaller(verb: str, suggested: int | None, world_size: int) -> str:
+def _smaller(verb: str, suggested: int | None, world_size: int, amounts: Amounts) -> str:
     if suggested is not None:
-        return f"{verb} {count(suggested)} or less."
+        return f"{verb} {amounts.count(suggested)} or less."
     devices = f"Even one example on each of {count(world_size)} devices is more"
     return f"{devices}: plan fewer devices, or measure more precisely."
 
 
-def _larger(suggested: int | None) -> str:
+def _larger(suggested: int | None, amounts: Amounts) -> str:
     if suggested is None:
         return "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
-    return f"Consider a training.batch_size of {count(suggested)} or more, if the devices take it as fast."
+    return f"Consider a training.batch_size of {amounts.count(suggested)} or more, if the devices take it as fast."
 
 
-def _unless(result: Result, batch_size: int) -> str:
+def _unless(result: Result, batch_size: int, amounts: Amounts) -> str:
     """What speaks for so large a batch: where a step has a fixed cost, the fastest lies beyond B_crit."""
     advised = result.recommendation
     if advised is None or batch_size > advised.batch_size:
         return ""
     return (
-        f" The result recommends {count(advised.batch_size)}, for speed on its device; to allow that, raise "
+        f" The result recommends {amounts.count(advised.batch_size)}, for speed on its device; to allow that, raise "
         "check.max_compute_overhead."
     )
 
 
-def _times(critical: CriticalBatchSize, batch_size: int) -> str:
+def _times(critical: CriticalBatchSize, batch_size: int, amounts: Amounts) -> str:
     low = examples_ratio(batch_size, critical.high) if critical.high is not None else 1.0
     if critical.low <= 0:
         span = f"{significant(low)} or more"
@@ -159,7 +164,11 @@ def _times(critical: CriticalBatchSize, batch_size: int) -> str:
         span = f"{significant(low)} to {significant(examples_ratio(batch_size, critical.low))}"
     if critical.value is not None:
         span = f"{significant(examples_ratio(batch_size, critical.value))} ({span})"
-    return f"a batch of {count(batch_size)} examples takes {span} times the fewest examples"
+    return f"{_batch(batch_size, amounts)} takes {span} times the fewest examples"
+
+
+def _batch(batch_size: int, amounts: Amounts) -> str:
+    return f"a batch of {count(batch_size)} examples{amounts.in_brackets(batch_size)}"
 
 
 def _steps(value: float | None, batch_size: int) -> str:
@@ -168,9 +177,10 @@ def _steps(value: float | None, batch_size: int) -> str:
     )
 
 
-def _interval(critical: CriticalBatchSize) -> str:
-    if critical.high is None and critical.value is not None:
-        return f"{significant(critical.value)} ({significant(critical.low)} or more)"
-    if critical.value is None or critical.high is None:
-        return f"at least {significant(critical.low)}" if critical.low > 0 else "unknown"
-    return within(critical.value, critical.low, critical.high)
+def _interval(critical: CriticalBatchSize, amounts: Amounts) -> str:
+    value, low, high = critical.value, critical.low, critical.high
+    if high is None and value is not None:
+        return f"{significant(value)} ({significant(low)} or more){amounts.beside(value)}"
+    if value is None or high is None:
+        return f"at least {significant(low)}{amounts.beside(low)}" if low > 0 else "unknown"
+    return amounts.within(value, low, high)

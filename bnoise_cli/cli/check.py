@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.records import Result
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.source import is_file
+from bnoise_cli.spec.units import parse_tokens
 from bnoise_cli.storage import default_path, require_writable
 
 
@@ -32,13 +34,25 @@ class Format(StrEnum):
     JUNIT = "junit"
 
 
+def _batch_size(text: str) -> str:
+    """A whole number of examples, or tokens, as `training.batch_size` takes them."""
+    if parse_tokens(text) is None and not re.fullmatch(r"0*[1-9][0-9_]*", text.strip()):
+        raise typer.BadParameter(f"{text!r} is neither a whole number above 0 nor as in '524288 tokens'.")
+    return text
+
+
 def check(
     configs: Annotated[
         list[str] | None, typer.Argument(help="YAML configs, or patterns such as 'configs/**/*.yaml'.")
     ] = None,
     override: SetOption = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Judge this global batch size instead of training.batch_size.")
+        str | None,
+        typer.Option(
+            parser=_batch_size,
+            metavar="EXAMPLES",
+            help="Judge this global batch size instead of training.batch_size; also as in '524288 tokens'.",
+        ),
     ] = None,
     result: Annotated[
         list[Path] | None,

@@ -41,29 +41,3 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
         not any(other[0] <= point[0] and other[1] <= point[1] and other != point for other in points)
         for point in points
     ]
-
-
-def trajectory_critical_batch_size(
-    noise_scales: Sequence[float], steps: Sequence[int], batch_size: int
-) -> float:
-    """B_crit of a stretch of training: noise scales weighted by the progress made at each.
-
-    A step at batch size B_t counts for w_t = 1/(1 + B_noise,t/B_t) noise-free steps, so S_min = Σw_t,
-    E_min = Σ w_t·B_noise,t and B_crit = E_min/S_min (M18 section 2.2 and appendix D, the trapezoidal
-    rule over the probed steps instead of a sum over all of them).
-
-    Args:
-        noise_scales: B_noise at each probed step, in examples.
-        steps: the probed steps, ascending.
-        batch_size: B_t, in examples.
-    """
-    if len(steps) == 1:
-        return noise_scales[0]
-    fewest_steps = fewest_examples = 0.0
-    for i, noise_scale in enumerate(noise_scales):
-        before = steps[max(i - 1, 0)]
-        after = steps[min(i + 1, len(steps) - 1)]
-        progress = (after - before) / 2 / (1 + noise_scale / batch_size)
-        fewest_steps += progress
-        fewest_examples += progress * noise_scale
-    return fewest_examples / fewest_steps

@@ -73,7 +73,7 @@ class TaskFindings:
     streamed: int | None = None  # examples kept of a stream; None: the dataset is no stream
     frozen: float = 0.0  # the part of the model's parameters that is not trained
     by_tokens: float | None = (
-        None  # tokens that count in an average example, where the loss is a mean over them
+        None  # tokens that count in an average example, where the loss is a mean of them
     )
     tokens_per_example: float | None = None  # on average, where the batches show it
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.numbers import count, percent, seconds, significant, size
-from bnoise_cli.records import Doubt, Estimate, Limits, Recommendation, Result, Throughput, TradeoffRow
+from bnoise_cli.records import Doubt, Limits, Recommendation, Result, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
 
 #: Rows of the trade-off that are shown; the file has them all.
@@ -38,18 +39,10 @@ def remarks(doubts: Sequence[Doubt]) -> list[Part]:
     return [Remark(doubt.code, doubt.finding + ".", doubt.remedy) for doubt in doubts]
 
 
-def interval(estimate: Estimate) -> str:
-    """Value and limits, or that the data cannot tell."""
-    level = f"{round(100 * estimate.confidence)}% interval"
-    if estimate.value is None or estimate.high is None:
-        return f"cannot tell (at least {significant(estimate.low)} examples, no upper bound)"
-    limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
-    return f"{significant(estimate.value)} examples ({level} {limits})"
-
-
 def _advice(result: Result, found: Recommendation) -> Section:
+    amounts = Amounts.of(result)
     devices = result.config["training"]["world_size"]
-    headline = Sentence(f"{count(found.batch_size)} examples, {_setting(found, devices)}", Tone.GOOD)
+    headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", Tone.GOOD)
     parts: list[Part] = [Sentence(found.reason), Sentence(_consequence(result, found))]
     parts += _others(result)
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
@@ -59,10 +52,11 @@ def _advice(result: Result, found: Recommendation) -> Section:
 
 
 def _others(result: Result) -> list[Part]:
+    amounts = Amounts.of(result)
     devices = result.config["training"]["world_size"]
     return [
         Sentence(
-            f"{role_words(other.roles).capitalize()}: {count(other.batch_size)}, {_setting(other, devices)}; "
+            f"{role_words(other.roles).capitalize()}: {amounts.count(other.batch_size)}, {_setting(other, devices)}; "
             f"{_price_of(other.row)}."
         )
         for other in result.alternatives
@@ -75,7 +69,9 @@ def _consequence(result: Result, found: Recommendation) -> str:
     if (found.batch_size, found.world_size) == (plan["batch_size"], plan["world_size"]):
         return f"{text}. It is the planned batch."
     row = next((row for row in result.tradeoff if row.batch_size == plan["batch_size"]), None)
-    return f"{text}." if row is None else f"{text}. The planned {count(row.batch_size)}: {_price_of(row)}."
+    if row is None:
+        return f"{text}."
+    return f"{text}. The planned {Amounts.of(result).count(row.batch_size)}: {_price_of(row)}."
 
 
 def _price_of(row: TradeoffRow) -> str:
@@ -101,10 +97,12 @@ def _device(found: Throughput) -> str:
 
 
 def _tradeoff(result: Result) -> Grid:
-    notes = _notes(result)
+    notes, amounts = _notes(result), Amounts.of(result)
     rows = _shown(result.tradeoff, set(notes))
+    in_tokens = amounts.tokens_per_example is not None
     columns: list[tuple[str, Callable[[TradeoffRow], str]]] = [
         ("batch\nsize", lambda row: count(row.batch_size)),
+        *([("tokens", lambda row: amounts.tokens(row.batch_size))] if in_tokens else []),
         ("steps\n/ fewest", lambda row: _range(row.steps_limits)),
         ("examples\n/ fewest", lambda row: _range(row.examples_limits)),
     ]
@@ -116,6 +114,7 @@ def _tradeoff(result: Result) -> Grid:
             ),
             ("step\ntime", lambda row: seconds(row.step_seconds or 0.0)),
             ("examples\n/ s", lambda row: significant(row.examples_per_second)),
+            *([("tokens\n/ s", lambda row: amounts.tokens(row.examples_per_second))] if in_tokens else []),
             ("time\n/ fastest", lambda row: _range(row.relative_time_limits)),
         ]
         if result.config["training"]["world_size"] > 1:
@@ -128,7 +127,7 @@ def _tradeoff(result: Result) -> Grid:
     return Grid(
         columns=tuple(name for name, _ in columns),
         rows=tuple(tuple(cell(row) for _, cell in columns) for row in rows),
-        spare=("examples\n/ s", "micro-batch", "step\ntime"),
+        spare=("examples\n/ s", "tokens\n/ s", "micro-batch", "step\ntime"),
         words=frozenset({""}),
     )
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.advice.checked import Checked, Rules
 from bnoise_cli.advice.verdict import Verdict
 from bnoise_cli.errors import printable
-from bnoise_cli.numbers import count, significant, within
+from bnoise_cli.numbers import significant
 from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 
@@ -61,10 +62,11 @@ def check_table(checked: Sequence[Checked]) -> list[Section]:
         found = each.judgement
         known = ("", "", "", "")
         if found is not None:
+            amounts = Amounts(found.tokens_per_example)
             overhead, speed = found.compute_overhead, found.time_efficiency
             known = (
-                count(found.batch_size),
-                _interval(found.critical_batch_size),
+                amounts.count(found.batch_size),
+                _interval(found.critical_batch_size, amounts),
                 "?" if overhead is None else significant(1 + overhead),
                 "?" if speed is None else significant(1 / speed),
             )
@@ -103,10 +105,10 @@ def _counted(checked: Sequence[Checked]) -> str:
     return ", ".join(f"{numbers[verdict]} {word}" for verdict, word in WORDS.items() if numbers[verdict])
 
 
-def _interval(critical: CriticalBatchSize) -> str:
+def _interval(critical: CriticalBatchSize, amounts: Amounts) -> str:
     if critical.value is None or critical.high is None:
-        return f"{significant(critical.low)} or more"
-    return within(critical.value, critical.low, critical.high)
+        return f"{significant(critical.low)} or more{amounts.beside(critical.low)}"
+    return amounts.within(critical.value, critical.low, critical.high)
 
 
 def one_line(text: str) -> str:

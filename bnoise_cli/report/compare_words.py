@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate, ProbeResult, Result
 from bnoise_cli.report.advice_words import remarks
 from bnoise_cli.report.document import Grid, Part, Section
+
+_IN_TOKENS = ("critical\nin tokens", "recommended\nin tokens", "planned\nin tokens")
 
 
 def comparison_sections(results: Sequence[tuple[str, Result]]) -> list[Section]:
     """One table, then the doubts about each."""
     grid = Grid(
         columns=(
-            "result", "by", "critical\nbatch size", "95%\ninterval", "simple\nnoise scale", "recommended\nbatch",
-            "step\ntime", "planned\nbatch", "dataset", "device",
+            "result", "by", "critical\nbatch size", "critical\nin tokens", "95%\ninterval", "simple\nnoise scale",
+            "recommended\nbatch", "recommended\nin tokens", "step\ntime", "planned\nbatch", "planned\nin tokens",
+            "dataset", "device",
         ),
         rows=tuple((name, *_row(result)) for name, result in results),
-        spare=("dataset", "device", "step\ntime", "simple\nnoise scale"),
+        spare=("dataset", "device", "step\ntime", "simple\nnoise scale", *_IN_TOKENS[::-1]),
         words=frozenset({"result", "by", "device"}),
-    )  # fmt: skip
+    ).without_empty(*_IN_TOKENS)  # fmt: skip
     parts: list[Part] = [grid]
     sections = [Section(title="Comparison", parts=parts)]
     return sections + [
@@ -31,15 +35,19 @@ def comparison_sections(results: Sequence[tuple[str, Result]]) -> list[Section]:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    critical, advice = result.critical_batch_size, result.recommendation
+    critical, advice, amounts = result.critical_batch_size, result.recommendation, Amounts.of(result)
+    planned = result.config["training"]["batch_size"]
     return (
         result.kind,
         significant(critical.value),
+        amounts.tokens(critical.value),
         _limits(critical),
         significant(result.simple_noise_scale.value) if isinstance(result, ProbeResult) else "",
         "?" if advice is None else count(advice.batch_size),
+        "" if advice is None else amounts.tokens(advice.batch_size),
         "?" if advice is None or advice.row.step_seconds is None else seconds(advice.row.step_seconds),
-        count(result.config["training"]["batch_size"]),
+        count(planned),
+        amounts.tokens(planned),
         count(result.provenance.dataset_length),
         result.provenance.device,
     )

@@ -51,6 +51,11 @@ class Grid:
                 break
         return grid
 
+    def without_empty(self, *columns: str) -> Grid:
+        """Without those of `columns` that have nothing in any row."""
+        empty = (c for c in columns if not any(row[self.columns.index(c)] for row in self.rows))
+        return self._without(tuple(empty))
+
     def width(self) -> int:
         """Characters of a row, two between columns."""
         cells = zip(self.columns, *self.rows, strict=True)
@@ -62,6 +67,7 @@ class Grid:
         return Grid(
             columns=tuple(self.columns[i] for i in kept),
             rows=tuple(tuple(row[i] for i in kept) for row in self.rows),
+            spare=tuple(column for column in self.spare if column not in dropped),
             words=self.words,
         )
 

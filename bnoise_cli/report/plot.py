@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from bnoise_cli.report.plot_probe import draw_improvement, draw_speed, measured_
 from bnoise_cli.report.plot_style import STYLE, Named
 from bnoise_cli.report.plot_sweep import arrived, branched, draw_branches, draw_rates, draw_steps
 from bnoise_cli.report.plot_tradeoff import draw_tradeoff
+from bnoise_cli.report.plot_trajectory import draw_trajectory, probed_along
 from bnoise_cli.storage import write_whole
 
 if TYPE_CHECKING:
@@ -68,20 +70,22 @@ def draw(results: Named) -> Figure:
     sweeps = [(name, result) for name, result in results if arrived(result)]
     advised = [(name, result) for name, result in results if result.tradeoff]
     branches = [(name, result) for name, result in results if branched(result)]
+    along = [(name, result) for name, result in results if probed_along(result)]
     shown = [
         *([(draw_improvement, probes)] if probes else []),
         *([(draw_steps, sweeps), (draw_rates, sweeps)] if sweeps else []),
         *([(draw_branches, branches)] if branches else []),
     ]
-    if not shown:
+    if not shown and not along:
         raise RunError("there is nothing to draw: no batch size gave a measurable improvement.")
     shown += [(draw_tradeoff, advised)] if advised else []
     timed = [(name, result) for name, result in probes if result.tradeoff]
     shown += [(draw_speed, timed)] if timed else []
+    shown += [(draw_trajectory, along)] if along else []
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_PANEL[0] * len(shown), _PANEL[1]), layout="constrained")
         places = np.atleast_1d(figure.subplots(1, len(shown)))
-        for letter, axes, (panel, chosen) in zip("abcde", places, shown, strict=False):
+        for letter, axes, (panel, chosen) in zip(ascii_lowercase, places, shown, strict=False):
             axes.set_title(f"({letter}) {panel(axes, chosen)}", loc="left", fontsize=10)
             axes.grid(which="major", alpha=0.2, lw=0.6)
     return figure

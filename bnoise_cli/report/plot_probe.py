@@ -9,7 +9,16 @@ import numpy as np
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Point, ProbeResult, Result
-from bnoise_cli.report.plot_style import COLOURS, DASHES, MARK, MARKERS, Array, Named, plain_ticks
+from bnoise_cli.report.plot_style import (
+    COLOURS,
+    DASHES,
+    MARK,
+    MARKERS,
+    Array,
+    Named,
+    plain_ticks,
+    tokens_above,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +67,7 @@ def draw_improvement(axes: Axes, results: Named) -> str:
     axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)")
     axes.set_ylabel("ΔL_opt, loss improvement (nats)")
     plain_ticks(axes)
+    tokens_above(axes, results)
     axes.legend(loc="lower right", fontsize=8)
     return "what one best step gains"
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.numbers import tokens
 from bnoise_cli.records import Result
 
 if TYPE_CHECKING:
@@ -30,11 +32,11 @@ STYLE: Any = {
 }
 
 
-def plain_ticks(axes: Axes, *, y: bool = True) -> None:
+def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     """Plain numbers instead of powers of ten, as many as the range has room for."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    for axis in (axes.xaxis, axes.yaxis)[: 2 if y else 1]:
+    for axis in [axis for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)) if wanted]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
         if decades < 0.1:
@@ -46,3 +48,22 @@ def plain_ticks(axes: Axes, *, y: bool = True) -> None:
         axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def tokens_above(axes: Axes, results: Named) -> None:
+    """Batch sizes in tokens along the top, where all results count in the same ones."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    factors = {Amounts.of(result).tokens_per_example for _, result in results}
+    factor = factors.pop() if len(factors) == 1 else None
+    if factor is None:
+        return
+    in_tokens: Any = (lambda examples: examples * factor, lambda amount: amount / factor)
+    above = axes.secondary_xaxis("top", functions=in_tokens)
+    above.set_xlabel("tokens", fontsize=8)
+    low, high = axes.get_xlim()
+    subs = (1.0, 3.0) if np.log10(high / low) < 2 else (1.0,)
+    above.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=5))
+    above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens(value)))
+    above.xaxis.set_minor_formatter(NullFormatter())
+    above.tick_params(labelsize=8)

@@ -10,7 +10,16 @@ import numpy as np
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import BatchOutcome, Limits, Result, SweepResult
-from bnoise_cli.report.plot_style import COLOURS, DASHES, MARK, MARKERS, Array, Named, plain_ticks
+from bnoise_cli.report.plot_style import (
+    COLOURS,
+    DASHES,
+    MARK,
+    MARKERS,
+    Array,
+    Named,
+    plain_ticks,
+    tokens_above,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +71,7 @@ def draw_steps(axes: Axes, results: Named) -> str:
     axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)")
     axes.set_ylabel("steps to the goal")
     plain_ticks(axes)
+    tokens_above(axes, results)
     axes.legend(loc="upper right", fontsize=8)
     return "steps at the best learning rate"
 
@@ -94,6 +104,7 @@ def draw_rates(axes: Axes, results: Named) -> str:
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, high / 4), max(high, 4 * low))  # one step of the search must not look like a cliff
     plain_ticks(axes)
+    tokens_above(axes, results)
     if len(results) > 1:
         axes.legend(fontsize=8)
     return "best learning rate"
@@ -121,6 +132,7 @@ def draw_branches(axes: Axes, results: Named) -> str:
         xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="loss at the end of the branch"
     )
     plain_ticks(axes)
+    tokens_above(axes, results)
     axes.legend(loc="upper left", fontsize=8)
     return "branches of the same examples"
 

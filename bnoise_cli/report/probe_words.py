@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Point, ProbeResult
-from bnoise_cli.report.advice_words import advice_sections, interval, remarks
+from bnoise_cli.numbers import count, percent, seconds, significant, within
+from bnoise_cli.records import ProbeResult, TrajectoryPoint
+from bnoise_cli.report.advice_words import advice_sections, remarks
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+
+#: A schedule that saves less of the steps and examples is not advised; merely chosen.
+_WORTH = 0.05
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
     """The answer, the advice, the trade-off, what was measured, the doubts, and what it cost."""
     sections = [_answer(result), *advice_sections(result)]
     if result.points:
-        sections.append(Section(title="Measured", parts=[_points(result.points)]))
+        sections.append(Section(title="Measured", parts=[_points(result)]))
     if result.trajectory:
-        sections.append(Section(title="Along training", parts=[_trajectory(result)]))
+        along = along_training(result.trajectory, Amounts.of(result))
+        sections.append(Section(title="Along training", parts=[along, *_schedule(result)]))
     if result.doubts:
         sections.append(Section(title="Reasons for doubt", parts=remarks(result.doubts)))
     sections.append(Section(title="Cost", headline=Sentence(_cost(result), Tone.DETAIL)))
@@ -26,20 +31,20 @@ def probe_sections(result: ProbeResult) -> list[Section]:
 
 def _answer(result: ProbeResult) -> Section:
     critical = result.critical_batch_size
-    headline = Sentence(interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    headline = Sentence(Amounts.of(result).interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
     return Section(title="Critical batch size", headline=headline, parts=list(_about_the_answer(result)))
 
 
 def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
-    critical, noise = result.critical_batch_size, result.noise_scale
+    critical, noise, amounts = result.critical_batch_size, result.noise_scale, Amounts.of(result)
     if critical.value is not None:
         planned = result.config["training"]["batch_size"]
         yield Sentence(
             "Training at this batch size takes twice the fewest steps and twice the fewest examples."
         )
         yield Sentence(
-            f"The planned batch of {count(planned)} takes {steps_ratio(planned, critical.value):.2f} times the fewest "
-            f"steps and {examples_ratio(planned, critical.value):.2f} times the fewest examples."
+            f"The planned batch of {amounts.count(planned)} takes {steps_ratio(planned, critical.value):.2f} times "
+            f"the fewest steps and {examples_ratio(planned, critical.value):.2f} times the fewest examples."
         )
     if critical.basis == "trajectory":
         yield Sentence("From several points of training, weighted by the progress made at each.")
@@ -53,42 +58,85 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
         yield Sentence(f"Exact noise scale of this task: {significant(noise.exact)}{beside}", Tone.KNOWN)
-    yield Sentence(f"Simple noise scale tr(Σ)/|G|²: {interval(result.simple_noise_scale)}", Tone.DETAIL)
+    yield Sentence(
+        f"Simple noise scale tr(Σ)/|G|²: {amounts.interval(result.simple_noise_scale)}", Tone.DETAIL
+    )
 
 
-def _points(points: Sequence[Point]) -> Grid:
-    return Grid(
-        columns=("batch\nsize", "best step\ngains", "law", "best\nstep size", "gradient\nerror"),
+def _points(result: ProbeResult) -> Grid:
+    amounts = Amounts.of(result)
+    grid = Grid(
+        columns=("batch\nsize", "tokens", "best step\ngains", "law", "best\nstep size", "gradient\nerror"),
         rows=tuple(
             (
                 "∞" if point.batch_size is None else count(point.batch_size),
+                amounts.tokens(point.batch_size),
                 f"{significant(point.improvement)} ± {significant(point.std_error, 2)}",
                 significant(point.fitted),
                 significant(point.step_size),
                 "?" if point.gradient_error is None else percent(point.gradient_error),
             )
-            for point in points
+            for point in result.points
         ),
     )
+    return grid.without_empty("tokens")
 
 
-def _trajectory(result: ProbeResult) -> Grid:
-    return Grid(
-        columns=("step", "loss", "noise scale"),
+def along_training(trajectory: Sequence[TrajectoryPoint], amounts: Amounts) -> Grid:
+    """The probed points of a run, with the batch sizes of a schedule where there are any."""
+    plain = Amounts()
+    batches = ("adaptive batch", "batch in\ntokens")
+    grid = Grid(
+        columns=("step", "loss", "noise scale", "in\ntokens", *batches),
         rows=tuple(
-            (count(point.step), significant(point.loss), interval(point.noise_scale))
-            for point in result.trajectory
+            (
+                count(point.step),
+                significant(point.loss),
+                plain.interval(point.noise_scale),
+                amounts.tokens(point.noise_scale.value),
+                _adaptive_batch(point),
+                amounts.tokens(point.batch_size),
+            )
+            for point in trajectory
         ),
-        words=frozenset({"noise scale"}),
+        spare=("batch in\ntokens", "in\ntokens"),
+        words=frozenset({"noise scale", "adaptive batch"}),
+    )
+    return grid.without_empty("in\ntokens", *batches)
+
+
+def _adaptive_batch(point: TrajectoryPoint) -> str:
+    """The batch size of the schedule at a point, with its limits; empty where there is none."""
+    limits = point.batch_size_limits
+    if point.batch_size is None or limits is None or limits.high is None:
+        return ""
+    return within(point.batch_size, limits.low, limits.high)
+
+
+def _schedule(result: ProbeResult) -> Iterator[Sentence]:
+    """What the schedule of the table would take, and whether it is worth having."""
+    found = result.schedule
+    if found is None:
+        return
+    gain = 1 - found.steps_ratio / 2
+    worth = ": not worth the trouble" if gain < _WORTH else ""
+    yield Sentence(
+        f"A schedule of these batch sizes would take {found.steps_ratio:.2f} times the fewest steps and examples "
+        f"instead of 2 (γ = {found.gamma:.2f}), {percent(gain)} less of both{worth}."
+    )
+    yield Sentence(
+        "Adaptive batch sqrt(r·B_noise), with r = B_crit examples worth one step (arXiv:1812.06162 appendix D); the "
+        "learning rate has to follow it.",
+        Tone.DETAIL,
     )
 
 
 def _cost(result: ProbeResult) -> str:
-    cost, made = result.cost, result.provenance
+    cost, made, amounts = result.cost, result.provenance, Amounts.of(result)
     warmup = f", after {seconds(cost.warmup_seconds)} of warm-up" if cost.warmup_seconds > 0.05 else ""
     timing = f" and {seconds(result.throughput.seconds)} of timing steps" if result.throughput else ""
     return (
-        f"{seconds(cost.seconds)}{timing}{warmup}; {count(cost.gradient_examples)} gradient and "
-        f"{count(cost.evaluation_examples)} evaluation examples in {made.replicates} replicates on {made.device}; "
-        f"dataset of {count(made.dataset_length)}."
+        f"{seconds(cost.seconds)}{timing}{warmup}; {amounts.count(cost.gradient_examples)} gradient and "
+        f"{amounts.count(cost.evaluation_examples)} evaluation examples in {made.replicates} replicates on "
+        f"{made.device}; dataset of {amounts.count(made.dataset_length)}."
     )

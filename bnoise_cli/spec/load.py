@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from bnoise_cli.spec.checkpoints import WEIGHTS, weights_file
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_folder, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
+from bnoise_cli.spec.units import convert_tokens
 
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
@@ -63,12 +64,14 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     source = read_source(path)
     for override in overrides:
         apply_override(source, override)
+    unconverted = convert_tokens(source)
     config = None
     try:
         config = Config.model_validate(source.data)
     except ValidationError as error:
         for place, mistakes in _by_place(source, error).items():
-            _note(source, place, mistakes)
+            if place not in unconverted:
+                _note(source, place, mistakes)
     for key in TARGET_KEYS:
         if source.data.get(key) is not None and isinstance(source.data[key], dict):
             check_form(source, key, installed=at_hand)
@@ -224,8 +227,8 @@ def _keys_at(path: Sequence[str | int]) -> list[str]:
     model: type[Section] = Config
     for part in path:
         annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        model = annotation
+        members = get_args(annotation) or (annotation,)  # a section may be left out: Branch | None
+        model = next(each for each in members if isinstance(each, type) and issubclass(each, Section))
     return list(model.model_fields)
 
 

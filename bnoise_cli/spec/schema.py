@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from bnoise_cli.spec.units import TOKENS
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -45,6 +47,17 @@ _TARGET: Any = {
     "anyOf": [{"required": [spelling]} for spelling in ("_target_", "_component_", "class_path")],
 }
 Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_SECONDS)]
+
+
+def _amount(least: int, most: int | None = None) -> Any:
+    """A number of examples in the file: itself, or tokens."""
+    limits = {"minimum": least} | ({"maximum": most} if most is not None else {})
+    return {"anyOf": [{"type": "integer", **limits}, {"type": "string", "pattern": TOKENS}]}
+
+
+#: Numbers of examples; `spec.units` has put them where the file has tokens.
+Examples = Annotated[int, Field(gt=0, le=_MOST), WithJsonSchema(_amount(1, _MOST))]
+Budget = Annotated[int, Field(ge=256), WithJsonSchema(_amount(256))]
 #: The least that a budget in examples must hold: at each point of training, and in largest batches.
 _FEWEST_EXAMPLES, _FEWEST_LARGEST = 256, 6
 #: A mapping with `_target_`; checked by `spec.targets`.
@@ -60,13 +73,16 @@ class Section(BaseModel):
 class Training(Section):
     """The run that is planned."""
 
-    batch_size: PositiveInt = Field(default=64, le=_MOST, description="global, in examples")
+    batch_size: Examples = Field(default=64, description="global, in examples, or as in 524288 tokens")
     world_size: PositiveInt = Field(default=1, le=_MOST, description="devices that train together")
     max_grad_norm: float | None = Field(
         default=None, gt=0, description="clipping; used in the warm-up, off in the probe"
     )
     steps: PositiveInt | None = Field(default=None, description="the planned length, at batch_size")
-    examples: PositiveInt | None = Field(default=None, description="the planned length in examples instead")
+    examples: Examples | None = Field(default=None, description="the planned length in examples instead")
+    tokens_per_example: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="the length of a sequence; found where it can be"
+    )
     price_per_device_hour: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="in any currency; prices the planned run"
     )
@@ -94,7 +110,7 @@ def _two_or_more(value: list[str]) -> list[str]:
 
 _PATHS: Any = {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True}
 Paths = Annotated[list[str], AfterValidator(_two_or_more), WithJsonSchema(_PATHS)]
-BatchSizes = Annotated[Literal["auto"] | list[PositiveInt], AfterValidator(_three_or_more)]
+BatchSizes = Annotated[Literal["auto"] | list[Examples], AfterValidator(_three_or_more)]
 
 
 class Probe(Section):
@@ -111,7 +127,7 @@ class Probe(Section):
         default=0.15, description="stop when the 95% interval is within this part on each side"
     )
     budget: Seconds = Field(default=60.0, description="or when this time is spent, after the warm-up")
-    max_examples: Annotated[int, Field(ge=256)] | None = Field(
+    max_examples: Budget | None = Field(
         default=None, description="or a budget in gradient examples, which repeats exactly"
     )
     precision_mode: Literal["full", "bf16-mixed"] = Field(
@@ -150,7 +166,7 @@ class Branch(Section):
     multiples: list[PositiveInt] = Field(
         default=[1, 2, 4, 8], min_length=2, description="of training.batch_size"
     )
-    examples: PositiveInt = Field(description="of every branch")
+    examples: Examples = Field(description="of every branch")
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=0.01, description="in loss, over the smallest batch"
     )
@@ -217,6 +233,9 @@ class Config(Section):
         default=None, description="or f(model, batch); neither: model(**batch).loss"
     )
     optimizer: Target = Field(description="of the planned run, at its learning rate")
+    unit: Literal["examples", "tokens"] = Field(
+        default="examples", description="what reports count in; tokens are shown beside examples"
+    )
     training: Training = Training()
     probe: Probe = Probe()
     sweep: Sweep = Sweep()

@@ -1,0 +1,85 @@
+"""Numbers of examples in words, beside tokens where the user thinks in these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bnoise_cli.numbers import count, significant, tokens, within
+from bnoise_cli.records import Doubt, Estimate, Provenance, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How numbers of examples are written for one result."""
+
+    tokens_per_example: float | None = None  # None: examples alone
+
+    @classmethod
+    def of(cls, result: Result) -> Amounts:
+        """As the config of a result asks for."""
+        return cls.wanted(result.config, result.provenance)
+
+    @classmethod
+    def wanted(cls, config: Mapping[str, Any], measured: Provenance) -> Amounts:
+        """As a resolved config asks for: its own tokens per example, or those of the measurement."""
+        if config.get("unit") != "tokens":
+            return cls()
+        return cls(config["training"].get("tokens_per_example") or measured.tokens_per_example)
+
+    def tokens(self, examples: float | None) -> str:
+        """The same amount in tokens, as a cell of a table; empty where there is none.
+
+        What is no whole number of examples is an estimate, of which the digits that are shown are converted.
+        """
+        if self.tokens_per_example is None or examples is None:
+            return ""
+        shown = examples if isinstance(examples, int) else float(significant(examples).replace(",", ""))
+        return tokens(shown * self.tokens_per_example)
+
+    def beside(self, examples: float) -> str:
+        """`, 116,736 tokens` to follow a number of examples, or nothing."""
+        return f", {self.tokens(examples)} tokens" if self.tokens_per_example is not None else ""
+
+    def in_brackets(self, examples: float) -> str:
+        """The same as ` (116,736 tokens)`, in the middle of a sentence."""
+        return f" ({self.tokens(examples)} tokens)" if self.tokens_per_example is not None else ""
+
+    def count(self, examples: int) -> str:
+        """`114 (116,736 tokens)`, or `114`."""
+        return count(examples) + self.in_brackets(examples)
+
+    def examples(self, examples: float) -> str:
+        """`114 examples, 116,736 tokens`; whole numbers in full, estimates in three digits."""
+        number = count(examples) if isinstance(examples, int) else significant(examples)
+        return f"{number} examples{self.beside(examples)}"
+
+    def interval(self, estimate: Estimate) -> str:
+        """Value and limits, or that the data cannot tell."""
+        if estimate.value is None or estimate.high is None:
+            return f"cannot tell (at least {self.examples(float(estimate.low))}, no upper bound)"
+        limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
+        if self.tokens_per_example is not None:
+            limits += " examples"
+        level = f"{round(100 * estimate.confidence)}% interval"
+        return f"{self.examples(float(estimate.value))} ({level} {limits})"
+
+    def within(self, value: float, low: float, high: float) -> str:
+        """`114 (101 to 128), 116,736 tokens`."""
+        return within(value, low, high) + self.beside(float(value))
+
+
+#: Without tokens.
+EXAMPLES = Amounts()
+
+
+def unit_doubts(result: Result) -> Iterator[Doubt]:
+    """Tokens are asked for, and nobody knows how many an example has."""
+    if result.config.get("unit") == "tokens" and Amounts.of(result).tokens_per_example is None:
+        yield Doubt(
+            code="tokens",
+            finding="the tokens per example are not known, so batch sizes are in examples alone",
+            remedy="Set training.tokens_per_example.",
+            about="advice",
+        )

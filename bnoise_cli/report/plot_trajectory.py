@@ -1,0 +1,125 @@
+"""Noise scales along training, and the batch sizes that they suggest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnoise_cli.numbers import significant
+from bnoise_cli.records import Estimate, ProbeResult, Result, TrajectoryPoint
+from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, plain_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: How far the arrow of an open interval reaches above its lower limit.
+_ARROW = 0.6
+
+
+def draw_trajectory(axes: Axes, results: Named) -> str:
+    """Noise scale against step; of one result also the simple noise scale, the schedule, B_crit and the loss."""
+    alone = len(results) == 1
+    for i, (name, result) in enumerate(results):
+        points = probed_along(result)
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        known = [point for point in points if point.noise_scale.high is not None]
+        axes.errorbar(
+            [point.step for point in known],
+            [point.noise_scale.value or 0.0 for point in known],
+            yerr=_beside([point.noise_scale for point in known]),
+            fmt=marker if alone else marker + DASHES[i % 4],
+            color=colour,
+            capsize=3,
+            ms=5,
+            zorder=4,
+            label="B_noise, 95% interval" if alone else name,
+        )
+        _draw_open(axes, [point for point in points if point.noise_scale.high is None], marker, colour, alone)
+        if alone and isinstance(result, ProbeResult):
+            _draw_suggested(axes, result)
+            _draw_loss(axes, points)
+    axes.set(
+        yscale="log",
+        xlabel="training step",
+        ylabel="batch size (examples)" if alone else "B_noise (examples)",
+    )
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * max((high / low) ** 0.6, 2))  # room for the legend
+    plain_ticks(axes, x=False)
+    axes.legend(loc="upper left", fontsize=7, ncols=2 if alone else 1)
+    return "along training"
+
+
+def probed_along(result: Result) -> list[TrajectoryPoint]:
+    """Points of training of which the probe knows something, at least a lower limit."""
+    if not isinstance(result, ProbeResult):
+        return []
+    return [point for point in result.trajectory if point.noise_scale.low > 0]
+
+
+def _draw_open(axes: Axes, points: Sequence[TrajectoryPoint], marker: str, colour: str, alone: bool) -> None:
+    """Lower limits with an arrow: there is no upper one."""
+    if not points:
+        return
+    lows = [point.noise_scale.low for point in points]
+    axes.errorbar(
+        [point.step for point in points],
+        lows,
+        yerr=[_ARROW * low for low in lows],
+        lolims=True,
+        fmt=marker,
+        color=colour,
+        mfc="white",
+        capsize=3,
+        ms=5,
+        zorder=4,
+        label="B_noise at least" if alone else None,
+    )
+
+
+def _draw_suggested(axes: Axes, result: ProbeResult) -> None:
+    simple = [point for point in result.trajectory if point.simple_noise_scale.value is not None]
+    axes.errorbar(
+        [point.step for point in simple],
+        [point.simple_noise_scale.value or 0.0 for point in simple],
+        yerr=_beside([point.simple_noise_scale for point in simple]),
+        fmt="D",
+        color=COLOURS[4],
+        mfc="white",
+        capsize=2,
+        ms=4,
+        lw=0.8,
+        label="tr(Σ)/|G|²",
+    )
+    critical = result.critical_batch_size
+    if critical.value is not None and critical.basis == "trajectory":
+        words = f"B_crit = {significant(critical.value)}"
+        axes.axhline(critical.value, color=MARK, ls="--", lw=1.2, label=words)
+    batches = [(point.step, point.batch_size) for point in result.trajectory if point.batch_size is not None]
+    if result.schedule is not None and batches:
+        axes.plot(*zip(*batches, strict=True), "-", color=COLOURS[2], lw=1.6, label="adaptive batch")
+
+
+def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
+    known = [(point.step, point.loss) for point in points if point.loss is not None]
+    if not known:
+        return
+    beside = axes.twinx()
+    beside.plot(*zip(*known, strict=True), ":", color=GREY, lw=1.2)
+    low, high = beside.get_ylim()
+    beside.set_ylim(low, high + 0.4 * (high - low))  # clear of the legend too
+    beside.set_ylabel("loss (dotted)", color=GREY)
+    beside.tick_params(axis="y", colors=GREY)
+    beside.spines["right"].set_visible(True)
+    beside.spines["right"].set_color(GREY)
+
+
+def _beside(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """How far the limits lie below and above each value; nothing above where that is open."""
+    values = [estimate.value or 0.0 for estimate in estimates]
+    below = [max(0.0, value - found.low) for value, found in zip(values, estimates, strict=True)]
+    above = [
+        max(0.0, (found.high if found.high is not None else value) - value)
+        for value, found in zip(values, estimates, strict=True)
+    ]
+    return [below, above]
