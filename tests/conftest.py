@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,6 +51,26 @@ probe:
 
 
 _unit_noise = cache(unit_noise)
+
+
+@cache
+def import_torchvision() -> ModuleType:
+    """torchvision, or skip.
+
+    Its wheel's own operators need the build of torch that it was made with. Models use none of them, so that where they
+    do not load their names are declared, which is all that importing it asks for.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    if torch.version.cuda is None:
+        operators = torch.library.Library("torchvision", "DEF")
+        _kept.append(operators)
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return importlib.import_module("torchvision")
+
+
+_kept: list[Any] = []
 
 
 def quadratic_task(

@@ -122,9 +122,9 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
     if run.findings.stochastic:
         yield Doubt(
             code="random_masks",
-            finding="the loss of given examples is random (dropout or augmentation in the model), which is part of "
-            "the noise that is measured",
-            remedy="Nothing is wrong with that; compare with a probe without dropout to see how much of it is.",
+            finding="the loss of given examples is random (dropout, augmentation), which is part of the noise that is "
+            "measured",
+            remedy="Nothing is wrong with that; a probe without it shows how much it is.",
         )
     if run.findings.frozen:
         yield Doubt(

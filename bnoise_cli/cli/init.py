@@ -37,7 +37,7 @@ def init(
     from bnoise_cli.cli.output import show_json, tell
     from bnoise_cli.spec.load import load_spec
     from bnoise_cli.spec.schema import json_schema
-    from bnoise_cli.spec.template import config_for, example_config
+    from bnoise_cli.spec.template import companions, config_for, example_config
 
     if schema:
         show_json(json_schema())
@@ -56,12 +56,20 @@ def init(
             raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
         if loss is not None and objective is not None:
             raise CallError("--loss and --objective exclude each other. Leave one of them out.")
-        text = config_for({**targets, "optimizer": optimizer}, out.resolve().parent)
+        beside, text = {}, config_for({**targets, "optimizer": optimizer}, out.resolve().parent)
     else:
-        text = example_config(example or _default_example())
+        name = example or _default_example()
+        text, beside = example_config(name), companions(name)
+    for path in [out.with_name(file) for file in beside]:
+        if path.exists():
+            raise CallError(
+                f"{path} is there already, and this example needs its own. Name another folder with --out."
+            )
+    for file, content in beside.items():
+        _write(out.with_name(file), content)
     _write(out, text)
     call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
-    tell(f"{out} is written.")
+    tell(f"{' and '.join([str(out), *map(str, beside)])} {'are' if beside else 'is'} written.")
     try:
         load_spec(out).require_targets()
         tell(f"Try it with `{call} --dry-run`, then measure with `{call}`.")

@@ -5,6 +5,6 @@ Paths are relative to the current folder. Nothing is ever fetched.
 
 from bnoise_cli.data.arrays import Arrays
 from bnoise_cli.data.images import ImageFolder
-from bnoise_cli.data.tokens import TextFile, Texts, TokenFile, Windows, padded
+from bnoise_cli.data.tokens import TextFile, Texts, TokenFile, Windows, padded, returned_loss
 
-__all__ = ["Arrays", "ImageFolder", "TextFile", "Texts", "TokenFile", "Windows", "padded"]
+__all__ = ["Arrays", "ImageFolder", "TextFile", "Texts", "TokenFile", "Windows", "padded", "returned_loss"]

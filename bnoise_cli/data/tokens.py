@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
@@ -163,6 +163,12 @@ def padded(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])
         batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     return batch
+
+
+def returned_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+    """An objective for models that return (logits, loss) for inputs and next tokens, as nanoGPT's does."""
+    _, loss = model(*batch)
+    return loss  # type: ignore[no-any-return]
 
 
 def _tokenizer(file: Path) -> Any:

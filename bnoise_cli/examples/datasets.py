@@ -6,10 +6,14 @@ import hashlib
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from bnoise_cli.data import Windows
 
 
 class Digits(TensorDataset):
@@ -27,8 +31,19 @@ class Digits(TensorDataset):
         self.content_hash = _sha256(data.data.tobytes() + data.target.tobytes())
 
 
-class StdlibText(Dataset[tuple[Tensor, Tensor]]):
-    """Windows of bytes of the source files of Python's standard library: inputs and next bytes.
+class DigitImages(TensorDataset):
+    """The same digits scaled up to images, shape (channels, size, size) in [0, 1], with their class."""
+
+    def __init__(self, size: int = 32, channels: int = 3) -> None:
+        digits = Digits()
+        images = digits.tensors[0].reshape(-1, 1, 8, 8)
+        images = functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+        super().__init__(images.expand(-1, channels, -1, -1).contiguous(), digits.tensors[1])
+        self.content_hash = digits.content_hash
+
+
+class StdlibText(Windows):
+    """Windows of bytes of the source files of Python's standard library.
 
     An example is one of the windows of `context` bytes that follow one another without overlap.
 
@@ -36,9 +51,15 @@ class StdlibText(Dataset[tuple[Tensor, Tensor]]):
         context: bytes in a window.
         packages: names of files or packages of the standard library; by default a fixed few of about
             3 MB. Files are taken in sorted order, tests left out.
+        form: as for `Windows`.
     """
 
-    def __init__(self, context: int = 64, packages: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        context: int = 64,
+        packages: Sequence[str] | None = None,
+        form: Literal["pair", "transformers"] = "pair",
+    ) -> None:
         root = Path(sysconfig.get_path("stdlib"))
         files: list[Path] = []
         for name in packages if packages is not None else _PACKAGES:
@@ -47,16 +68,8 @@ class StdlibText(Dataset[tuple[Tensor, Tensor]]):
         if missing := [str(file) for file in files if not file.is_file()]:
             raise FileNotFoundError(f"not in this Python's standard library: {', '.join(missing)}")
         text = b"\n".join(file.read_bytes() for file in files)
-        self.context = context
+        super().__init__(np.frombuffer(text, dtype=np.uint8), context, form=form)
         self.content_hash = _sha256(text)
-        self._bytes = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return (len(self._bytes) - 1) // self.context
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        window = self._bytes[index * self.context : (index + 1) * self.context + 1].long()
-        return window[:-1], window[1:]
 
 
 _PACKAGES = [

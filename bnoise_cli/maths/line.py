@@ -94,6 +94,18 @@ def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Arra
     return kappa, step
 
 
+def turns_before(curve: Array, slope: float, scale: float, position: float) -> bool:
+    """Whether the loss at x = ±1/2 alone puts the best step before `position`: the line ends where the loss saturates.
+
+    There a fit that is given the slope sees a rise without end, while the loss is worse on both sides.
+
+    Args:
+        curve: p₁ … p₄, shape (4,).
+    """
+    both_sides = 2 * (curve[1] / 4 + curve[3] / 16)
+    return bool(both_sides < 0 and slope * scale < -4 * both_sides * position)
+
+
 def curvature(curves: Array, scale: Array) -> Array:
     """uᵀHu from the second-order coefficient, shape (..., K): E = b + c/B (M18 eq. 2.5)."""
     return -2 * curves[..., 1] / scale**2

@@ -48,6 +48,7 @@ class Batches:
 
     Attributes:
         group: examples that are drawn together; an index then stands for a group of them.
+        random: whether the same index gives another example every time, as with augmentation.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Batches:
         self._collate = collate
         self._tensors = _as_tensors(dataset) if collate is None else None
         self._ahead: ReadAhead | None = None
-        self.group = 1
+        self.group, self.random = 1, False
         with user_code("the dataset's length"):
             self.length = self._single = len(dataset if self._tensors is None else self._tensors[0])
         if self.length < 2:

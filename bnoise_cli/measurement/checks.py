@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.activations import fit_micro_batch
@@ -75,7 +76,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     parameters = sum(p.numel() for p in task.model.parameters())
     return TaskFindings(
         loss=float(values[0]),
-        stochastic=stochastic,
+        stochastic=stochastic or task.batches.random,
         batch_norms=len(normalised),
         group=task.group,
         mean_gap=gap,
@@ -87,13 +88,21 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     )
 
 
-def _read(task: Task, indices: Indices) -> Any:
-    """The first batch; a dataset that leaves the global random streams alone is read ahead from now on."""
+def _read(task: Task, indices: Indices) -> None:
+    """Read a batch twice, to learn of the dataset.
+
+    One whose examples differ every time has no exact mean gradient; one that leaves the global random streams alone is
+    read ahead from now on.
+    """
     before = _random_states()
-    batch = task.batches.fetch(indices)
+    once, again = (tree_leaves(task.batches.fetch(indices)) for _ in range(2))
     if _random_states() == before:
         task.batches.read_ahead()
-    return batch
+    task.batches.random = any(
+        not torch.equal(one, other)
+        for one, other in zip(once, again, strict=True)
+        if isinstance(one, Tensor) and one.shape == other.shape
+    )
 
 
 def _random_states() -> tuple[bytes, bytes, int]:

@@ -65,7 +65,7 @@ class TaskFindings:
     """What the checks before the probe found."""
 
     loss: float  # of a few examples, before the warm-up
-    stochastic: bool  # the loss of given examples depends on random masks
+    stochastic: bool  # the loss of given examples depends on random masks, or examples on augmentation
     batch_norms: int  # layers that normalise by the statistics of the batch
     group: int  # examples that go through the model together in the probe, of which the loss is no mean
     mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm

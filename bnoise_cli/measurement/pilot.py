@@ -228,6 +228,9 @@ def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple
         position = float(best[0]) / scale
         if WELL_PLACED[0] <= position <= WELL_PLACED[1]:
             break
+        if position > WELL_PLACED[1] and line.turns_before(found, slope, scale, WELL_PLACED[0]):
+            scale /= 8
+            continue
         scale *= max(position, 1 / 8) if position < WELL_PLACED[0] else 4.0
     if measured is None:
         raise RunError(

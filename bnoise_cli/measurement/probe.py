@@ -211,7 +211,7 @@ class _Run:
         return self.task.seconds_per_gradient_example(self._draws(3))
 
     def _whole_dataset_is_cheap(self) -> bool:
-        if self.task.stochastic or self.group > 1:
+        if self.task.stochastic or self.task.batches.random or self.group > 1:
             return False
         length, most = self.task.batches.length, self.settings.max_examples
         if most is not None and length > _LIMIT_EXAMPLES * most:

@@ -47,6 +47,12 @@ def example_config(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def companions(name: str) -> dict[str, str]:
+    """Files of code that an example needs beside it, by name."""
+    script = _folder() / f"{name}.py"
+    return {script.name: script.read_text(encoding="utf-8")} if script.is_file() else {}
+
+
 def config_for(targets: dict[str, str], folder: Path) -> str:
     """A config for the user's own targets, every argument with its default. Runs the code that is named.
 
