@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import re
@@ -18,12 +19,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import QUADRATIC_CONFIG, Call
+from tests.conftest import QUADRATIC_CONFIG, Call, import_torchvision
 from tests.samples import plan
 
 Write = Callable[[str, str], Path]
 ROOT = Path(__file__).parent.parent
-CONFIGS = ["digits", "digits_cnn", "noisy_quadratic", "stdlib_gpt", "stdlib_gpt_adamw"]
+CONFIGS = [
+    "digits", "digits_cnn", "gpt2", "nanogpt", "noisy_quadratic", "own_script", "resnet18", "stdlib_gpt",
+    "stdlib_gpt_adamw",
+]  # fmt: skip
 SWEEPS = ["digits", "digits_cnn", "stdlib_gpt_adamw"]
 
 
@@ -669,19 +673,30 @@ def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Pat
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    need_for(name)
+    Path("train.bin").write_bytes(b"".join(bytes([value, 0]) for value in b"abc abd acd " * 500))
     few = (
-        ["--set", "probe.warmup_steps=20", "--set", "probe.max_examples=1500"]
-        if name.startswith("stdlib")
-        else []
+        []
+        if name.startswith(("digits", "noisy"))
+        else ["--set", "probe.warmup_steps=10", "--set", "probe.max_examples=1000"]
     )
     code, out, err = bnoise(
         "probe", str(ROOT / "configs" / f"{name}.yaml"), "--json", "--budget", "20s", *few
     )
     assert code in ((0, 3) if few else (0,)), err
     data = json.loads(out)
-    assert data["noise_scale"]["low"] > 0
-    if name != "noisy_quadratic":
+    assert few or data["noise_scale"]["low"] > 0
+    if name not in ("noisy_quadratic", "own_script"):
         assert re.fullmatch("[0-9a-f]{64}", data["provenance"]["dataset_hash"])
+
+
+def need_for(config: str) -> None:
+    """Skip where a config needs a package that is not installed."""
+    if config in ("gpt2", "resnet18") and importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()  # which transformers looks for
+    package = {"gpt2": "transformers", "resnet18": "torchvision"}.get(config)
+    if package is not None:
+        pytest.importorskip(package)
 
 
 def test_every_config_has_a_test() -> None:
@@ -705,18 +720,18 @@ def test_the_sweeps_of_the_configs_train(
 
 
 def readme_blocks() -> list[list[str]]:
-    """The calls of bnoise in each block of commands."""
+    """The calls of bnoise in each block of commands, and what Python does before them."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:console|bash|sh)\n(.*?)```", text, flags=re.DOTALL)
     calls = [
         [call.strip() for line in block.splitlines() for call in line.removeprefix("$ ").split("&&")]
         for block in blocks
     ]
-    found = [[call for call in block if call.startswith("bnoise ")] for block in calls]
+    found = [[call for call in block if call.startswith(("bnoise ", "python -c "))] for block in calls]
     return [block for block in found if block]
 
 
-@pytest.mark.parametrize("block", readme_blocks(), ids=lambda block: block[0])
+@pytest.mark.parametrize("block", readme_blocks(), ids=lambda block: block[-1])
 def test_every_command_of_the_readme_runs(
     block: list[str], bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -724,6 +739,10 @@ def test_every_command_of_the_readme_runs(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for command in block:
         arguments = shlex.split(command, comments=True)[1:]
+        if command.startswith("python"):
+            subprocess.run([sys.executable, *arguments], check=True)
+            continue
+        need_for(Path(next((word for word in arguments if word.startswith("configs/")), "")).stem)
         quick = {
             "probe": [] if "--budget" in arguments else ["--budget", "5s"],
             "sweep": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_without_options_it_writes_a_config_that_works(bnoise: Call, write: Writ
 def test_every_example_is_written_as_it_is(bnoise: Call, write: Write, name: str) -> None:
     assert bnoise("init", "--example", name, "--out", "new/c.yaml")[0] == 0
     assert Path("new/c.yaml").read_text() == (ROOT / f"configs/{name}.yaml").read_text()
+
+
+def test_an_example_brings_its_script(bnoise: Call, write: Write) -> None:
+    code, _, said = bnoise("init", "--example", "own_script", "--out", "new/c.yaml")
+    assert code == 0
+    assert "new/c.yaml and own_script.py are written" in said
+    assert bnoise("probe", "new/c.yaml", "--dry-run", "--quiet")[0] == 0
+    code, _, said = bnoise("init", "--example", "own_script", "--out", "new/d.yaml")
+    assert code == 2
+    assert "new/own_script.py is there already" in " ".join(said.split())
+    assert not Path("new/d.yaml").exists()
 
 
 def test_targets_come_with_their_arguments(bnoise: Call, user: None) -> None:
@@ -135,7 +147,8 @@ def test_the_schema_is_printed_alone(bnoise: Call) -> None:
 
 @pytest.mark.parametrize("name", example_names())
 def test_the_schema_takes_every_example(name: str) -> None:
-    assert is_valid(yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text().replace("3e-3", "3.0e-3")))
+    text = (ROOT / f"configs/{name}.yaml").read_text()
+    assert is_valid(yaml.safe_load(re.sub("([0-9])e-", r"\1.0e-", text)))
 
 
 @pytest.mark.parametrize("override", [

@@ -25,7 +25,7 @@ from bnoise_cli.measurement.line_evaluation import DivergedError, evaluate_line
 from bnoise_cli.measurement.replicate import GradientSum
 from bnoise_cli.measurement.task import Task
 
-#: The first updates: this many of this many examples each.
+#: The first updates: this many of this many examples each; where groups are drawn, of one group.
 _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
 #: Evaluation examples for each of the pilot's lines; of groups of examples a quarter as many.
 _EVALUATION_EXAMPLES, _EVALUATION_GROUPS = 64, 16
@@ -129,8 +129,9 @@ def scout(
     """
     length = task.batches.length
     grown = GradientSum(task)
+    first = _first_size(task)
     for _ in range(_FIRST_BLOCKS):
-        grown.draw(_FIRST_SIZE, draws)
+        grown.draw(first, draws)
     scale = _first_scale(task, grown, draws)
 
     def slope() -> float:
@@ -147,9 +148,9 @@ def scout(
     part, scale = _noise_curvature(task, origin, draws, slope(), scale)
     if limit is not None:
         flat = limit_curvature(limit)
-        noise = float(law.fit_noise(np.array([float(_FIRST_SIZE)]), np.array([part]), flat))
+        noise = float(law.fit_noise(np.array([float(first)]), np.array([part]), flat))
     else:
-        seen, times_bracketed = {_FIRST_SIZE: part}, 0
+        seen, times_bracketed = {first: part}, 0
         while True:
             seen[grown.count], scale, _ = _place(along_sum, slope(), scale)
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
@@ -163,10 +164,10 @@ def scout(
             ):
                 break
             grown.draw(grown.count, draws)
-        seen[_FIRST_SIZE], _ = _noise_curvature(task, origin, draws, slope(), scale)
+        seen[first], _ = _noise_curvature(task, origin, draws, slope(), scale)
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
     # Where the loss falls without end no curvature is positive; the replicates will say so.
-    noise = max(noise, 0.05 * abs(part) * _FIRST_SIZE, 1e-30)
+    noise = max(noise, 0.05 * abs(part) * first, 1e-30)
     flat = max(flat, 0.2 * noise / grown.count)
     if batch_sizes is None:
         wanted = _MARGIN * noise / flat
@@ -193,16 +194,16 @@ def _noise_curvature(
 
     Each call of the curve draws its own updates, so that one of them is in memory at a time.
     """
-    block = task.zeros()
+    block, first = task.zeros(), _first_size(task)
     each = _evaluated(task) // _FIRST_BLOCKS
 
     def curve(scale: float) -> Array:
         lines = []
         for _ in range(_FIRST_BLOCKS):
             torch._foreach_zero_(block)
-            task.add_gradient(block, draws.indices(_FIRST_SIZE, task.batches.length), draws)
+            task.add_gradient(block, draws.indices(first, task.batches.length), draws)
             indices = draws.indices(each, task.batches.length)
-            lines.append(evaluate_line(task, origin, block, _FIRST_SIZE, scale, indices, draws))
+            lines.append(evaluate_line(task, origin, block, first, scale, indices, draws))
         average: Array = np.mean(lines, axis=0)
         return average
 
@@ -250,6 +251,10 @@ def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:
             "Check that the loss depends on the trainable parameters."
         )
     return _FIRST_CHANGE * max(loss, 1e-6) / own
+
+
+def _first_size(task: Task) -> int:
+    return _FIRST_SIZE if task.batches.group == 1 else 1
 
 
 def _evaluated(task: Task) -> int:
