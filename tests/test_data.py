@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from bnoise_cli.data import Arrays, TextFile, TokenFile, Windows
+from bnoise_cli.data import Arrays, ImageFolder, TextFile, Texts, TokenFile, Windows, padded, returned_loss
 from tests.conftest import Call
 
 Write = Callable[[str, str], Path]
@@ -148,3 +148,66 @@ probe: {warmup_steps: 20, max_examples: 3000}
     code, _, err = bnoise("probe", "c.yaml", "--set", "dataset.path=no.bin")
     assert code == 4
     assert f"a file of token ids is needed at {Path.cwd()}/no.bin" in err
+
+
+def test_texts_are_padded_and_masked(write: Write) -> None:
+    data = Texts(["abc", {"text": "defgh"}], context=4)
+    assert len(data) == 2
+    batch = padded([data[0], data[1]])
+    assert batch["input_ids"].tolist() == [[97, 98, 99, 0], [100, 101, 102, 103]]
+    assert batch["labels"].tolist() == [[97, 98, 99, -100], [100, 101, 102, 103]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    labelled = padded([{"input_ids": [1, 2], "label": 0}, {"input_ids": [3], "label": 1}])
+    assert labelled["label"].tolist() == [0, 1]
+    assert labelled["input_ids"].tolist() == [[1, 2], [3, 0]]
+    with pytest.raises(KeyError, match="no column 'text' in a row; it has body"):
+        Texts([{"body": "x"}], context=4)[0]
+    with pytest.raises(ValueError, match="`context` must be at least 2; found 1"):
+        Texts(["x"], context=1)
+
+
+def image(path: str, size: tuple[int, int], colour: Any, mode: str = "RGB") -> None:
+    from PIL import Image
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def test_images_of_a_folder_are_squares_with_their_class(write: Write) -> None:
+    image("pets/cat/a.png", (20, 10), (255, 0, 0))
+    image("pets/cat/deep/b.jpg", (8, 8), (0, 0, 0))
+    image("pets/dog/c.png", (6, 9), 255, "L")
+    image("pets/dog/d.png", (5, 5), (0, 0, 255, 0), "RGBA")
+    write("pets/dog/notes.txt", "no image")
+    data = ImageFolder("pets", size=4)
+    assert (len(data), data.classes) == (4, ["cat", "dog"])
+    assert [data[i][1] for i in range(4)] == [0, 0, 1, 1]
+    red, _ = data[0]
+    assert red.shape == (3, 4, 4)
+    assert red.mean((1, 2)).tolist() == pytest.approx([1, -1, -1], abs=1e-6)
+    assert data[2][0].min() == 1
+    assert ImageFolder("pets", size=4, channels=1)[2][0].shape == (1, 4, 4)
+    assert data.content_hash == ImageFolder("pets", size=8).content_hash
+    image("pets/dog/e.png", (5, 5), (0, 0, 0))
+    assert data.content_hash != ImageFolder("pets", size=4).content_hash
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: ImageFolder("none", 4), "a folder of images is needed at {here}/none; there is none"),
+    (lambda: ImageFolder("empty", 4), "one for each class; found 0 folders and no file ending in .png"),
+    (lambda: ImageFolder("empty", 0), "`size` must be at least 1 and `channels` 1 or 3; found 0 and 3"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_folder_of_images_is_said(
+    write: Write, make: Callable[[], Any], words: str
+) -> None:
+    Path("empty").mkdir()
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(words.format(here=Path.cwd()))):
+        make()
+
+
+def test_the_loss_that_a_model_returns(write: Write) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return inputs, (inputs - targets).square().mean()
+
+    assert returned_loss(Model(), [torch.ones(2), torch.zeros(2)]).item() == 1

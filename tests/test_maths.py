@@ -377,3 +377,22 @@ def test_a_trajectory_is_weighted_by_progress() -> None:
     """Half of the steps at B_noise 10, half at 1000, batch 10: weights 1/2 and 1/101."""
     found = trajectory_critical_batch_size([10.0, 1000.0], [0, 100], 10)
     assert found == pytest.approx((10 / 2 + 1000 / 101) / (1 / 2 + 1 / 101))
+
+
+def test_a_line_that_ends_where_the_loss_saturates_is_too_long() -> None:
+    """Worse by the same on both sides, however steep the slope; a parabola placed well or short is none of that."""
+    nodes = np.array(line.NODES)
+    saturated = line.coefficients(np.full(4, -0.15))
+    assert line.turns_before(saturated, slope=0.4, scale=0.46, position=0.4)
+    for scale in (0.1, 1.0, 2.0):
+        x = nodes * scale
+        assert not line.turns_before(line.coefficients(x - x**2 / 2), slope=1.0, scale=scale, position=0.4)
+    x = nodes * 4.0
+    assert line.turns_before(line.coefficients(x - x**2 / 2), slope=1.0, scale=4.0, position=0.4)
+
+
+def test_a_batch_size_without_any_gradient_does_not_end_the_fit() -> None:
+    """A contrastive loss of a single example is constant."""
+    sizes, curvatures = np.array([1.0, 4.0, 16.0]), np.array([[0.0, 2.0, 1.5], [0.0, 1.9, 1.6]])
+    for fitted in (*law.fit_curvature(sizes, curvatures), law.fit_noise(sizes, curvatures, 1.0)):
+        assert np.all(np.isfinite(fitted))

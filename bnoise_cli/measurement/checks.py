@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -149,10 +150,12 @@ def _gap_of_halves(task: Task, whole: list[Tensor], indices: Indices, draws: Dra
 
     def gap(weights: Sequence[float]) -> float:
         """With these weights of the halves' means, of each of which `sums` has the sum."""
-        rest = torch._foreach_div(whole, -len(indices))
-        for half, part, weight in zip(sums, parts, weights, strict=True):
-            torch._foreach_add_(rest, half, alpha=weight / sum(weights) / len(part))
-        return float((task.squared_norms(list(rest))[0] / norm) ** 0.5)
+        first, second = (w / sum(weights) / len(part) for w, part in zip(weights, parts, strict=True))
+        rest = [
+            (first * one + second * other - both / len(indices)).norm()
+            for both, one, other in zip(whole, *sums, strict=True)
+        ]
+        return math.sqrt(float((torch.stack(rest).double() ** 2).sum()) / norm)
 
     by_examples = gap([len(part) for part in parts])
     if by_examples <= _ROUNDING:

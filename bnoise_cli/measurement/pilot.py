@@ -27,8 +27,8 @@ from bnoise_cli.measurement.task import Task
 
 #: The first updates: this many of this many examples each; where groups are drawn, of one group.
 _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
-#: Evaluation examples for each of the pilot's lines; of groups of examples a quarter as many.
-_EVALUATION_EXAMPLES, _EVALUATION_GROUPS = 64, 16
+#: Evaluation examples for each of the pilot's lines; of groups of examples an eighth as many.
+_EVALUATION_EXAMPLES, _EVALUATION_GROUPS = 64, 8
 #: The largest batch is at least this many times the noise scale, by the pilot's estimate.
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from bnoise_cli.measurement.task import Task
 
 #: Updates on which both precisions are compared, and perturbations by one rounding.
 _LINES, _PERTURBATIONS = 8, 4
+#: The standard deviation of the difference of two numbers that were each rounded by at most half of 1.
+_UNIFORM = 6**-0.5
 #: What autocast makes of a line may be this part of what its best step gains.
 _HARMLESS = 0.03
 
@@ -43,20 +47,22 @@ def choose_line_precision(task: Task, origin: list[Tensor], plan: Plan, draws: D
 
 
 def rounding_floor(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -> float:
-    """How far the loss of one line's examples moves when every weight moves by its last bit: root mean square, in nats.
+    """What rounding makes of the difference of two losses of one line's examples: root mean square, in nats.
 
+    How far the loss moves when every weight moves by its last bit, and the rounding of both losses themselves.
     Differences of that size say nothing. In the type of the parameters, for as many examples as a line of the smallest
     batch size has.
     """
     each = max(1, plan.evaluation_examples // plan.stages[0].lines)
-    moves = []
+    moves, own = [], torch.finfo(task.parameters[0].dtype).eps * _UNIFORM
     with task.full_precision():
         for number in range(_PERTURBATIONS):
             evaluation, masks = draws.indices(each, task.batches.length), draws.seed()
             before = task.mean_loss(evaluation, Draws(masks, number))
             try:
                 _move_by_one_bit(task.parameters, draws.seed())
-                moves.append(task.mean_loss(evaluation, Draws(masks, number)) - before)
+                moved = task.mean_loss(evaluation, Draws(masks, number)) - before
+                moves.append(math.hypot(moved, own * before))
             finally:
                 with torch.no_grad():
                     torch._foreach_copy_(task.parameters, origin)

@@ -205,8 +205,10 @@ class Task:
         plain = _sum_of_squares(vector)
         if self.preconditioner is None:
             return plain, plain
-        scaled = torch._foreach_mul(vector, [p.sqrt() for p in self.preconditioner])
-        return plain, _sum_of_squares(list(scaled))
+        norms = [
+            (v * p.sqrt()).norm() for v, p in zip(vector, self.preconditioner, strict=True)
+        ]  # one at a time
+        return plain, float((torch.stack(norms).double() ** 2).sum())
 
     def _gradient(self, indices: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
         """The weight of a batch and the gradient of its mean loss, by the backward pass that training makes."""
