@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -137,34 +137,32 @@ def _mean_gap(task: Task, draws: Draws, *, without_masks: bool) -> float:
 
 
 def _gap_of_halves(task: Task, whole: list[Tensor], indices: Indices, draws: Draws) -> float:
-    """Of the sum `whole` of the gradients of a batch."""
+    """Of the sum `whole` of the gradients of a batch; that of its halves is computed anew for every weighing."""
     middle = len(indices) // 2
-    parts, sums = (indices[:middle], indices[middle:]), []
-    for part in parts:
-        half = task.zeros()
-        task.add_gradient(half, part, draws)
-        sums.append(half)
+    first, second = indices[:middle], indices[middle:]
     norm = task.squared_norms(whole)[0] / len(indices) ** 2
     if norm == 0:
         return 0.0
+    halves = task.zeros()
 
-    def gap(weights: Sequence[float]) -> float:
-        """With these weights of the halves' means, of each of which `sums` has the sum."""
-        first, second = (w / sum(weights) / len(part) for w, part in zip(weights, parts, strict=True))
-        rest = [
-            (first * one + second * other - both / len(indices)).norm()
-            for both, one, other in zip(whole, *sums, strict=True)
-        ]
-        return math.sqrt(float((torch.stack(rest).double() ** 2).sum()) / norm)
+    def gap(one: float, other: float) -> float:
+        """With these weights of the halves' means."""
+        torch._foreach_zero_(halves)
+        task.add_gradient(halves, first, draws)
+        torch._foreach_mul_(halves, one / len(first) / (other / len(second)))
+        task.add_gradient(halves, second, draws)
+        torch._foreach_mul_(halves, other / len(second) / (one + other))
+        torch._foreach_add_(halves, whole, alpha=-1 / len(indices))
+        return math.sqrt(task.squared_norms(halves)[0] / norm)
 
-    by_examples = gap([len(part) for part in parts])
+    by_examples = gap(len(first), len(second))
     if by_examples <= _ROUNDING:
         return by_examples
-    batches = [task.batches.fetch(part) for part in parts]
+    batches = [task.batches.fetch(part) for part in (first, second)]
     ignored = getattr(task.objective, "ignore_index", IGNORED)
     for count in FORMS:
-        counts = [count(batch, ignored) for batch in batches]
-        if all(counts) and (by_tokens := gap([float(n or 0) for n in counts])) <= _ROUNDING:
+        one, other = (count(batch, ignored) for batch in batches)
+        if one and other and (by_tokens := gap(one, other)) <= _ROUNDING:
             mean = _per_example(task, draws, partial(count, ignored=ignored))
             task.weighing = Weighing(count, ignored, mean or 1.0)
             return by_tokens

@@ -6,8 +6,8 @@ Time: every pass of a probe of configs/stdlib_gpt.yaml is recorded, then exactly
 alone, forward and backward or forward only, on batches of the same sizes that were fetched before; probe and
 replay take turns. What is above 1 is fetching, adding up gradients, moving along lines and the fit.
 
-Memory: the peak of a process that probes over that of one that trains with plain SGD on the same
-micro-batch, for a model whose parameters outweigh its activations, in copies of the parameters.
+Memory: the peak of a process that probes over that of one that trains on the same micro-batch, with SGD and with AdamW,
+for a model whose parameters outweigh its activations, in copies of the parameters.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_optimizer, build_task
+from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.probe import ProbeSettings, probe
 from bnoise_cli.measurement.session import Session
 from bnoise_cli.measurement.task import Task
@@ -39,15 +40,17 @@ _CPU = torch.device("cpu")
 _ROUNDS, _WARMUP_STEPS = 3, 50
 #: Without a limit of time, so that every round makes the same passes.
 _SETTINGS = ProbeSettings(max_examples=2048, budget_seconds=1e6)
-#: The larger model has 10.7 million parameters and its planned batch few tokens; no momentum, so that
-#: training holds parameters and gradients only.
+#: The larger model has 10.7 million parameters and its sequences few tokens.
 _LARGE = (
-    "model.width=384",
-    "model.layers=6",
+    "model.width=768",
+    "model.layers=4",
     "model.context=16",
     "dataset.context=16",
-    "optimizer.momentum=0",
 )
+_OPTIMIZERS = {
+    "SGD": "optimizer={_target_: torch.optim.SGD, lr: 0.1}",
+    "AdamW": "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
+}
 #: Few examples are enough: every pass and every line holds the same, and a replicate makes all of them.
 _MEMORY_SETTINGS = ProbeSettings(max_examples=512, batch_sizes=(4, 16, 64), budget_seconds=1e6)
 _TRAINING_STEPS = 10
@@ -121,19 +124,20 @@ def _seconds(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def memory_overhead() -> None:
-    """Print the peaks of both processes and their difference in copies of the parameters."""
-    (trains, size), (probes, _) = (_peak_of(what) for what in ("train", "probe"))
+    """Print the peaks of both processes and their difference in copies of the parameters, for each optimizer."""
     mebibyte = 2**20
-    print(
-        f"a GPT of {size / 4e6:.1f} million parameters, {size / mebibyte:.1f} MiB: peak memory "
-        f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
-        f"{(probes - trains) / size:.2f} copies of the parameters more"
-    )
+    for optimizer in _OPTIMIZERS:
+        (trains, size), (probes, _) = (_peak_of(what, optimizer) for what in ("train", "probe"))
+        print(
+            f"a GPT of {size / 4e6:.1f} million parameters, {size / mebibyte:.1f} MiB, with {optimizer}: peak memory "
+            f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
+            f"{(probes - trains) / size:.2f} copies of the parameters more"
+        )
 
 
-def _peak_of(what: str) -> tuple[int, int]:
+def _peak_of(what: str, optimizer: str) -> tuple[int, int]:
     """Peak resident memory of a fresh process and the size of its model's parameters, in bytes."""
-    command = [sys.executable, __file__, "--alone", what]
+    command = [sys.executable, __file__, "--alone", what, optimizer]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | _RETURN_MEMORY
     )
@@ -141,11 +145,14 @@ def _peak_of(what: str) -> tuple[int, int]:
     return int(peak), int(size)
 
 
-def _alone(what: str) -> None:
+def _alone(what: str, name: str) -> None:
     """Train or probe the larger model, and print this process's peak and the size of the parameters."""
-    spec = load_spec(_CONFIG, _LARGE)
+    spec = load_spec(_CONFIG, (*_LARGE, _OPTIMIZERS[name]))
     if what == "probe":
-        task = Session(spec, _CPU).task
+        session = Session(spec, _CPU)
+        session.trainer.train_until(2, lambda _: None)
+        task = session.task
+        task.preconditioner = preconditioner(session.optimizer, task.parameters)
         probe(task, _MEMORY_SETTINGS)
     else:
         task = build_task(spec, _CPU)
@@ -162,11 +169,11 @@ def _alone(what: str) -> None:
 def main() -> None:
     """Print both overheads."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--alone", choices=["train", "probe"], help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.alone is not None:
-        _alone(arguments.alone)
+        _alone(*arguments.alone)
         return
     time_overhead()
     memory_overhead()
