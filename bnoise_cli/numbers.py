@@ -64,3 +64,8 @@ def size(value: float) -> str:
             return f"{value:.0f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def counted(number: int, what: str = "example") -> str:
+    """`1 example`, `2 examples`."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"

@@ -209,6 +209,7 @@ class Provenance:
     weights: str | None = None  # sha256 of the ends of the checkpoint
     micro_batch_size: int | None = None
     replicates: int = 0
+    group: int = 1  # examples that a device takes at once, where the loss is no mean over them
     tokens_per_example: float | None = None  # of the config, or as found; None: not known
 
 

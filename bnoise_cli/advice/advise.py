@@ -30,10 +30,12 @@ def advise(result: R) -> R:
         return plain
     if throughput is None:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
-        kept = [size for size in sorted(sizes) if size >= min(critical.value / RANGE, training.batch_size)]
+        least = max(min(critical.value / RANGE, training.batch_size), result.provenance.group)
+        kept = [size for size in sorted(sizes) if size >= least]
         rows = tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
         return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
-    options = Options(critical, throughput, training, result.provenance.dataset_length)
+    made = result.provenance
+    options = Options(critical, throughput, training, made.dataset_length, group=made.group)
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
     chosen = limits.choose(options, wishes)
@@ -51,12 +53,12 @@ def advise(result: R) -> R:
     ):
         if option is not None:
             named.setdefault(option, []).append(role)
-    made = [_recommendation(option, tuple(names), options, result) for option, names in named.items()]
+    advice = [_recommendation(option, tuple(names), options, result) for option, names in named.items()]
     return replace(
         plain,
         tradeoff=options.rows(),
-        recommendation=None if unmet else made[0],
-        alternatives=tuple(made if unmet else made[1:]),
+        recommendation=None if unmet else advice[0],
+        alternatives=tuple(advice if unmet else advice[1:]),
         doubts=(*found, *doubts),
     )
 

@@ -58,7 +58,8 @@ class Amounts:
     def interval(self, estimate: Estimate) -> str:
         """Value and limits, or that the data cannot tell."""
         if estimate.value is None or estimate.high is None:
-            return f"cannot tell (at least {self.examples(float(estimate.low))}, no upper bound)"
+            known = f"at least {self.examples(float(estimate.low))}, no upper bound"
+            return f"cannot tell ({known})" if estimate.low > 0 else "cannot tell"
         limits = f"{significant(estimate.low)} to {significant(estimate.high)}"
         if self.tokens_per_example is not None:
             limits += " examples"

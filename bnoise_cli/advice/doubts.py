@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bnoise_cli.maths.analysis import Analysis
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
-from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.numbers import count, counted, percent, significant
 from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Config
 
@@ -28,11 +29,37 @@ _ROUNDING_MARGIN = 10
 def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
     """The doubts about a probe, the gravest first."""
     last = run.points[-1]
-    doubts = [*_about_the_end(run, last, config), *_about_the_task(run, last, config)]
+    ending, answer = list(_about_the_end(run, last, config)), []
     if last.analysis is not None:
-        doubts += [*_about_the_answer(last, last.analysis), *_about_the_law(last, last.analysis)]
-        doubts += _about_the_dataset(run, last.analysis)
-    return tuple(doubts)
+        answer = [*_about_the_answer(last, last.analysis), *_about_the_law(last, last.analysis)]
+        answer += _about_the_dataset(run, last.analysis)
+    if len(run.points) > 1:
+        of_last = ("unresolved", "imprecise", "few_replicates")
+        ending = [_at(last.step, doubt) if doubt.code in of_last else doubt for doubt in ending]
+        answer = [_at(last.step, doubt) for doubt in answer]
+    group = [*_about_small_groups(run, last)]
+    return (*ending, *group, *_about_the_task(run, last, config), *answer)
+
+
+def _at(step: int, doubt: Doubt) -> Doubt:
+    """Of several points only the last is doubted in detail."""
+    return replace(doubt, finding=f"at step {count(step)} {doubt.finding}")
+
+
+def below_a_group(run: ProbeRun, point: Measurement) -> bool:
+    """Whether the noise scale is less than one of the groups that batches are made of, where nothing was measured."""
+    value = point.analysis.noise_scale.value if point.analysis is not None else None
+    return value is not None and value < run.findings.group
+
+
+def _about_small_groups(run: ProbeRun, last: Measurement) -> Iterator[Doubt]:
+    if below_a_group(run, last):
+        yield Doubt(
+            code="below_a_group",
+            finding=f"the noise scale is less than a group of {count(run.findings.group)} examples, of which batches "
+            "were made: more of them gain little, and with fewer examples the loss is another",
+            remedy="Lower training.batch_size (over world_size) to what a device may take, and probe again.",
+        )
 
 
 def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator[Doubt]:
@@ -132,12 +159,20 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             finding=f"{percent(run.findings.frozen)} of the parameters are frozen and take no part",
             remedy="Right for this fine-tuning; training all of them has another noise scale.",
         )
+    if run.findings.loss_parameters:
+        yield Doubt(
+            code="loss_parameters",
+            finding="the loss has trainable parameters of its own, which were held: "
+            f"{count(run.findings.loss_parameters)}",
+            remedy="Put them into the model if the planned run trains them.",
+        )
     if run.findings.batch_norms:
         yield Doubt(
             code="batch_norm",
-            finding=f"{run.findings.batch_norms} BatchNorm layers: batches were made of groups of "
+            finding=f"{counted(run.findings.batch_norms, 'BatchNorm layer')}: batches were made of groups of "
             f"{count(run.findings.group)} examples with statistics of their own, as on one device of the planned run",
-            remedy="With fewer examples on a device their statistics, and the gradient, are noisier than this says.",
+            remedy="With fewer examples on a device their statistics, and the gradient, are noisier than this says; "
+            "with more they are less noisy.",
         )
     if run.momentum:
         yield Doubt(

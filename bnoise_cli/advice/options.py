@@ -53,23 +53,26 @@ class Options:
         throughput: step times on one device; the exchange of gradients among several is not in them.
         training: the planned run.
         most: examples that no batch exceeds: those of the dataset.
+        group: examples that a device takes at once, where the loss is no mean over them: with others it is another.
     """
 
-    def __init__(self, critical: Estimate, throughput: Throughput, training: Training, most: int) -> None:
+    def __init__(
+        self, critical: Estimate, throughput: Throughput, training: Training, most: int, group: int = 1
+    ) -> None:
         assert critical.value is not None
         self.critical = critical.value
         self.across = across(critical)
         self.training = training
         self._throughput = throughput
         self._times = StepTimes(throughput)
-        self._most = most
+        self._most, self._group = max(most, group * training.world_size), group
 
     def on(self, world_size: int) -> list[Option]:
         """Options on so many devices, by ascending batch size; the planned one among them."""
-        needed = max(RANGE * self.critical, world_size)
+        needed = max(RANGE * self.critical, world_size * self._group)
         if math.isfinite(closed := self.closed_form(world_size)):
             needed = max(needed, 4 * closed)
-        most = max(self._most, world_size)
+        most = max(self._most, world_size * self._group)
         while True:
             options = self._up_to(min(needed, most), world_size)
             if needed >= most or options[-1] is not min(
@@ -79,13 +82,22 @@ class Options:
             needed *= 4  # the best is the largest: look further
 
     def _up_to(self, largest: float, world_size: int) -> list[Option]:
-        sizes = set(usual_batch_sizes(largest, world_size))
+        each = world_size * self._group
+        sizes = {size for size in usual_batch_sizes(largest, world_size) if size % each == 0} | {each}
         if world_size == self.training.world_size:
             sizes.add(self.training.batch_size)
         return [
-            Option(batch_size=size, world_size=world_size, split=self._times.best_split(size // world_size))
+            Option(batch_size=size, world_size=world_size, split=self._split(size // world_size))
             for size in sorted(sizes)
         ]
+
+    def _split(self, examples: int) -> Split:
+        """One device's part: as is fastest, or in groups."""
+        if self._group == 1 or examples % self._group:
+            return self._times.best_split(examples)
+        steps = examples // self._group
+        seconds = self._times.seconds(self._group, steps)
+        return Split(micro_batch_size=self._group, accumulation_steps=steps, seconds=seconds)
 
     def closed_form(self, world_size: int) -> float:
         """The fastest batch size if step times were a straight line, before it is rounded."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from bnoise_cli import __version__
-from bnoise_cli.advice.doubts import probe_doubts
+from bnoise_cli.advice.doubts import below_a_group, probe_doubts
 from bnoise_cli.advice.schedule import scheduled
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
@@ -31,10 +31,10 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     """Put together everything one probe found, before any advice."""
     config, last = spec.config, run.points[-1]
     analysis = last.analysis
-    noise_scale = _noise_scale(last)
+    noise_scale = _noise_scale(run, last)
     batch_size = config.training.batch_size
-    critical = _critical(run.points, batch_size)
-    along = _trajectory(run.points) if len(run.points) > 1 else ()
+    critical = _critical(run, batch_size)
+    along = _trajectory(run) if len(run.points) > 1 else ()
     trajectory, schedule = scheduled(along, batch_size)
     return ProbeResult(
         config=spec.resolved(),
@@ -71,20 +71,23 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     )
 
 
-def _noise_scale(point: Measurement) -> Estimate:
-    """The estimate of one point; without a value where the law does not hold."""
+def _noise_scale(run: ProbeRun, point: Measurement) -> Estimate:
+    """The estimate of one point; without a value where the law does not hold, or below what was measured."""
     if point.analysis is None:
         return UNKNOWN
     estimate = point.analysis.noise_scale
+    if below_a_group(run, point):
+        return UNKNOWN
     return estimate if point.analysis.law_holds else Estimate(value=None, low=estimate.low, high=None)
 
 
-def _critical(points: tuple[Measurement, ...], batch_size: int) -> CriticalBatchSize:
+def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     """At one point B_crit is its noise scale; along a trajectory the progress-weighted mean.
 
     The limits of a trajectory are those of all its points at once, which is wider than 95%.
     """
-    scales, steps = [_noise_scale(point) for point in points], [point.step for point in points]
+    points = run.points
+    scales, steps = [_noise_scale(run, point) for point in points], [point.step for point in points]
 
     def weighted(values: list[float]) -> float:
         return trajectory_critical_batch_size(values, steps, batch_size)
@@ -99,15 +102,15 @@ def _critical(points: tuple[Measurement, ...], batch_size: int) -> CriticalBatch
     return CriticalBatchSize(value=value, low=min(low, value), high=max(high, value), basis=basis)
 
 
-def _trajectory(points: tuple[Measurement, ...]) -> tuple[TrajectoryPoint, ...]:
+def _trajectory(run: ProbeRun) -> tuple[TrajectoryPoint, ...]:
     return tuple(
         TrajectoryPoint(
             step=point.step,
             loss=point.loss,
-            noise_scale=_noise_scale(point),
+            noise_scale=_noise_scale(run, point),
             simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else UNKNOWN,
         )
-        for point in points
+        for point in run.points
     )
 
 
@@ -128,4 +131,5 @@ def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, r
         micro_batch_size=micro_batch_size,
         replicates=replicates,
         tokens_per_example=spec.config.training.tokens_per_example or run.findings.tokens_per_example,
+        group=run.findings.group,
     )

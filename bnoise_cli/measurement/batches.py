@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset, default_collate
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.read_ahead import ReadAhead
 from bnoise_cli.measurement.user_code import user_code
+from bnoise_cli.numbers import counted
 
 Indices = NDArray[np.int64]
 #: Groups are numbered up to here: so many that none is drawn twice.
@@ -115,20 +116,24 @@ class Batches:
         batch = self._collated(indices)
         return batch if self.device.type != "cuda" else _map(batch, lambda tensor: tensor.pin_memory())
 
+    def _item(self, index: int) -> Any:
+        with user_code(f"reading example {index} of the dataset"):
+            return self.dataset[index]
+
     def _collated(self, groups: Indices) -> Any:
         indices = self.examples(groups)
         if self._tensors is not None:
             chosen = torch.from_numpy(indices)
             batch: Any = [tensor[chosen] for tensor in self._tensors]
             return batch if len(batch) > 1 else batch[0]
-        with user_code(f"reading {len(indices)} examples from the dataset"):
+        with user_code(f"reading {counted(len(indices))} of the dataset"):
             if hasattr(self.dataset, "__getitems__"):
                 examples = list(self.dataset.__getitems__(indices.tolist()))
             else:
-                examples = [self.dataset[index] for index in indices.tolist()]
+                examples = [self._item(index) for index in indices.tolist()]
         collate = self._collate if self._collate is not None else default_collate
         with user_code(
-            f"putting {len(examples)} examples into one batch",
+            f"putting {counted(len(examples))} into one batch",
             remedy="Make every example the same shape, or name a `collate:` function that pads them.",
         ):
             return collate(examples)
@@ -141,7 +146,7 @@ def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
     if isinstance(dataset, torch.Tensor):
         return (dataset,)
     if (
-        isinstance(dataset, tuple | list)
+        isinstance(dataset, tuple)
         and dataset
         and all(isinstance(item, torch.Tensor) and item.ndim > 0 for item in dataset)
         and len({len(item) for item in dataset}) == 1

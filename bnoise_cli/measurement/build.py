@@ -20,7 +20,7 @@ from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
 #: Examples that go through the model at once when the planned batch is larger.
-_LARGEST_MICRO_BATCH = 256
+_LARGEST_MICRO_BATCH = 1024
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,6 +95,12 @@ def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Opti
         raise CallError(f"`optimizer:` {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {kind_of(optimizer)}.")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if left := sum(id(p) not in held for p in parameters):
+        raise CallError(
+            f"`optimizer:` must hold every trainable parameter; {left} of {len(parameters)} are in none of its groups. "
+            "Give it all that it is called with, or freeze the others (requires_grad=False)."
+        )
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise CallError(
             "an optimizer that minimizes is needed; found maximize: true. Negate the loss instead."
@@ -146,6 +152,10 @@ class _Criterion:
     def __init__(self, criterion: Callable[[Any, Any], Tensor]) -> None:
         self._criterion = criterion
         self.ignore_index = getattr(criterion, "ignore_index", IGNORED)
+        self.parameters_left = 0
+        if isinstance(criterion, nn.Module):
+            self.parameters_left = sum(p.numel() for p in criterion.parameters() if p.requires_grad)
+            criterion.requires_grad_(False)
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         if not isinstance(batch, Sequence) or len(batch) != 2:

@@ -13,6 +13,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.maths import line
 from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.task import Task
+from bnoise_cli.numbers import counted
 
 
 class DivergedError(RunError):
@@ -50,7 +51,7 @@ def evaluate_line(
 
     def along(part: Indices) -> tuple[float, NDArray[np.float64]]:
         batch, masks = task.batches.fetch(part), draws.seed()
-        what = f"a batch of {len(part) * task.batches.group} evaluation examples"
+        what = f"a batch of {counted(len(part) * task.batches.group, 'evaluation example')}"
         base = task.finite_loss_value(batch, masks, what, part)
         losses = []
         try:
@@ -68,8 +69,8 @@ def evaluate_line(
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(
-            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of {count * task.batches.group} "
-            "examples. "
+            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of "
+            f"{counted(count * task.batches.group)}. "
             "The loss surface is too steep here to measure; warm up longer or start from a checkpoint."
         )
     return line.coefficients(changes)

@@ -75,6 +75,7 @@ class TaskFindings:
     by_tokens: float | None = (
         None  # tokens that count in an average example, where the loss is a mean of them
     )
+    loss_parameters: int = 0  # trainable ones of the loss itself, which are held
     tokens_per_example: float | None = None  # on average, where the batches show it
 
 

@@ -27,8 +27,9 @@ from bnoise_cli.measurement.task import Task
 
 #: The first updates: this many of this many examples each; where groups are drawn, of one group.
 _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
-#: Evaluation examples for each of the pilot's lines; of groups of examples an eighth as many.
-_EVALUATION_EXAMPLES, _EVALUATION_GROUPS = 64, 8
+#: Evaluation examples for each of the pilot's lines; of groups of examples an eighth as many, and as few at least where
+#: time is short.
+_EVALUATION_EXAMPLES, _FEWEST_EVALUATED = 64, 8
 #: The largest batch is at least this many times the noise scale, by the pilot's estimate.
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.
@@ -116,6 +117,7 @@ def scout(
     batch_sizes: Sequence[int] | None,
     most_examples: int,
     out_of_time: Callable[[], bool],
+    haste: float = 1.0,
 ) -> Plan:
     """Find the range of batch sizes that brackets the noise scale, and the step sizes to evaluate there.
 
@@ -126,7 +128,9 @@ def scout(
         limit: where known, the doubling is not needed.
         batch_sizes: the user's choice, or None.
         most_examples: the largest batch that leaves the budget enough replicates.
+        haste: the part of the usual evaluation examples that there is time for.
     """
+    evaluated = evaluated_at_once(task, haste)
     length = task.batches.length
     grown = GradientSum(task)
     first = _first_size(task)
@@ -142,10 +146,10 @@ def scout(
         return max(signal, 0.5 * noise / grown.count)
 
     def along_sum(scale: float) -> Array:
-        indices = draws.indices(_evaluated(task), length)
+        indices = draws.indices(evaluated, length)
         return evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws)
 
-    part, scale = _noise_curvature(task, origin, draws, slope(), scale)
+    part, scale = _noise_curvature(task, origin, draws, evaluated, slope(), scale)
     if limit is not None:
         flat = limit_curvature(limit)
         noise = float(law.fit_noise(np.array([float(first)]), np.array([part]), flat))
@@ -164,7 +168,7 @@ def scout(
             ):
                 break
             grown.draw(grown.count, draws)
-        seen[first], _ = _noise_curvature(task, origin, draws, slope(), scale)
+        seen[first], _ = _noise_curvature(task, origin, draws, evaluated, slope(), scale)
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
     # Where the loss falls without end no curvature is positive; the replicates will say so.
     noise = max(noise, 0.05 * abs(part) * first, 1e-30)
@@ -188,14 +192,14 @@ def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
 
 
 def _noise_curvature(
-    task: Task, origin: list[Tensor], draws: Draws, slope: float, scale: float
+    task: Task, origin: list[Tensor], draws: Draws, evaluated: int, slope: float, scale: float
 ) -> tuple[float, float]:
     """Curvature along updates of a few examples, averaged over several; and its step-size scale.
 
     Each call of the curve draws its own updates, so that one of them is in memory at a time.
     """
     block, first = task.zeros(), _first_size(task)
-    each = _evaluated(task) // _FIRST_BLOCKS
+    each = evaluated // _FIRST_BLOCKS
 
     def curve(scale: float) -> Array:
         lines = []
@@ -257,8 +261,11 @@ def _first_size(task: Task) -> int:
     return _FIRST_SIZE if task.batches.group == 1 else 1
 
 
-def _evaluated(task: Task) -> int:
-    return _EVALUATION_EXAMPLES if task.batches.group == 1 else _EVALUATION_GROUPS
+def evaluated_at_once(task: Task, haste: float = 1.0) -> int:
+    """Evaluation examples, or groups, of one line of the pilot."""
+    if task.batches.group > 1:
+        return _FEWEST_EVALUATED
+    return max(_FEWEST_EVALUATED, min(_EVALUATION_EXAMPLES, int(haste * _EVALUATION_EXAMPLES)))
 
 
 def _power_of_two(value: float) -> int:

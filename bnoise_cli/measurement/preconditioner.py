@@ -38,7 +38,8 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
     """P at the optimizer's present state; None for P = 1.
 
     Adam and AdamW (arXiv:1412.6980, 1711.05101): 1/(√v̂ + ε), v̂ = v/(1 − β₂ᵗ); RMSprop: 1/(√v + ε); Adagrad:
-    1/(√Σg² + ε). Never built from the gradients that are probed. Where groups have learning rates of their own, P has
+    1/(√Σg² + ε). Zero where nothing has had a gradient yet, as rare tokens: there 1/ε would be no step that training
+    takes. Never built from the gradients that are probed. Where groups have learning rates of their own, P has
     each over the highest.
 
     Raises:
@@ -74,5 +75,5 @@ def _of_one(optimizer: torch.optim.Optimizer, parameter: Tensor, group: dict[str
         else:
             second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
             second = second / (1 - float(group["betas"][1]) ** step)
-        scale: Tensor = 1 / (second.sqrt() + group["eps"])
+        scale: Tensor = torch.where(second > 0, 1 / (second.sqrt() + group["eps"]), 0.0)
     return scale

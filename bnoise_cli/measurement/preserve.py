@@ -27,7 +27,12 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
     trainable = [p for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
         origin = [p.detach().to("cpu" if on_host else p.device, copy=True) for p in trainable]
-        buffers = [(b, b.detach().clone()) for b in model.buffers()]
+        buffers = [
+            (module._buffers, name, buffer, buffer.detach().clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -42,8 +47,9 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
             with torch.no_grad():
                 for parameter, value in zip(trainable, origin, strict=True):
                     parameter.copy_(value)
-                for buffer, value in buffers:
+                for own, name, buffer, value in buffers:
                     buffer.copy_(value)
+                    own[name] = buffer  # forward() may have put another in its place
             for parameter, gradient in gradients:
                 parameter.grad = gradient
             for module, mode in modes:

@@ -37,6 +37,8 @@ _PLACED = (0.15, 2.5)
 _WIDER = 4
 #: A budget must hold this many of the largest batches.
 _REPLICATES_IN_BUDGET = 13
+#: The pilot may take this part of the time; with all its evaluation examples it costs about so many gradients.
+_PILOT_TIME, _PILOT_COST = 0.25, 1200
 #: The whole dataset is used where it costs at most these parts of the examples and of the time.
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
@@ -191,8 +193,16 @@ class _Run:
             limit=limit,
             batch_sizes=self.batch_sizes,
             most_examples=max(int(min(most, 2**40)), 4),
-            out_of_time=lambda: self._seconds() > 0.25 * self.settings.budget_seconds,
+            out_of_time=lambda: self._seconds() > _PILOT_TIME * self.settings.budget_seconds,
+            haste=self._haste(),
         )
+
+    def _haste(self) -> float:
+        """The part of the pilot's usual work that its time holds; all where a budget in examples must repeat."""
+        if self.settings.max_examples is not None:
+            return 1.0
+        time = _PILOT_TIME * self.settings.budget_seconds
+        return time / (_PILOT_COST * self._seconds_per_gradient_example)
 
     def _require_time_for(self, plan: Plan) -> None:
         """Refuse batch sizes of the user's own that the budget cannot hold twice."""

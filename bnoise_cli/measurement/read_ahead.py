@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ class ReadAhead:
 
     def __init__(self, read: Callable[[NDArray[np.int64]], Any]) -> None:
         self._read = read
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bnoise-read-ahead")
+        self._asked: SimpleQueue[tuple[NDArray[np.int64], Future[Any]]] = SimpleQueue()
+        # A daemon: the program need not wait for a slow disk in order to end.
+        Thread(target=self._work, name="bnoise-read-ahead", daemon=True).start()
         self._coming: deque[NDArray[np.int64]] = deque()
         self._reading: deque[tuple[NDArray[np.int64], Future[Any]]] = deque()
 
@@ -60,4 +64,16 @@ class ReadAhead:
     def _go_on(self) -> None:
         while self._coming and len(self._reading) < _DEPTH:
             indices = self._coming.popleft()
-            self._reading.append((indices, self._thread.submit(self._read, indices)))
+            asked = indices, Future[Any]()
+            self._reading.append(asked)
+            self._asked.put(asked)
+
+    def _work(self) -> None:
+        while True:
+            indices, future = self._asked.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._read(indices))
+            except BaseException as error:  # whoever asks for the batch gets it
+                future.set_exception(error)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.batches import Draws, Indices
 from bnoise_cli.measurement.line_evaluation import evaluate_line
 from bnoise_cli.measurement.pilot import Plan
 from bnoise_cli.measurement.task import Task
@@ -55,17 +55,22 @@ def rounding_floor(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -
     """
     each = max(1, plan.evaluation_examples // plan.stages[0].lines)
     moves, own = [], torch.finfo(task.parameters[0].dtype).eps * _UNIFORM
+
+    def moved(part: Indices) -> tuple[float, float]:
+        batch, masks = task.batches.fetch(part), draws.seed()
+        before = task.loss_value(batch, masks, "evaluation examples")
+        try:
+            _move_by_one_bit(task.parameters, draws.seed())
+            return before, task.loss_value(batch, masks, "evaluation examples")
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(task.parameters, origin)
+
     with task.full_precision():
-        for number in range(_PERTURBATIONS):
-            evaluation, masks = draws.indices(each, task.batches.length), draws.seed()
-            before = task.mean_loss(evaluation, Draws(masks, number))
-            try:
-                _move_by_one_bit(task.parameters, draws.seed())
-                moved = task.mean_loss(evaluation, Draws(masks, number)) - before
-                moves.append(math.hypot(moved, own * before))
-            finally:
-                with torch.no_grad():
-                    torch._foreach_copy_(task.parameters, origin)
+        for _ in range(_PERTURBATIONS):
+            parts = task.in_micro_batches(draws.indices(each, task.batches.length), moved)
+            before, after = np.mean([pair for _, pair in parts], axis=0)
+            moves.append(math.hypot(after - before, own * before))
     return float(np.sqrt(np.mean(np.square(moves))))
 
 

@@ -18,6 +18,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Batches, Draws, Indices
 from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
 from bnoise_cli.measurement.weighing import Weighing
+from bnoise_cli.numbers import counted
 
 T = TypeVar("T")
 #: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
@@ -87,6 +88,10 @@ class Task:
             raise RunError(
                 "the probe needs parameters with a shape; this model has lazy ones that are not yet initialised. "
                 "Run one batch through the model before it is returned."
+            )
+        if any(p.is_complex() for p in self.parameters):
+            raise RunError(
+                "the probe needs real parameters; this model has complex ones. Hold them as pairs of reals."
             )
         low = sorted({str(p.dtype) for p in self.parameters if p.dtype.itemsize < 4})
         if low:
@@ -211,15 +216,29 @@ class Task:
         return plain, float((torch.stack(norms).double() ** 2).sum())
 
     def _gradient(self, indices: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
-        """The weight of a batch and the gradient of its mean loss, by the backward pass that training makes."""
-        what = f"a batch of {len(indices) * self.batches.group} examples"
+        """The weight of the batch at `indices` and the gradient of its mean loss."""
         batch = self.batches.fetch(indices)
+        try:
+            gradient = self.gradient(batch, len(indices), draws)
+        except NotFiniteError as error:
+            examples = _few(self.batches.examples(indices))
+            raise NotFiniteError(f"{error} The examples are {examples}.") from None
+        return self.weight(batch, len(indices)), gradient
+
+    def gradient(self, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
+        """The gradient of a batch's mean loss, by the backward pass that training makes.
+
+        Raises:
+            NotFiniteError: the loss is NaN or infinite.
+            RunError: it depends on no parameter, or the user's code failed.
+            OutOfMemoryError: the batch does not fit.
+        """
+        what = f"a batch of {counted(examples * self.batches.group)}"
         loss = self.loss(batch, draws.seed(), what)
         if not torch.isfinite(loss):
             raise NotFiniteError(
                 f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
-                "checkpoint, or look for the cause in the data: "
-                f"the examples are {_few(self.batches.examples(indices))}."
+                "checkpoint, or look for the cause in the data."
             )
         if not loss.requires_grad:
             raise RunError(
@@ -230,10 +249,9 @@ class Task:
         try:
             with user_code(f"computing the gradient of {what}"):
                 loss.backward()  # type: ignore[no-untyped-call]
-            gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+            return [_dense(p) for p in self.parameters]
         finally:
             self._forget_gradient()
-        return self.weight(batch, len(indices)), gradient
 
     def _forget_gradient(self) -> None:
         for parameter in self.parameters:
@@ -248,7 +266,7 @@ class Task:
         self.expect(indices)
         start = 0
         while start < len(indices):
-            part = indices[start : start + self.micro_batch_size]
+            part = indices[start : start + even_part(len(indices) - start, self.micro_batch_size)]
             try:
                 result = run(part)
             except OutOfMemoryError as error:
@@ -266,8 +284,9 @@ class Task:
 
     def expect(self, *coming: Indices) -> None:
         """Say which examples will be asked for next, so that they can be read in the meantime."""
-        size = self.micro_batch_size
-        self.batches.expect([part[i : i + size] for part in coming for i in range(0, len(part), size)])
+        self.batches.expect(
+            [part for indices in coming for part in _even_parts(indices, self.micro_batch_size)]
+        )
 
     def finite_loss_value(self, batch: Any, mask_seed: int, what: str, indices: Indices) -> float:
         """As `loss_value`, where a loss that is not finite is an error that names the examples."""
@@ -295,9 +314,29 @@ def _amount(group: int) -> str:
     return "a single example" if group == 1 else f"the {group} examples that one device is to take at once"
 
 
+def _dense(parameter: Tensor) -> Tensor:
+    """Its gradient; zero where it has none, dense where an embedding's is sparse."""
+    found = parameter.grad
+    if found is None:
+        return torch.zeros_like(parameter)
+    return found.to_dense() if found.is_sparse else found
+
+
 def _sum_of_squares(vector: list[Tensor]) -> float:
     norms = torch.stack([norm.double() for norm in torch._foreach_norm(vector)])
     return float((norms**2).sum())
+
+
+def even_part(count: int, most: int) -> int:
+    """The size of the first of as few, as equal parts of `count` as hold at most `most` each."""
+    return -(-count // -(-count // most))
+
+
+def _even_parts(indices: Indices, most: int) -> Iterator[Indices]:
+    while len(indices):
+        size = even_part(len(indices), most)
+        yield indices[:size]
+        indices = indices[size:]
 
 
 def _few(indices: Indices) -> str:

@@ -27,8 +27,9 @@ def sweep_sections(result: SweepResult) -> list[Section]:
 def _answer(result: SweepResult) -> Section:
     critical, predicted, amounts = result.critical_batch_size, result.predicted, Amounts.of(result)
     losses = f"{significant(result.start_loss, 4)} to {significant(result.goal, 4)}"
+    known = "Training at this batch size takes twice the fewest steps and twice the fewest examples."
     parts = [
-        Sentence("Training at this batch size takes twice the fewest steps and twice the fewest examples."),
+        *([Sentence(known)] if critical.value is not None else []),
         Sentence(
             f"Measured by training from a loss of {losses}: "
             f"fewest steps {_value(result.min_steps)}, fewest examples {_value(result.min_examples, amounts)}."
