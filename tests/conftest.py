@@ -109,3 +109,11 @@ def bnoise(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def transformers() -> ModuleType:
+    """The package transformers, or skip."""
+    if importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()  # which transformers looks for
+    return pytest.importorskip("transformers")

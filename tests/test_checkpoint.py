@@ -303,9 +303,8 @@ def test_the_misfit_of_the_nearest_names_is_told() -> None:
         load_weights(Net(), of(weights))
 
 
-def test_what_transformers_saves(tmp_path: Path) -> None:
+def test_what_transformers_saves(transformers: Any, tmp_path: Path) -> None:
     """GPT-2, whose last layer is tied to the first and left out of the file, whole and in parts."""
-    transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=2, n_head=2)
     model = transformers.GPT2LMHeadModel(config)
     for options in ({}, {"max_shard_size": "4KB"}):

@@ -49,7 +49,7 @@ def _at(step: int, doubt: Doubt) -> Doubt:
 def below_a_group(run: ProbeRun, point: Measurement) -> bool:
     """Whether the noise scale is less than one of the groups that batches are made of, where nothing was measured."""
     value = point.analysis.noise_scale.value if point.analysis is not None else None
-    return value is not None and value < run.findings.group
+    return value is not None and run.findings.group > 1 and value < run.findings.group
 
 
 def _about_small_groups(run: ProbeRun, last: Measurement) -> Iterator[Doubt]:

@@ -100,7 +100,7 @@ def _about_the_range(run: SweepRun, critical: Estimate, batches: Sequence[BatchO
         yield Doubt(
             code="goal_not_reached",
             finding=f"no learning rate reached the loss of {significant(run.goal)} at batch size "
-            f"{', '.join(map(count, missed))}; the lowest was {significant(lowest)}",
+            f"{', '.join(map(count, missed))}; the lowest was {significant(lowest, 5)}",
             remedy="Raise sweep.max_steps, or name a goal that is nearer.",
         )
     sizes = [batch.batch_size for batch in batches if batch.steps is not None]

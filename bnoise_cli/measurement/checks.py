@@ -32,6 +32,8 @@ _REPEATABLE = 1e-5
 #: The gradient of a batch may differ from the mean of its halves' by this part of its norm: bfloat16 inside a model, a
 #: small term that balances experts.
 _ROUNDING = 1e-2
+#: No other weighing is looked for below the first; one by tokens must leave at most this part of the gap.
+_EXACT, _BETTER = 1e-5, 0.3
 
 
 def check_task(task: Task, seed: int) -> TaskFindings:
@@ -167,17 +169,18 @@ def _gap_of_halves(task: Task, indices: Indices, draws: Draws) -> float:
         return math.sqrt(task.squared_norms(sums)[0] / norm)
 
     by_examples = gap(sizes)
-    if by_examples <= _ROUNDING:
+    if by_examples <= _EXACT:
         return by_examples
     ignored = getattr(task.objective, "ignore_index", IGNORED)
-    for form in FORMS:
-        counts = [form(half, ignored) for half in halves]
-        known = [n for n in counts if n]
-        if len(known) == len(counts) and (by_tokens := gap(known)) <= _ROUNDING:
-            mean = _per_example(task, draws, partial(form, ignored=ignored))
-            task.weighing = Weighing(form, ignored, mean or 1.0)
-            return by_tokens
-    return by_examples
+    counted = [(form, [form(half, ignored) or 0 for half in halves]) for form in FORMS]
+    gaps = [(gap(counts), place) for place, (_, counts) in enumerate(counted) if all(counts)]
+    by_tokens, place = min(gaps, default=(math.inf, 0))
+    if by_tokens > min(_ROUNDING, _BETTER * by_examples):
+        return by_examples
+    form = counted[place][0]
+    mean = _per_example(task, draws, partial(form, ignored=ignored))
+    task.weighing = Weighing(form, ignored, mean or 1.0)
+    return by_tokens
 
 
 def _cut(batch: Any, count: int, part: slice) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.records import SweepResult
 from bnoise_cli.report.plot_probe import draw_improvement, draw_speed, measured_points
 from bnoise_cli.report.plot_style import STYLE, Named
 from bnoise_cli.report.plot_sweep import arrived, branched, draw_branches, draw_rates, draw_steps
@@ -77,7 +78,12 @@ def draw(results: Named) -> Figure:
         *([(draw_branches, branches)] if branches else []),
     ]
     if not shown and not along:
-        raise RunError("there is nothing to draw: no batch size gave a measurable improvement.")
+        what = (
+            "run arrived"
+            if isinstance(results[0][1], SweepResult)
+            else "batch size gave a measurable improvement"
+        )
+        raise RunError(f"there is nothing to draw: no {what}.")
     shown += [(draw_tradeoff, advised)] if advised else []
     timed = [(name, result) for name, result in probes if result.tradeoff]
     shown += [(draw_speed, timed)] if timed else []

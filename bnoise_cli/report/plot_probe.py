@@ -68,7 +68,7 @@ def draw_improvement(axes: Axes, results: Named) -> str:
     axes.set_ylabel("ΔL_opt, loss improvement (nats)")
     plain_ticks(axes)
     tokens_above(axes, results)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="best", fontsize=8)
     return "what one best step gains"
 
 
