@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,20 @@ def test_a_mistake_in_an_override_names_the_override(write: Write) -> None:
 
 
 # --- form ---------------------------------------------------------------------------------------------
+
+
+def test_a_usual_package_that_is_missing_is_no_misspelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", "transformers.Net")
+    )
+    with pytest.raises(ConfigError, match=r"\(pip install transformers\)") as caught:
+        load_spec(config)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_every_mistake_is_reported_in_the_order_of_the_file(write: Write) -> None:

@@ -225,12 +225,14 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         except (ImportError, ValueError):
             known = False
     if not known:
-        here = [p.stem for p in folder.glob("*.py")]
-        raise TargetError(
-            f"`{name}`",
-            f"an importable module, but there is no `{top}` here or among the installed packages",
-            nearest(top, [*here, "torch", "torchvision", "transformers", "bnoise_cli"]),
+        here, usual = (
+            [p.stem for p in folder.glob("*.py")],
+            ["torch", "torchvision", "transformers", "bnoise_cli"],
         )
+        missing = f"an importable module, but there is no `{top}` here or among the installed packages"
+        if top in usual:
+            raise TargetError(f"`{name}`", f"{missing} (pip install {top})", None)
+        raise TargetError(f"`{name}`", missing, nearest(top, [*here, *usual]))
 
 
 def _top_level_names(tree: ast.Module) -> set[str] | None:
