@@ -129,51 +129,7 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             "are usual.",
         )
     yield from about_a_stream(run.findings)
-    if not run.findings.is_mean:
-        yield Doubt(
-            code="not_a_mean",
-            finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
-            f"halves' by {percent(run.findings.mean_gap)} of its norm. Batches were made of groups of "
-            f"{count(run.findings.group)}, as one device of the planned run takes them",
-            remedy="Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
-            "examples; with other groups the loss itself is another.",
-        )
-    if run.findings.by_tokens is not None:
-        yield Doubt(
-            code="unequal_lengths",
-            finding="the loss is a mean over tokens, and examples have unequal numbers of them, "
-            f"{significant(run.findings.by_tokens)} on average: each counts by its tokens",
-            remedy="Right where training divides by the tokens of the whole batch; where it averages the means of "
-            "micro-batches, short examples weigh more than this says.",
-        )
-    if run.findings.stochastic:
-        yield Doubt(
-            code="random_masks",
-            finding="the loss of given examples is random (dropout, augmentation), which is part of the noise that is "
-            "measured",
-            remedy="Nothing is wrong with that; a probe without it shows how much it is.",
-        )
-    if run.findings.frozen:
-        yield Doubt(
-            code="frozen",
-            finding=f"{percent(run.findings.frozen)} of the parameters are frozen and take no part",
-            remedy="Right for this fine-tuning; training all of them has another noise scale.",
-        )
-    if run.findings.loss_parameters:
-        yield Doubt(
-            code="loss_parameters",
-            finding="the loss has trainable parameters of its own, which were held: "
-            f"{count(run.findings.loss_parameters)}",
-            remedy="Put them into the model if the planned run trains them.",
-        )
-    if run.findings.batch_norms:
-        yield Doubt(
-            code="batch_norm",
-            finding=f"{counted(run.findings.batch_norms, 'BatchNorm layer')}: batches were made of groups of "
-            f"{count(run.findings.group)} examples with statistics of their own, as on one device of the planned run",
-            remedy="With fewer examples on a device their statistics, and the gradient, are noisier than this says; "
-            "with more they are less noisy.",
-        )
+    yield from _about_the_loss(run.findings)
     if run.momentum:
         yield Doubt(
             code="momentum",
@@ -191,6 +147,55 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             code="clipping",
             finding="gradient clipping is off in the probe",
             remedy="Where clipping acts on most steps, small batches do worse than this says.",
+        )
+
+
+def _about_the_loss(findings: TaskFindings) -> Iterator[Doubt]:
+    """What the model, its loss and its data are, where that is not a plain mean over examples."""
+    if not findings.is_mean:
+        yield Doubt(
+            code="not_a_mean",
+            finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
+            f"halves' by {percent(findings.mean_gap)} of its norm. Batches were made of groups of "
+            f"{count(findings.group)}, as one device of the planned run takes them",
+            remedy="Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
+            "examples; with other groups the loss itself is another.",
+        )
+    if findings.by_tokens is not None:
+        yield Doubt(
+            code="unequal_lengths",
+            finding="the loss is a mean over tokens, and examples have unequal numbers of them, "
+            f"{significant(findings.by_tokens)} on average: each counts by its tokens",
+            remedy="Right where training divides by the tokens of the whole batch; where it averages the means of "
+            "micro-batches, short examples weigh more than this says.",
+        )
+    if findings.stochastic:
+        yield Doubt(
+            code="random_masks",
+            finding="the loss of given examples is random (dropout, augmentation), which is part of the noise that is "
+            "measured",
+            remedy="Nothing is wrong with that; a probe without it shows how much it is.",
+        )
+    if findings.frozen:
+        yield Doubt(
+            code="frozen",
+            finding=f"{percent(findings.frozen)} of the parameters are frozen and take no part",
+            remedy="Right for this fine-tuning; training all of them has another noise scale.",
+        )
+    if findings.loss_parameters:
+        yield Doubt(
+            code="loss_parameters",
+            finding="the loss has trainable parameters of its own, which were held: "
+            f"{count(findings.loss_parameters)}",
+            remedy="Put them into the model if the planned run trains them.",
+        )
+    if findings.batch_norms:
+        yield Doubt(
+            code="batch_norm",
+            finding=f"{counted(findings.batch_norms, 'BatchNorm layer')}: batches were made of groups of "
+            f"{count(findings.group)} examples with statistics of their own, as on one device of the planned run",
+            remedy="With fewer examples on a device their statistics, and the gradient, are noisier than this says; "
+            "with more they are less noisy.",
         )
 
 
