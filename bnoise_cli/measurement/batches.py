@@ -114,7 +114,7 @@ class Batches:
     def _read(self, indices: Indices) -> Any:
         """One batch in the host's memory, pinned where it goes to a GPU."""
         batch = self._collated(indices)
-        return batch if self.device.type != "cuda" else _map(batch, lambda tensor: tensor.pin_memory())
+        return batch if self.device.type != "cuda" else map_tensors(batch, lambda tensor: tensor.pin_memory())
 
     def _item(self, index: int) -> Any:
         with user_code(f"reading example {index} of the dataset"):
@@ -156,17 +156,17 @@ def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
 
 
 def _to(batch: Any, device: torch.device) -> Any:
-    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _map(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def map_tensors(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """A batch of the same form with its tensors changed."""
     if isinstance(batch, torch.Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: _map(item, change) for key, item in batch.items()}
+        return {key: map_tensors(item, change) for key, item in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(item, change) for item in batch))
+        return type(batch)(*(map_tensors(item, change) for item in batch))
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        return [_map(item, change) for item in batch]
+        return [map_tensors(item, change) for item in batch]
     return batch

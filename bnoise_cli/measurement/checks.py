@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.activations import fit_micro_batch
 from bnoise_cli.measurement.batch_norms import batch_norms
-from bnoise_cli.measurement.batches import Draws, Indices
+from bnoise_cli.measurement.batches import Draws, Indices, map_tensors
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.task import Task
@@ -185,9 +185,7 @@ def _gap_of_halves(task: Task, indices: Indices, draws: Draws) -> float:
 
 def _cut(batch: Any, count: int, part: slice) -> Any:
     """Some of the examples of a batch: of every tensor that has one row for each."""
-    return tree_map(
-        lambda x: x[part] if isinstance(x, Tensor) and x.ndim > 0 and len(x) == count else x, batch
-    )
+    return map_tensors(batch, lambda x: x[part] if x.ndim > 0 and len(x) == count else x)
 
 
 def _per_example(task: Task, draws: Draws, count: Callable[[Any], int | None]) -> float | None:

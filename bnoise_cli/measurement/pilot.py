@@ -130,7 +130,7 @@ def scout(
         most_examples: the largest batch that leaves the budget enough replicates.
         haste: the part of the usual evaluation examples that there is time for.
     """
-    evaluated = evaluated_at_once(task, haste)
+    evaluated = _evaluated(task, haste)
     length = task.batches.length
     grown = GradientSum(task)
     first = _first_size(task)
@@ -261,7 +261,7 @@ def _first_size(task: Task) -> int:
     return _FIRST_SIZE if task.batches.group == 1 else 1
 
 
-def evaluated_at_once(task: Task, haste: float = 1.0) -> int:
+def _evaluated(task: Task, haste: float) -> int:
     """Evaluation examples, or groups, of one line of the pilot."""
     if task.batches.group > 1:
         return _FEWEST_EVALUATED

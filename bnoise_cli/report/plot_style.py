@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bnoise_cli.advice.amounts import Amounts
 from bnoise_cli.numbers import tokens
-from bnoise_cli.records import Result
+from bnoise_cli.records import Estimate, Limits, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,14 @@ def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
         axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def beside(values: Sequence[float], limits: Sequence[Limits | Estimate | None]) -> list[list[float]]:
+    """How far the limits lie below and above each value; nothing where there are none."""
+    pairs = list(zip(values, limits, strict=True))
+    below = [max(0.0, value - (found.low if found else value)) for value, found in pairs]
+    above = [max(0.0, (found.high or value if found else value) - value) for value, found in pairs]
+    return [below, above]
 
 
 def tokens_above(axes: Axes, results: Named) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
-from bnoise_cli.records import BatchOutcome, Limits, Result, SweepResult
+from bnoise_cli.records import BatchOutcome, Result, SweepResult
 from bnoise_cli.report.plot_style import (
     COLOURS,
     DASHES,
@@ -17,6 +16,7 @@ from bnoise_cli.report.plot_style import (
     MARKERS,
     Array,
     Named,
+    beside,
     plain_ticks,
     tokens_above,
 )
@@ -37,7 +37,7 @@ def draw_steps(axes: Axes, results: Named) -> str:
         axes.errorbar(
             sizes,
             steps,
-            yerr=_beside(steps, [batch.steps_limits for batch in batches]),
+            yerr=beside(steps, [batch.steps_limits for batch in batches]),
             fmt=MARKERS[i % len(MARKERS)],
             color=colour,
             capsize=3,
@@ -119,7 +119,7 @@ def draw_branches(axes: Axes, results: Named) -> str:
         axes.errorbar(
             [batch.batch_size for batch in batches],
             losses,
-            yerr=_beside(losses, [batch.loss_limits for batch in batches]),
+            yerr=beside(losses, [batch.loss_limits for batch in batches]),
             fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
             color=colour,
             capsize=3,
@@ -135,14 +135,6 @@ def draw_branches(axes: Axes, results: Named) -> str:
     tokens_above(axes, results)
     axes.legend(loc="upper left", fontsize=8)
     return "branches of the same examples"
-
-
-def _beside(values: Sequence[float], limits: Sequence[Limits | None]) -> list[list[float]]:
-    """How far the limits lie below and above each value; nothing where there are none."""
-    pairs = list(zip(values, limits, strict=True))
-    below = [max(0.0, value - (found.low if found else value)) for value, found in pairs]
-    above = [max(0.0, (found.high or value if found else value) - value) for value, found in pairs]
-    return [below, above]
 
 
 def branched(result: Result) -> list[BatchOutcome]:

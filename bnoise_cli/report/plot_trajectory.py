@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import significant
-from bnoise_cli.records import Estimate, ProbeResult, Result, TrajectoryPoint
-from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, plain_ticks
+from bnoise_cli.records import ProbeResult, Result, TrajectoryPoint
+from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, beside, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +23,11 @@ def draw_trajectory(axes: Axes, results: Named) -> str:
         points = probed_along(result)
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         known = [point for point in points if point.noise_scale.high is not None]
+        scales = [point.noise_scale.value or 0.0 for point in known]
         axes.errorbar(
             [point.step for point in known],
-            [point.noise_scale.value or 0.0 for point in known],
-            yerr=_beside([point.noise_scale for point in known]),
+            scales,
+            yerr=beside(scales, [point.noise_scale for point in known]),
             fmt=marker if alone else marker + DASHES[i % 4],
             color=colour,
             capsize=3,
@@ -79,10 +80,11 @@ def _draw_open(axes: Axes, points: Sequence[TrajectoryPoint], marker: str, colou
 
 def _draw_suggested(axes: Axes, result: ProbeResult) -> None:
     simple = [point for point in result.trajectory if point.simple_noise_scale.value is not None]
+    scales = [point.simple_noise_scale.value or 0.0 for point in simple]
     axes.errorbar(
         [point.step for point in simple],
-        [point.simple_noise_scale.value or 0.0 for point in simple],
-        yerr=_beside([point.simple_noise_scale for point in simple]),
+        scales,
+        yerr=beside(scales, [point.simple_noise_scale for point in simple]),
         fmt="D",
         color=COLOURS[4],
         mfc="white",
@@ -104,22 +106,11 @@ def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
     known = [(point.step, point.loss) for point in points if point.loss is not None]
     if not known:
         return
-    beside = axes.twinx()
-    beside.plot(*zip(*known, strict=True), ":", color=GREY, lw=1.2)
-    low, high = beside.get_ylim()
-    beside.set_ylim(low, high + 0.4 * (high - low))  # clear of the legend too
-    beside.set_ylabel("loss (dotted)", color=GREY)
-    beside.tick_params(axis="y", colors=GREY)
-    beside.spines["right"].set_visible(True)
-    beside.spines["right"].set_color(GREY)
-
-
-def _beside(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """How far the limits lie below and above each value; nothing above where that is open."""
-    values = [estimate.value or 0.0 for estimate in estimates]
-    below = [max(0.0, value - found.low) for value, found in zip(values, estimates, strict=True)]
-    above = [
-        max(0.0, (found.high if found.high is not None else value) - value)
-        for value, found in zip(values, estimates, strict=True)
-    ]
-    return [below, above]
+    right = axes.twinx()
+    right.plot(*zip(*known, strict=True), ":", color=GREY, lw=1.2)
+    low, high = right.get_ylim()
+    right.set_ylim(low, high + 0.4 * (high - low))  # clear of the legend too
+    right.set_ylabel("loss (dotted)", color=GREY)
+    right.tick_params(axis="y", colors=GREY)
+    right.spines["right"].set_visible(True)
+    right.spines["right"].set_color(GREY)
