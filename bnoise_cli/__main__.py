@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from types import FrameType
 
+#: Ctrl-C; and what torchrun and job schedulers send before they kill.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> None:
     """Run the program and leave with the exit code of the contract."""
-    signal.signal(signal.SIGINT, _interrupt_once)
+    for sign in _ENDING:
+        signal.signal(sign, _interrupt_once)
     try:
         gc.disable()  # imports make no garbage, and looking for it is a tenth of a short run
         from bnoise_cli.cli.app import run
+        from bnoise_cli.cli.torchrun import is_follower, mute
 
         gc.enable()
+        if is_follower():
+            mute()
         code = run()
     except KeyboardInterrupt:
         print("bnoise: interrupted before anything was measured.", file=sys.stderr)
         code = 130
-    sys.exit(code)
+    # Where one process of several ends in a failure, the first one says so.
+    sys.exit(0 if os.environ.get("RANK", "0") != "0" else code)
 
 
 def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:
     """The first Ctrl-C ends the measurement; a second one must not end the storing of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for sign in _ENDING:
+        signal.signal(sign, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -36,6 +36,22 @@ class RunError(BnoiseError):
     exit_code = ExitCode.RUN_FAILED
 
 
+class NotFiniteError(RunError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+class LostRankError(RunError):
+    """Another process that measures together with this one has ended, or says nothing any more."""
+
+    @classmethod
+    def of(cls, said: str) -> LostRankError:
+        """From what the exchange with it said."""
+        return cls(
+            "another rank has ended or has said nothing for too long. Look for what it or torchrun printed, and start "
+            f"again. The exchange said: {next(iter(said.splitlines()), '')}"
+        )
+
+
 class NothingMeasuredError(BnoiseError):
     """Ctrl-C came before there was anything to keep."""
 

@@ -14,6 +14,7 @@ from bnoise_cli.cli.output import tell
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
 from bnoise_cli.cli.sweep import sweep
+from bnoise_cli.cli.torchrun import require_alone
 from bnoise_cli.errors import BnoiseError, ExitCode
 
 app = typer.Typer(
@@ -38,11 +39,12 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  its callback acts
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    require_alone(context.invoked_subcommand)
 
 
 def run() -> int:

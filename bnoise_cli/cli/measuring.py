@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bnoise_cli.cli.outputs import Outputs, result_name, tell_unmet
+from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult, Throughput
 from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.storage import write_json
+
+if TYPE_CHECKING:
+    from bnoise_cli.measurement.ranks import Ranks
 
 
 class Ended(Protocol):
@@ -29,6 +33,8 @@ R = TypeVar("R", bound=ProbeResult | SweepResult)
 
 class Measuring(Protocol[E]):
     """A session that measures, and then times training steps."""
+
+    ranks: Ranks
 
     def run(self, on_progress: ProgressLine) -> E: ...
     def time_steps(self, run: E, critical: float | None) -> Throughput: ...
@@ -48,6 +54,8 @@ def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> Exit
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
     from bnoise_cli.cli.output import show_json, tell
 
+    if is_follower():
+        return ExitCode.DONE
     named = [(result_name(target), found.result)]
     if found.lost is not None:
         show_json(found.result.to_json())
@@ -83,17 +91,20 @@ def measure(
 ) -> Found:
     """Measure, store, time, advise, store again: what takes long is kept before anything else is tried.
 
+    All ranks do so but for storing, which is the first one's.
+
     Args:
         make: a result of what was measured.
         timed: whether the result has a use for step times.
     """
     from bnoise_cli.advice.advise import advise
 
+    first = session.ranks.rank == 0
     run = session.run(line)
     interrupted: bool = run.interrupted
     failure: RunError | None = run.failure
     result = advise(make(run))
-    lost = _store(target, result)
+    lost = _store(target, result) if first else None
     if timed and not interrupted and failure is None:
         line.say("timing training steps")
         try:
@@ -101,9 +112,10 @@ def measure(
         except KeyboardInterrupt:
             result, interrupted = _untimed(result, "interrupted"), True
         except RunError as error:
-            result, failure = _untimed(result, error), error
+            failure = session.ranks.explain(error)
+            result = _untimed(result, failure)
         result = advise(result)
-        lost = _store(target, result)
+        lost = _store(target, result) if first else None
     return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)
 
 

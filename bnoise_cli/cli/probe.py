@@ -29,8 +29,6 @@ from bnoise_cli.storage import default_path
 
 if TYPE_CHECKING:
     from bnoise_cli.cli.measuring import Found
-    from bnoise_cli.measurement.session import Session
-    from bnoise_cli.report.progress import ProgressLine
 
 
 def probe(
@@ -73,16 +71,21 @@ def probe(
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.output import show_json, show_sections
     from bnoise_cli.report.dry_run_words import dry_run_sections
-    from bnoise_cli.report.progress import ProgressLine
+    from bnoise_cli.report.progress import LOADING, ProgressLine
 
     with (
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        session = _session(spec, device, line)
+        line.say(LOADING)
+        from bnoise_cli.measurement.build import choose_device
         from bnoise_cli.measurement.dry_run import dry_run
+        from bnoise_cli.measurement.ranks import joined
+        from bnoise_cli.measurement.session import Session
 
-        plan = dry_run(session)
+        own = choose_device(device)
+        with joined(own) as ranks:
+            plan = dry_run(Session(spec, own, ranks))
     if json:
         show_json(asdict(plan))
     else:
@@ -99,22 +102,20 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
 def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
     """Probe, and keep the result in `target`."""
     from bnoise_cli.cli.measuring import measure
-    from bnoise_cli.report.progress import ProgressLine
+    from bnoise_cli.report.progress import LOADING, ProgressLine
 
     # What the user's code prints must not mix with the result.
     with (
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        session = _session(spec, device, line)
+        line.say(LOADING)
         from bnoise_cli.advice.probe_result import probe_result
+        from bnoise_cli.measurement.build import choose_device
+        from bnoise_cli.measurement.ranks import joined
+        from bnoise_cli.measurement.session import Session
 
-        return measure(session, lambda run: probe_result(run, spec), target, line, timed=True)
-
-
-def _session(spec: Spec, device: str, line: ProgressLine) -> Session:
-    line.say("loading torch, building the model and the dataset")
-    from bnoise_cli.measurement.build import choose_device
-    from bnoise_cli.measurement.session import Session
-
-    return Session(spec, choose_device(device))
+        own = choose_device(device)
+        with joined(own) as ranks:
+            session = Session(spec, own, ranks)
+            return measure(session, lambda run: probe_result(run, spec), target, line, timed=True)

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,14 +24,11 @@ from bnoise_cli.cli.outputs import (
     SeedOption,
     SetOption,
 )
+from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
-
-if TYPE_CHECKING:
-    from bnoise_cli.measurement.sweep import SweepSession
-    from bnoise_cli.report.progress import ProgressLine
 
 
 def sweep(
@@ -86,14 +83,21 @@ def _require_one_start(spec: Spec) -> None:
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.output import show_json, show_sections
     from bnoise_cli.report.dry_run_words import sweep_plan_sections
-    from bnoise_cli.report.progress import ProgressLine
+    from bnoise_cli.report.progress import LOADING, ProgressLine
 
     with (
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
         TemporaryDirectory() as folder,
     ):
-        plan = _session(spec, device, Ledger(Path(folder) / "runs", ""), line).plan()
+        line.say(LOADING)
+        from bnoise_cli.measurement.build import choose_device
+        from bnoise_cli.measurement.ranks import joined
+        from bnoise_cli.measurement.sweep import SweepSession
+
+        own = choose_device(device)
+        with joined(own) as ranks:
+            plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
     if json:
         show_json(asdict(plan))
     else:
@@ -102,11 +106,17 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
 
 def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+    with TemporaryDirectory() as folder:
+        # Only the first rank keeps the runs; the others hear of them.
+        kept = Path(folder) / "runs" if is_follower() else target.with_suffix(".runs.jsonl")
+        return _train(spec, device, target, Ledger(kept, ledger_hash(spec)), outputs, quiet)
+
+
+def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outputs, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.measuring import finish, measure
     from bnoise_cli.cli.output import tell
-    from bnoise_cli.report.progress import ProgressLine
+    from bnoise_cli.report.progress import LOADING, ProgressLine
 
-    ledger = Ledger(target.with_suffix(".runs.jsonl"), ledger_hash(spec))
     if ledger.set_aside is not None:
         tell(f"The config has changed: starting anew. Earlier runs are in {ledger.set_aside}.", quiet=quiet)
     elif ledger.entries:
@@ -116,17 +126,15 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
         redirect_stdout(sys.stderr),
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
-        session = _session(spec, device, ledger, line)
+        line.say(LOADING)
         from bnoise_cli.advice.sweep_result import sweep_result
+        from bnoise_cli.measurement.build import choose_device
+        from bnoise_cli.measurement.ranks import joined
+        from bnoise_cli.measurement.sweep import SweepSession
 
         timed = spec.config.sweep.branch is None
-        found = measure(session, lambda run: sweep_result(run, spec), target, line, timed=timed)
+        own = choose_device(device)
+        with joined(own) as ranks:
+            session = SweepSession(spec, own, ledger, ranks)
+            found = measure(session, lambda run: sweep_result(run, spec), target, line, timed=timed)
     return finish(found, target, outputs, quiet=quiet)
-
-
-def _session(spec: Spec, device: str, ledger: Ledger, line: ProgressLine) -> SweepSession:
-    line.say("loading torch, building the model and the dataset")
-    from bnoise_cli.measurement.build import choose_device
-    from bnoise_cli.measurement.sweep import SweepSession
-
-    return SweepSession(spec, choose_device(device), ledger)

@@ -17,13 +17,14 @@ _MOST_ON_CPU = 1 << 30
 
 
 def fit_micro_batch(task: Task, draws: Draws) -> None:
-    """Reduce `task.micro_batch_size` to a power of two whose activations fit, found from two examples.
+    """Reduce `task.micro_batch_size` to a power of two whose activations fit every rank, found from a few examples.
 
     On a CPU this is what keeps the system from ending the process. To be called inside `preserved`.
     """
     device = task.parameters[0].device
     available = available_bytes(device) or 8 * _MOST_ON_CPU
     most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
+    most = min(task.ranks.gather(most))
     each = _bytes_per_example(task, draws)
     fits = max(1, int(most / max(each, 1)))
     if fits < task.micro_batch_size:
@@ -31,25 +32,32 @@ def fit_micro_batch(task: Task, draws: Draws) -> None:
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:
-    """What autograd keeps for the backward pass of one example, less the parameters themselves."""
-    own = {p.untyped_storage().data_ptr() for p in task.model.parameters()}
-    for examples in (2, 1):
-        kept: dict[int, int] = {}
+    """What autograd keeps for the backward pass of one example: what two more examples add, parameters left out."""
+    few = _bytes_kept(task, 2, draws)
+    more = _bytes_kept(task, 4, draws) if few is not None else None
+    if few is not None and more is not None:
+        return max(more - few, 0) // 2
+    one = _bytes_kept(task, 1, draws) if few is None else few // 2
+    return 1 << 62 if one is None else one
 
-        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
-            try:
-                storage = tensor.untyped_storage()
-                kept[storage.data_ptr()] = storage.nbytes()
-            except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
-                kept[-id(tensor)] = tensor.numel() * tensor.element_size()
-            return tensor
 
-        batch = task.batches.fetch(draws.indices(examples, task.batches.length))
+def _bytes_kept(task: Task, examples: int, draws: Draws) -> int | None:
+    """What autograd keeps of a forward pass; None where it does not fit."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
         try:
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                loss = task.loss(batch, draws.seed(), f"a batch of {examples} examples")
-        except OutOfMemoryError:
-            continue
-        del loss
-        return sum(size for place, size in kept.items() if place not in own) // examples
-    return 1 << 62
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
+            kept[-id(tensor)] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = task.batches.fetch(draws.indices(examples, task.batches.length))
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = task.loss(batch, draws.seed(), f"a batch of {examples} examples")
+    except OutOfMemoryError:
+        return None
+    del loss
+    return sum(kept.values())

@@ -44,7 +44,7 @@ def probe_along(
             lane.step((0,))
             step += 1
         task.model.train()
-        task.preconditioner = preconditioner(lane.optimizer, task.parameters)
+        task.preconditioner = preconditioner(lane.optimizer, task.trainable)
         try:
             measured = probe(task, settings, step=step, on_progress=lambda _: on_progress())
         finally:

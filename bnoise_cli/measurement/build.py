@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.measurement.checkpoint import read_checkpoint
 from bnoise_cli.measurement.dataset import build_batches
 from bnoise_cli.measurement.preconditioner import require_known
+from bnoise_cli.measurement.ranks import ALONE, Ranks
+from bnoise_cli.measurement.sharding import shard
 from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.user_code import kind_of, user_code
 from bnoise_cli.measurement.weighing import IGNORED
@@ -24,13 +27,15 @@ _LARGEST_MICRO_BATCH = 1024
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one.
+    """`auto` is a GPU where there is one; each rank of a machine has its own.
 
     Raises:
         CallError: torch knows no such device, or has none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()
@@ -38,13 +43,17 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise CallError(
             f"--device needs a device that this torch can use; {name!r} is none ({reason}). "
-            "Use auto, cpu or, with a GPU, cuda or cuda:0."
+            "Use auto, cpu or, with a GPU, cuda or cuda:0; under torchrun as many processes as there are GPUs."
         ) from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 
-def build_task(spec: Spec, device: torch.device) -> Task:
+def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     """Build model, dataset and loss, load the checkpoint, the first of several, and move them to `device`.
+
+    Several ranks begin with the weights of the first, or with each its part of them (`training.parallel: fsdp`).
 
     Raises:
         ConfigError: a target or its arguments are wrong.
@@ -61,10 +70,20 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         load_weights(model, read_checkpoint(spec.checkpoints()[0]))
     mixed = config.probe.precision_mode == "bf16-mixed"
     with user_code("moving the model to the device"):
-        model.to(device)
         if mixed:
             _in_float32(model)
+        if ranks.size > 1 and config.training.parallel == "fsdp":
+            shard(model, device, ranks)
+        else:
+            model.to(device)
+            ranks.take_over([*model.parameters(), *model.buffers()])
     batches = build_batches(spec, device)
+    lengths = ranks.gather(batches.length)
+    if len(set(lengths)) > 1:
+        raise RunError(
+            f"all ranks need the same dataset; it has {', '.join(map(str, lengths))} examples on ranks 0 to "
+            f"{ranks.size - 1}. Name the same files on every machine, and leave the sharing of examples to bnoise."
+        )
     local = max(1, config.training.batch_size // config.training.world_size)
     return Task(
         model.train(),
@@ -72,6 +91,7 @@ def build_task(spec: Spec, device: torch.device) -> Task:
         batches,
         micro_batch_size=min(local, _LARGEST_MICRO_BATCH),
         autocast=torch.bfloat16 if mixed else None,
+        ranks=ranks,
     )
 
 
@@ -114,7 +134,7 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     Raises:
         CallError: as `make_optimizer`, or its preconditioner is not known here.
     """
-    optimizer = make_optimizer(spec, task.parameters)
+    optimizer = make_optimizer(spec, task.trainable)
     require_known(optimizer)
     return optimizer
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -52,14 +51,13 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         task.stochastic = True
         same, other = draws.seed(), draws.seed()
 
-        def thrice(part: Indices) -> NDArray[np.float64]:
-            batch, what = task.batches.fetch(part), f"a batch of {len(part)} examples"
-            return np.array(
-                [task.finite_loss_value(batch, masks, what, part) for masks in (same, same, other)]
+        def thrice(batch: Any, part: Indices) -> list[float]:
+            return task.finite_loss_values(
+                batch, (same, same, other), f"a batch of {len(part)} examples", part
             )
 
-        few = indices[: max(_EXAMPLES // task.micro_batch_size, 1) * task.micro_batch_size]
-        parts = [n / len(few) * values for n, values in task.in_micro_batches(few, thrice)]
+        few = indices[: max(_EXAMPLES // task.at_once, 1) * task.at_once]
+        parts = [weight / len(few) * np.array(found) for weight, found in task.mean_values(few, thrice)]
         values = np.sum(parts, axis=0)
         if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
             raise RunError(
@@ -99,7 +97,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         mean_gap=gap,
         is_mean=gap <= _ROUNDING,
         streamed=task.batches.length if task.batches.streamed else None,
-        frozen=1 - sum(p.numel() for p in task.parameters) / parameters,
+        frozen=1 - sum(p.numel() for p in task.trainable) / parameters,
         by_tokens=task.weighing.tokens_per_example if task.weighing is not None else None,
         tokens_per_example=_per_example(task, draws, tokens_in),
         loss_parameters=getattr(task.objective, "parameters_left", 0),

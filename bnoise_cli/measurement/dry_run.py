@@ -25,7 +25,7 @@ def dry_run(session: Session) -> DryRun:
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(
         device=session.device_name(),
-        parameters=sum(p.numel() for p in task.parameters),
+        parameters=sum(p.numel() for p in task.trainable),
         dataset_length=task.batches.length,
         micro_batch_size=task.micro_batch_size,
         steps=tuple(place.step for place in session.places),

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
+from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.batches import Draws, Indices
-from bnoise_cli.measurement.task import NotFiniteError, Objective, Task
+from bnoise_cli.measurement.task import Objective, Task
 from bnoise_cli.measurement.training import take_step
 
 #: Builds the optimizer of a run over its parameters, at its learning rate.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,11 +50,10 @@ def evaluate_line(
     """
     changes = np.zeros(len(line.NODES))
 
-    def along(part: Indices) -> tuple[float, NDArray[np.float64]]:
-        batch, masks = task.batches.fetch(part), draws.seed()
+    def along(batch: Any, part: Indices) -> list[float]:
+        masks = draws.seed()
         what = f"a batch of {counted(len(part) * task.batches.group, 'evaluation example')}"
-        base = task.finite_loss_value(batch, masks, what, part)
-        losses = []
+        losses = [task.loss_value(batch, masks, what)]
         try:
             for node in line.NODES:
                 _move(task, origin, total, node * scale / count)
@@ -61,11 +61,13 @@ def evaluate_line(
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(task.parameters, origin)
-        return task.weight(batch, len(part)), base - np.array(losses)
+        base, *moved = torch.stack(losses).tolist()
+        task.require_finite(base, what, part)
+        return [base - loss for loss in moved]
 
     with task.full_precision() if task.full_lines else nullcontext():
-        for _, (weight, part_changes) in task.in_micro_batches(indices, along):
-            changes += weight / len(indices) * part_changes
+        for weight, values in task.mean_values(indices, along):
+            changes += weight / len(indices) * np.array(values)
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnoise_cli.measurement.sharding import sharded_like
+
 #: What each optimizer that the probe knows keeps of every parameter.
 _KEPT: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.SGD: (),
@@ -101,4 +103,5 @@ def _take(optimizer: torch.optim.Optimizer, parameter: Tensor, entry: Mapping[st
             value = torch.tensor(float(value), dtype=torch.float32, device=place)
         elif value is not None:
             value = value.detach().to(device=parameter.device, dtype=parameter.dtype, copy=True)
+            value = sharded_like(value, parameter)
         optimizer.state[parameter][key] = value

@@ -160,12 +160,13 @@ def scout(
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
             times_bracketed += len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
-            if (
+            enough = (
                 times_bracketed == _TIMES_BRACKETED
                 or grown.count >= wanted
                 or 2 * grown.count > most_examples
                 or out_of_time()
-            ):
+            )
+            if task.ranks.share(enough):
                 break
             grown.draw(grown.count, draws)
         seen[first], _ = _noise_curvature(task, origin, draws, evaluated, slope(), scale)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bnoise_cli.errors import CallError
+from bnoise_cli.measurement.sharding import local_part
 
 #: Optimizers whose update is ε·P·g for a diagonal P that moves slowly.
 KNOWN = (
@@ -39,8 +40,8 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
 
     Adam and AdamW (arXiv:1412.6980, 1711.05101): 1/(√v̂ + ε), v̂ = v/(1 − β₂ᵗ); RMSprop: 1/(√v + ε); Adagrad:
     1/(√Σg² + ε). Zero where nothing has had a gradient yet, as rare tokens: there 1/ε would be no step that training
-    takes. Never built from the gradients that are probed. Where groups have learning rates of their own, P has
-    each over the highest.
+    takes. Never built from the gradients that are probed. Where groups have learning rates of their own, P has each
+    over the highest. Of sharded parameters it is this rank's part.
 
     Raises:
         CallError: it has no state yet, or none is known.
@@ -53,7 +54,7 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
     if isinstance(optimizer, torch.optim.SGD):
         if set(relative) == {1.0}:
             return None
-        return [torch.full_like(p, rate) for p, rate in zip(parameters, relative, strict=True)]
+        return [torch.full_like(local_part(p), rate) for p, rate in zip(parameters, relative, strict=True)]
     own = [_of_one(optimizer, p, groups[id(p)]) for p in parameters]
     torch._foreach_mul_(own, relative)
     return own
@@ -75,5 +76,6 @@ def _of_one(optimizer: torch.optim.Optimizer, parameter: Tensor, group: dict[str
         else:
             second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
             second = second / (1 - float(group["betas"][1]) ** step)
+        second = local_part(second)
         scale: Tensor = torch.where(second > 0, 1 / (second.sqrt() + group["eps"]), 0.0)
     return scale

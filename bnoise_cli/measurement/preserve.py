@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bnoise_cli.measurement.sharding import local_part
+
 
 @contextmanager
 def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator[list[Tensor]]:
@@ -22,9 +24,9 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
         on_host: keep the copy of the parameters in the host's memory, to leave that of the device free.
 
     Yields:
-        A copy of the trainable parameters: the point θ around which lines are evaluated.
+        A copy of what this rank holds of the trainable parameters: the point θ around which lines are evaluated.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [local_part(p) for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
         origin = [p.detach().to("cpu" if on_host else p.device, copy=True) for p in trainable]
         buffers = [

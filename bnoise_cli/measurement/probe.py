@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -37,6 +38,8 @@ _PLACED = (0.15, 2.5)
 _WIDER = 4
 #: A budget must hold this many of the largest batches.
 _REPLICATES_IN_BUDGET = 13
+#: However many replicates are made at once.
+_FEWEST_ROUNDS = 2
 #: The pilot may take this part of the time; with all its evaluation examples it costs about so many gradients.
 _PILOT_TIME, _PILOT_COST = 0.25, 1200
 #: The whole dataset is used where it costs at most these parts of the examples and of the time.
@@ -103,12 +106,15 @@ class _Run:
         self.analysis: Analysis | None = None
         self.plan: Plan | None = None
         self.rounding_floor: float | None = None
-        self.group = task.batches.group
+        self.group, self.ranks = task.batches.group, task.ranks
+        # Ranks that hold the whole model make replicates of their own.
+        self.at_once = 1 if task.sharded else task.ranks.size
         self.at_start = (task.gradient_examples, task.evaluation_examples)
         self.batch_sizes = self._in_groups(settings.batch_sizes)
 
     def measure(self) -> Measurement:
-        stop, failure, loss = StopReason.BUDGET, None, None
+        stop, loss = StopReason.BUDGET, None
+        failure: RunError | None = None
         try:
             loss = self._loss()
             self._report("pilot")
@@ -122,7 +128,7 @@ class _Run:
                 raise
             stop = StopReason.INTERRUPTED
         except RunError as error:
-            stop, failure = StopReason.FAILED, error
+            stop, failure = StopReason.FAILED, self.ranks.explain(error)
         if failure is not None and not self.replicates:
             raise failure
         self._analyse()
@@ -148,6 +154,9 @@ class _Run:
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started
+
+    def _agreed_seconds(self) -> float:
+        return self.ranks.share(self._seconds())
 
     def _drawn(self) -> int:
         """Groups, which mostly are single examples."""
@@ -183,9 +192,10 @@ class _Run:
             limit = measure_limit(self.task, self.origin, self._draws(1))
         most = self._left() / _REPLICATES_IN_BUDGET
         if self.settings.max_examples is None:
-            left = self.settings.budget_seconds - self._seconds()
+            left = self.settings.budget_seconds - self._agreed_seconds()
             cost = _REPLICATE_COST * self._seconds_per_gradient_example
-            most = max(left, 0.0) / (_REPLICATES_IN_BUDGET * cost)
+            rounds = max(_REPLICATES_IN_BUDGET / self.at_once, _FEWEST_ROUNDS)
+            most = max(left, 0.0) / (rounds * cost)
         return scout(
             self.task,
             self.origin,
@@ -202,13 +212,14 @@ class _Run:
         if self.settings.max_examples is not None:
             return 1.0
         time = _PILOT_TIME * self.settings.budget_seconds
-        return time / (_PILOT_COST * self._seconds_per_gradient_example)
+        return time * self.at_once / (_PILOT_COST * self._seconds_per_gradient_example)
 
     def _require_time_for(self, plan: Plan) -> None:
         """Refuse batch sizes of the user's own that the budget cannot hold twice."""
         if self.batch_sizes is None or self.settings.max_examples is not None:
             return
-        needed = 2 * plan.largest * _REPLICATE_COST * self._seconds_per_gradient_example
+        rounds = -(-2 // self.at_once)
+        needed = rounds * plan.largest * _REPLICATE_COST * self._seconds_per_gradient_example
         budget = self.settings.budget_seconds
         if needed > budget:
             raise RunError(
@@ -218,7 +229,15 @@ class _Run:
 
     @cached_property
     def _seconds_per_gradient_example(self) -> float:
-        return self.task.seconds_per_gradient_example(self._draws(3))
+        """Of the ranks that make one replicate."""
+        seconds, failure = math.inf, None
+        with nullcontext() if self.task.sharded else self.task.apart():
+            try:
+                seconds = self.task.seconds_per_gradient_example(self._draws(3))
+            except RunError as error:
+                failure = error
+        self.task.settle(failure)
+        return self.ranks.share(seconds)
 
     def _whole_dataset_is_cheap(self) -> bool:
         if self.task.stochastic or self.task.batches.random or self.group > 1:
@@ -226,40 +245,69 @@ class _Run:
         length, most = self.task.batches.length, self.settings.max_examples
         if most is not None and length > _LIMIT_EXAMPLES * most:
             return False
-        seconds = length * self._seconds_per_gradient_example * _LIMIT_COST
+        seconds = length * self._seconds_per_gradient_example * _LIMIT_COST / self.at_once
         return seconds <= _LIMIT_TIME * self.settings.budget_seconds
 
     def _replicate_until_known(self, plan: Plan) -> StopReason:
         replans, next_look = 0, _FIRST_LOOK
         longest = 0.0
         while True:
-            begun = self._seconds()
+            begun = self._agreed_seconds()
             enough_for_an_answer = len(self.replicates) >= 2
             if plan.largest > self._left():
                 return StopReason.BUDGET
             if enough_for_an_answer and begun + 0.5 * longest > self.settings.budget_seconds:
                 return StopReason.BUDGET
-            self.replicates.append(self._replicate(plan, replans))
-            longest = max(longest, self._seconds() - begun)
+            better = None
+            for attempt in self._attempts(plan, replans):
+                if isinstance(attempt, RunError):
+                    raise attempt
+                self.replicates.append(attempt)
+                if len(self.replicates) == _FIRST_LOOK and replans < _MOST_REPLANS:
+                    better = self._better_plan(plan)
+                    if better is not None:
+                        break  # what else was made at once belongs to the plan that is given up
+            longest = max(longest, self._agreed_seconds() - begun)
             count = len(self.replicates)
             looked = count >= next_look
-            if looked or count == 2:
+            if looked or (not enough_for_an_answer and count >= 2):
                 self._analyse()
             if looked:
                 next_look = max(count + 1, math.ceil(count * _NEXT_LOOK))
             self._report("replicates")
-            if count == _FIRST_LOOK and replans < _MOST_REPLANS and (better := self._better_plan(plan)):
+            if better is not None:
                 self.plan = plan = better
                 self.replicates, self.analysis = [], None
                 replans, next_look = replans + 1, _FIRST_LOOK
-            elif looked and count >= _FEWEST_REPLICATES and self._is_precise():
+            elif looked and count >= _FEWEST_REPLICATES and self.ranks.share(self._is_precise()):
                 return StopReason.PRECISION
 
     def _is_precise(self) -> bool:
         found = self.analysis
         return found is not None and relative_half_width(found.noise_scale) <= self.settings.precision
 
-    def _replicate(self, plan: Plan, replans: int) -> Replicate:
+    def _attempts(self, plan: Plan, replans: int) -> list[Replicate | RunError]:
+        """The next replicates, in the order of their draws: one of all ranks together, or one of each."""
+        number = len(self.replicates)
+        if self.at_once == 1:
+            return [self._replicate(plan, replans, number)]
+        before = self.task.gradient_examples, self.task.evaluation_examples
+        attempt: Replicate | RunError | None = None
+        with self.task.apart() as ranks:
+            if self._left() >= (ranks.rank + 1) * plan.largest:
+                try:
+                    attempt = self._replicate(plan, replans, number + ranks.rank)
+                except RunError as error:
+                    attempt = type(error)(f"on rank {ranks.rank}: {error}")
+        spent = (self.task.gradient_examples - before[0], self.task.evaluation_examples - before[1])
+        found = ranks.gather((attempt, spent, self.task.micro_batch_size))
+        self.task.gradient_examples, self.task.evaluation_examples = (
+            have + sum(spent[kind] for _, spent, _ in found) for kind, have in enumerate(before)
+        )
+        self.task.micro_batch_size = min(size for _, _, size in found)
+        return [attempt for attempt, _, _ in found if attempt is not None]
+
+    def _replicate(self, plan: Plan, replans: int, number: int) -> Replicate:
         limit = plan.design.limit
         return measure_replicate(
             self.task,
@@ -267,12 +315,13 @@ class _Run:
             plan.stages,
             [float(scale) for scale in plan.design.scales],
             plan.evaluation_examples,
-            self._draws(4, replans, len(self.replicates)),
+            self._draws(4, replans, number),
             known_signal=limit.signal if limit is not None else None,
         )
 
     def _better_plan(self, plan: Plan) -> Plan | None:
         """Another plan where the first replicates show that the pilot placed this one badly."""
+        self._analyse()
         found = self.analysis
         assert found is not None
         design = plan.design

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,19 +57,21 @@ def rounding_floor(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -
     each = max(1, plan.evaluation_examples // plan.stages[0].lines)
     moves, own = [], torch.finfo(task.parameters[0].dtype).eps * _UNIFORM
 
-    def moved(part: Indices) -> tuple[float, float]:
-        batch, masks = task.batches.fetch(part), draws.seed()
-        before = task.loss_value(batch, masks, "evaluation examples")
+    def moved(batch: Any, _: Indices) -> list[float]:
+        masks = draws.seed()
+        losses = [task.loss_value(batch, masks, "evaluation examples")]
         try:
             _move_by_one_bit(task.parameters, draws.seed())
-            return before, task.loss_value(batch, masks, "evaluation examples")
+            losses.append(task.loss_value(batch, masks, "evaluation examples"))
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(task.parameters, origin)
+        found: list[float] = torch.stack(losses).tolist()
+        return found
 
     with task.full_precision():
         for _ in range(_PERTURBATIONS):
-            parts = task.in_micro_batches(draws.indices(each, task.batches.length), moved)
+            parts = task.mean_values(draws.indices(each, task.batches.length), moved)
             before, after = np.mean([pair for _, pair in parts], axis=0)
             moves.append(math.hypot(after - before, own * before))
     return float(np.sqrt(np.mean(np.square(moves))))

@@ -19,6 +19,7 @@ from bnoise_cli.measurement.places import Place, places_to_probe
 from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.probe import ProbeSettings, probe
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.training import Trainer
 from bnoise_cli.measurement.training_steps import time_training_steps
 from bnoise_cli.measurement.weights import fitting_weights, load_weights
@@ -29,9 +30,9 @@ from bnoise_cli.spec.load import Spec
 class Session:
     """A task built from a spec, ready to be probed; nothing has been measured yet."""
 
-    def __init__(self, spec: Spec, device: torch.device) -> None:
-        self.spec, self.config, self.device = spec, spec.config, device
-        self.task = build_task(spec, device)
+    def __init__(self, spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.spec, self.config, self.device, self.ranks = spec, spec.config, device, ranks
+        self.task = build_task(spec, device, ranks)
         self.optimizer, self.trainer = self._fresh()
         self.places = places_to_probe(self.config.probe, [self._checked(path) for path in spec.checkpoints()])
         self.findings = check_task(self.task, self.config.probe.seed)
@@ -60,6 +61,7 @@ class Session:
         except BnoiseError as error:
             if not points:
                 raise
+            error = self.ranks.explain(error)
             failure = error if isinstance(error, RunError) else RunError(str(error))
         group = self.optimizer.param_groups[0]
         return ProbeRun(
@@ -136,14 +138,14 @@ class Session:
         self.optimizer, self.trainer = self._fresh()
         if checkpoint.optimizer_state is None:
             return
-        why_not = load_optimizer_state(self.optimizer, self.task.parameters, checkpoint.optimizer_state)
+        why_not = load_optimizer_state(self.optimizer, self.task.trainable, checkpoint.optimizer_state)
         if why_not is not None:
             self.unused_states.append(f"that of {path.name} was not used: {why_not}")
 
     def _preconditioner(self) -> list[torch.Tensor] | None:
         """P at the optimizer's present state."""
         try:
-            return preconditioner(self.optimizer, self.task.parameters)
+            return preconditioner(self.optimizer, self.task.trainable)
         except CallError as error:
             if not self.unused_states:
                 raise
@@ -158,7 +160,7 @@ class Session:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
         shares = len(self.places) - len(earlier)
-        seconds = plan.budget - sum(point.seconds for point in earlier)
+        seconds = self.ranks.share(plan.budget - sum(point.seconds for point in earlier))
         examples = plan.max_examples
         if examples is not None:
             examples = (examples - sum(point.gradient_examples for point in earlier)) // shares
@@ -172,6 +174,6 @@ class Session:
         self.task.preconditioner = self._preconditioner()
         measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
-        if exact is None or self.task.preconditioner is not None:
+        if exact is None or self.task.preconditioner is not None or self.task.sharded:
             return measurement
         return dataclasses.replace(measurement, exact_noise_scale=float(exact()))

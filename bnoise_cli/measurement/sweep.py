@@ -22,6 +22,7 @@ from bnoise_cli.measurement.known_runs import FINE, Key, KnownRuns
 from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
 from bnoise_cli.measurement.preconditioner import KNOWN
 from bnoise_cli.measurement.preserve import preserved
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.sweep_task import SweepTask
 from bnoise_cli.measurement.training_runs import Goal
 from bnoise_cli.measurement.training_steps import time_training_steps
@@ -44,9 +45,10 @@ class BudgetSpentError(Exception):
 class SweepSession:
     """A task ready to be trained many times from one start; nothing has been measured yet."""
 
-    def __init__(self, spec: Spec, device: torch.device, ledger: Ledger) -> None:
-        self.shared, self.config = SweepTask(spec, device), spec.config
+    def __init__(self, spec: Spec, device: torch.device, ledger: Ledger, ranks: Ranks = ALONE) -> None:
+        self.shared, self.config, self.ranks = SweepTask(spec, device, ranks), spec.config, ranks
         self.task, self._ledger = self.shared.task, ledger
+        ledger.entries = ranks.share(ledger.entries)
         self._require_examples()
 
     def _require_examples(self) -> None:
@@ -88,7 +90,7 @@ class SweepSession:
         runs = number * (_COARSE_RUNS + 3 * config.sweep.seeds)
         return SweepPlan(
             device=str(self.shared.device),
-            parameters=sum(p.numel() for p in self.task.parameters),
+            parameters=sum(p.numel() for p in self.task.trainable),
             dataset_length=length,
             evaluation_examples=len(self.shared.evaluation),
             start_loss=start_loss,
@@ -106,7 +108,7 @@ class SweepSession:
             RunError: a single example does not fit, or the user's code failed.
         """
         seconds = sum(run.seconds for run in found.runs)
-        optimizer = make_optimizer(self.shared.spec, self.task.parameters)
+        optimizer = make_optimizer(self.shared.spec, self.task.trainable)
         with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(
                 self.task, optimizer, origin, self.config, critical, budget_seconds=seconds
@@ -153,7 +155,7 @@ class _Run:
                     f"the budget of {self.plan.budget:.0f} s was spent before another run arrived. Raise --budget."
                 ) from None
         except RunError as error:
-            failure = error
+            failure = self.task.ranks.explain(error)
             if goal is None or not self.known:
                 raise
         return SweepRun(
@@ -275,5 +277,5 @@ class _Run:
                 seconds=seconds,
             )
         )
-        if self.plan.budget is not None and seconds > self.plan.budget:
+        if self.plan.budget is not None and self.task.ranks.share(seconds > self.plan.budget):
             raise BudgetSpentError

@@ -14,6 +14,7 @@ from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.lanes import SingleLane, StackedLanes, Start, evaluation_loss
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.training import Trainer
 from bnoise_cli.spec.load import Spec
 
@@ -32,12 +33,12 @@ class SweepTask:
         on_warmup: told every step on the way to the start.
     """
 
-    def __init__(self, spec: Spec, device: torch.device) -> None:
+    def __init__(self, spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> None:
         config = spec.config
         self.spec, self.config, self.device = spec, config, device
-        self.task = build_task(spec, device)
+        self.task = build_task(spec, device, ranks)
         self.findings = check_task(self.task, config.probe.seed)
-        optimizer = make_optimizer(spec, self.task.parameters)
+        optimizer = make_optimizer(spec, self.task.trainable)
         self.optimizer_type, self.base_rate = type(optimizer), learning_rate_of(optimizer)
         length = self.task.batches.length
         draws = Draws(config.probe.seed, 1 << 26)
@@ -53,7 +54,7 @@ class SweepTask:
         if config.sweep.warmup_steps:
             trainer = Trainer(
                 task,
-                make_optimizer(self.spec, task.parameters),
+                make_optimizer(self.spec, task.trainable),
                 batch_size=config.training.batch_size,
                 max_grad_norm=config.training.max_grad_norm,
                 seed=config.probe.seed,
@@ -83,7 +84,7 @@ class SweepTask:
         return SingleLane(
             self.task,
             self.start,
-            self.optimizer(self.task.parameters, rate),
+            self.optimizer(self.task.trainable, rate),
             batch_size=batch_size,
             seed=self._draws_seed(seed),
             evaluation=self.evaluation,

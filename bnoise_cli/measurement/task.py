@@ -5,28 +5,27 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.measurement.batches import Batches, Draws, Indices
-from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
+from bnoise_cli.measurement.passes import even_parts, passes
+from bnoise_cli.measurement.ranks import ALONE, Ranks
+from bnoise_cli.measurement.sharding import is_sharded, local_part
+from bnoise_cli.measurement.user_code import user_code
 from bnoise_cli.measurement.weighing import Weighing
 from bnoise_cli.numbers import counted
 
-T = TypeVar("T")
 #: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
 Objective = Callable[[nn.Module, Any], Tensor]
-
-
-class NotFiniteError(RunError):
-    """A loss or a gradient is NaN or infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,12 @@ class Task:
 
     Attributes:
         model, objective, batches: what was built from the config.
-        parameters: the trainable parameters, tied ones once.
+        trainable: the trainable parameters as model and optimizer hold them, tied ones once.
+        parameters: what of them this rank holds: the parameters themselves, or its parts of sharded ones.
+        sharded: whether the parameters are spread over `ranks`, so that every pass is one of all of them.
+        ranks: the processes that share the examples of every pass.
         preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
-        micro_batch_size: examples that go through the model at once; halved when memory runs out from
+        micro_batch_size: examples that go through the model on one device at once; halved when memory runs out from
             `planned_micro_batch_size`.
         stochastic: whether the loss of given examples depends on random masks.
         group: examples that must go through the model together, because the loss is no mean over them; 1 where it is.
@@ -65,10 +67,14 @@ class Task:
         micro_batch_size: int,
         preconditioner: list[Tensor] | None = None,
         autocast: torch.dtype | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.batches = batches
-        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.ranks = ranks
+        self.trainable: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = [local_part(p) for p in self.trainable]
+        self.sharded = any(is_sharded(p) for p in self.trainable)
         self.preconditioner = preconditioner
         self.micro_batch_size = self.planned_micro_batch_size = micro_batch_size
         self.stochastic = True
@@ -84,7 +90,7 @@ class Task:
                 "the probe needs trainable parameters; this model has none with requires_grad. "
                 "Unfreeze what the planned run trains."
             )
-        if any(is_lazy(p) for p in self.parameters):
+        if any(is_lazy(p) for p in self.trainable):
             raise RunError(
                 "the probe needs parameters with a shape; this model has lazy ones that are not yet initialised. "
                 "Run one batch through the model before it is returned."
@@ -112,7 +118,7 @@ class Task:
         )
 
     def zeros(self) -> list[Tensor]:
-        """A place to add up gradients: one copy of the trainable parameters."""
+        """A place to add up gradients: one copy of `parameters`."""
         return [torch.zeros_like(p) for p in self.parameters]
 
     def loss(self, batch: Any, mask_seed: int, what: str) -> Tensor:
@@ -123,7 +129,7 @@ class Task:
             OutOfMemoryError: the batch does not fit.
         """
         if self.stochastic:
-            torch.manual_seed(mask_seed)
+            torch.manual_seed((mask_seed + self.ranks.rank) % 2**63)
         kind = self.parameters[0].device.type
         with (
             user_code(f"computing the loss of {what}"),
@@ -140,10 +146,10 @@ class Task:
             )
         return value.reshape(())
 
-    def loss_value(self, batch: Any, mask_seed: int, what: str) -> float:
-        """The mean loss of a batch as a Python float, without a graph; may be NaN or infinite."""
+    def loss_value(self, batch: Any, mask_seed: int, what: str) -> Tensor:
+        """The mean loss of a batch in float64, without a graph and without waiting for it; may be NaN or infinite."""
         with torch.no_grad():
-            return float(self.loss(batch, mask_seed, what).double())
+            return self.loss(batch, mask_seed, what).double()
 
     def in_groups(self) -> Task:
         """The same task where every draw is of `group` examples, which go through the model together."""
@@ -167,12 +173,36 @@ class Task:
         finally:
             self.autocast = kept
 
+    @property
+    def at_once(self) -> int:
+        """Examples of one pass: where the parameters are sharded, those of all ranks."""
+        return self.micro_batch_size * (self.ranks.size if self.sharded else 1)
+
+    @contextmanager
+    def apart(self) -> Iterator[Ranks]:
+        """Inside, this rank makes passes of its own, whose parameters are not sharded; gives all ranks."""
+        kept, self.ranks = self.ranks, ALONE
+        try:
+            yield kept
+        finally:
+            self.ranks = kept
+
+    def settle(self, failure: RunError | None) -> None:
+        """After passes apart: one rank's failure is everyone's, and so is the smallest micro-batch.
+
+        Raises:
+            RunError: the failure of the first rank that had one.
+        """
+        if (found := self.ranks.agree(failure)) is not None:
+            raise found
+        self.micro_batch_size = min(self.ranks.gather(self.micro_batch_size))
+
     def weight(self, batch: Any, examples: int) -> float:
         """How much the mean loss of a batch of so many examples counts, in examples of average weight."""
         return float(examples) if self.weighing is None else self.weighing.weight(batch)
 
     def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
-        """Add the gradients of the examples at `indices` to `into`; returns the norms of each micro-batch's sum.
+        """Add the gradients of the examples at `indices` to `into`; returns the norms of each pass's sum.
 
         Where a loss is a mean over tokens, the gradient of an example is that of its tokens' sum over the tokens of an
         average example: sums over examples stay sums of independent draws.
@@ -181,52 +211,80 @@ class Task:
             RunError: NaN or infinite loss or gradient, or no memory for a single example.
         """
         blocks = []
-        for count, (weight, gradient) in self.in_micro_batches(
-            indices, lambda part: self._gradient(part, draws)
-        ):
+        for count, (weight, gradient) in passes(self, indices, lambda own: self._gradient(own, draws)):
+            if self.ranks.size > 1:
+                [weight] = self.ranks.total([weight])
+                if not self.sharded:  # else the backward pass has added them up
+                    self.ranks.add(gradient)
             plain, weighted = self.squared_norms(gradient)
             if not math.isfinite(plain):
                 raise NotFiniteError(
                     f"the gradient of {count * self.batches.group} examples is not finite. Lower the learning rate of "
                     "the warm-up, or look for a division or a logarithm at zero in the loss."
                 )
-            torch._foreach_add_(into, gradient, alpha=weight)
-            blocks.append(Block(count, weight, plain * weight**2, weighted * weight**2))
+            torch._foreach_add_(into, gradient)
+            blocks.append(Block(count, weight, plain, weighted))
         self.gradient_examples += len(indices)
         return blocks
 
+    def mean_values(
+        self, indices: Indices, evaluate: Callable[[Any, Indices], Sequence[float]]
+    ) -> Iterator[tuple[float, list[float]]]:
+        """For each pass over `indices` its weight and the means of values that `evaluate` finds on a batch of it.
+
+        Args:
+            evaluate: f(batch, indices) → means over the batch.
+        """
+
+        def of_own(own: Indices) -> list[float]:
+            part = own if len(own) else indices[:1]  # in a sharded model every rank takes part
+            batch = self.batches.fetch(part)
+            values = evaluate(batch, part)
+            if not len(own):
+                return [0.0] * (1 + len(values))
+            share = self.weight(batch, len(part))
+            return [share, *(share * value for value in values)]
+
+        for _, found in passes(self, indices, of_own):
+            share, *sums = self.ranks.total(found)
+            yield share, [value / share if share else 0.0 for value in sums]
+
     def seconds_per_gradient_example(self, draws: Draws) -> float:
-        """Forward and backward on one micro-batch: the shorter of two times, after one to warm up."""
+        """Forward and backward in one pass: the shorter of two times, after one to warm up."""
         into, seconds = self.zeros(), []
         for _ in range(3):
             begun = time.monotonic()
-            indices = draws.indices(self.micro_batch_size, self.batches.length)
+            indices = draws.indices(self.at_once, self.batches.length)
             self.add_gradient(into, indices, draws)
             seconds.append((time.monotonic() - begun) / len(indices))
         return min(seconds[1:])
 
     def squared_norms(self, vector: list[Tensor]) -> tuple[float, float]:
-        """(|v|², vᵀPv) in float64."""
-        plain = _sum_of_squares(vector)
-        if self.preconditioner is None:
-            return plain, plain
-        norms = [
-            (v * p.sqrt()).norm() for v, p in zip(vector, self.preconditioner, strict=True)
-        ]  # one at a time
-        return plain, float((torch.stack(norms).double() ** 2).sum())
+        """(|v|², vᵀPv) in float64, of a vector that is spread as the parameters are."""
+        norms = [_sum_of_squares(vector)]
+        if self.preconditioner is not None:
+            scaled = [(v * p.sqrt()).norm() for v, p in zip(vector, self.preconditioner, strict=True)]
+            norms.append((torch.stack(scaled).double() ** 2).sum())
+        found = torch.stack(norms).tolist()
+        if self.sharded:
+            found = self.ranks.total(found)
+        return found[0], found[-1]
 
-    def _gradient(self, indices: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
-        """The weight of the batch at `indices` and the gradient of its mean loss."""
-        batch = self.batches.fetch(indices)
+    def _gradient(self, own: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
+        """The weight of this rank's examples and their gradient, as it adds up to that of the pass."""
+        part = own if len(own) else np.zeros(1, dtype=np.int64)  # in a sharded model every rank takes part
+        batch = self.batches.fetch(part)
+        weight = self.weight(batch, len(part)) if len(own) else 0.0
+        # The backward pass of sharded parameters gives the mean over the ranks.
+        scale = weight * (self.ranks.size if self.sharded else 1)
         try:
-            gradient = self.gradient(batch, len(indices), draws)
+            gradient = self.gradient(batch, len(part), draws, scale=scale)
         except NotFiniteError as error:
-            examples = _few(self.batches.examples(indices))
-            raise NotFiniteError(f"{error} The examples are {examples}.") from None
-        return self.weight(batch, len(indices)), gradient
+            raise NotFiniteError(f"{error} The examples are {_few(self.batches.examples(part))}.") from None
+        return weight, gradient
 
-    def gradient(self, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
-        """The gradient of a batch's mean loss, by the backward pass that training makes.
+    def gradient(self, batch: Any, examples: int, draws: Draws, scale: float = 1.0) -> list[Tensor]:
+        """The gradient of a batch's mean loss times `scale`, by the backward pass that training makes.
 
         Raises:
             NotFiniteError: the loss is NaN or infinite.
@@ -235,11 +293,6 @@ class Task:
         """
         what = f"a batch of {counted(examples * self.batches.group)}"
         loss = self.loss(batch, draws.seed(), what)
-        if not torch.isfinite(loss):
-            raise NotFiniteError(
-                f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
-                "checkpoint, or look for the cause in the data."
-            )
         if not loss.requires_grad:
             raise RunError(
                 "the loss does not depend on any trainable parameter. "
@@ -248,95 +301,71 @@ class Task:
         self._forget_gradient()
         try:
             with user_code(f"computing the gradient of {what}"):
-                loss.backward()  # type: ignore[no-untyped-call]
-            return [_dense(p) for p in self.parameters]
+                (loss * scale).backward()  # type: ignore[no-untyped-call]
+            found = [_dense(p) for p in self.trainable]
         finally:
             self._forget_gradient()
+        if not torch.isfinite(loss):  # looked at last, as all ranks must get here
+            raise NotFiniteError(
+                f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
+                "checkpoint, or look for the cause in the data."
+            )
+        return found
 
     def _forget_gradient(self) -> None:
-        for parameter in self.parameters:
+        for parameter in self.trainable:
             parameter.grad = None
-
-    def in_micro_batches(self, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
-        """Apply `run` to `indices` in parts that fit the memory; yields (examples, result) of each.
-
-        Raises:
-            RunError: no memory for a single example.
-        """
-        self.expect(indices)
-        start = 0
-        while start < len(indices):
-            part = indices[start : start + even_part(len(indices) - start, self.micro_batch_size)]
-            try:
-                result = run(part)
-            except OutOfMemoryError as error:
-                if len(part) == 1:
-                    raise RunError(
-                        f"out of memory with {_amount(self.batches.group)}. Free memory on the device, use a larger "
-                        f"one or a smaller model. The allocator said: {error}"
-                    ) from None
-                self.micro_batch_size = len(part) // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
-            start += len(part)
-            yield len(part), result
 
     def expect(self, *coming: Indices) -> None:
         """Say which examples will be asked for next, so that they can be read in the meantime."""
-        self.batches.expect(
-            [part for indices in coming for part in _even_parts(indices, self.micro_batch_size)]
-        )
+        ranks = self.ranks
+        parts = (ranks.own(part) for indices in coming for part in even_parts(indices, self.at_once))
+        self.batches.expect([part for part in parts if len(part)])
 
-    def finite_loss_value(self, batch: Any, mask_seed: int, what: str, indices: Indices) -> float:
-        """As `loss_value`, where a loss that is not finite is an error that names the examples."""
-        value = self.loss_value(batch, mask_seed, what)
+    def finite_loss_values(
+        self, batch: Any, mask_seeds: Sequence[int], what: str, indices: Indices
+    ) -> list[float]:
+        """`loss_value` with each seed, where a loss that is not finite is an error that names the examples."""
+        values: list[float] = torch.stack(
+            [self.loss_value(batch, seed, what) for seed in mask_seeds]
+        ).tolist()
+        for value in values:
+            self.require_finite(value, what, indices)
+        return values
+
+    def require_finite(self, value: float, what: str, indices: Indices) -> None:
+        """
+        Raises:
+            NotFiniteError: the loss of a batch of these examples is not.
+        """
         if not math.isfinite(value):
             examples = _few(self.batches.examples(indices))
             raise NotFiniteError(f"the loss of {what} is {value}: the examples are {examples}.")
-        return value
 
     def mean_loss(self, indices: Indices, draws: Draws) -> float:
         """The mean loss of the examples at `indices` at the present weights."""
 
-        def evaluate(part: Indices) -> tuple[float, float]:
-            what, batch = (
-                f"a batch of {len(part) * self.batches.group} evaluation examples",
-                self.batches.fetch(part),
-            )
-            return self.weight(batch, len(part)), self.finite_loss_value(batch, draws.seed(), what, part)
+        def evaluate(batch: Any, part: Indices) -> list[float]:
+            what = f"a batch of {len(part) * self.batches.group} evaluation examples"
+            return self.finite_loss_values(batch, [draws.seed()], what, part)
 
-        parts = [found for _, found in self.in_micro_batches(indices, evaluate)]
-        return math.fsum(weight * value for weight, value in parts) / math.fsum(weight for weight, _ in parts)
-
-
-def _amount(group: int) -> str:
-    return "a single example" if group == 1 else f"the {group} examples that one device is to take at once"
+        parts = list(self.mean_values(indices, evaluate))
+        return math.fsum(weight * value for weight, [value] in parts) / math.fsum(
+            weight for weight, _ in parts
+        )
 
 
 def _dense(parameter: Tensor) -> Tensor:
-    """Its gradient; zero where it has none, dense where an embedding's is sparse."""
+    """What this rank holds of its gradient; zero where it has none, dense where an embedding's is sparse."""
     found = parameter.grad
     if found is None:
-        return torch.zeros_like(parameter)
-    return found.to_dense() if found.is_sparse else found
+        return torch.zeros_like(local_part(parameter))
+    return found.to_dense() if found.is_sparse else local_part(found)
 
 
-def _sum_of_squares(vector: list[Tensor]) -> float:
+def _sum_of_squares(vector: list[Tensor]) -> Tensor:
     norms = torch.stack([norm.double() for norm in torch._foreach_norm(vector)])
-    return float((norms**2).sum())
-
-
-def even_part(count: int, most: int) -> int:
-    """The size of the first of as few, as equal parts of `count` as hold at most `most` each."""
-    return -(-count // -(-count // most))
-
-
-def _even_parts(indices: Indices, most: int) -> Iterator[Indices]:
-    while len(indices):
-        size = even_part(len(indices), most)
-        yield indices[:size]
-        indices = indices[size:]
+    return (norms**2).sum()
 
 
 def _few(indices: Indices) -> str:

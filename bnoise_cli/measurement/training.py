@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Draws, Indices
+from bnoise_cli.measurement.passes import even_parts
+from bnoise_cli.measurement.sharding import as_part_of
 from bnoise_cli.measurement.task import Task
 
 
@@ -19,20 +22,41 @@ def take_step(
     max_grad_norm: float | None,
     draws: Draws,
 ) -> None:
-    """One optimizer step on the examples at `indices`.
+    """One optimizer step on the examples at `indices`, which all ranks share.
 
     Raises:
         RunError: the loss or a gradient is not finite.
     """
-    gradient = task.zeros()
-    blocks = task.add_gradient(gradient, indices, draws)
-    torch._foreach_div_(gradient, math.fsum(block.weight for block in blocks))
-    for parameter, value in zip(task.parameters, gradient, strict=True):
-        parameter.grad = value
+    gradient, weight = _gradient(task, indices, draws)
+    torch._foreach_div_(gradient, weight)
+    for parameter, value in zip(task.trainable, gradient, strict=True):
+        parameter.grad = as_part_of(value, parameter)
     if max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(task.parameters, max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(task.trainable, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def _gradient(task: Task, indices: Indices, draws: Draws) -> tuple[list[Tensor], float]:
+    """The sum of the examples' gradients, and their weight: each rank takes whole micro-batches in turn."""
+    gradient = task.zeros()
+    if task.sharded or task.ranks.size == 1:
+        return gradient, math.fsum(block.weight for block in task.add_gradient(gradient, indices, draws))
+    weight, failure = 0.0, None
+    before = task.gradient_examples
+    with task.apart() as ranks:
+        for number, part in enumerate(even_parts(indices, task.micro_batch_size)):
+            if number % ranks.size != ranks.rank:
+                draws.seed()  # of the masks that another rank uses
+                continue
+            try:
+                weight += math.fsum(block.weight for block in task.add_gradient(gradient, part, draws))
+            except RunError as error:
+                failure = error
+    task.settle(failure)
+    task.gradient_examples = before + len(indices)
+    ranks.add(gradient)
+    return gradient, ranks.total([weight])[0]
 
 
 class Trainer:

@@ -7,9 +7,10 @@ import time
 import torch
 from torch import Tensor
 
+from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.memory import available_bytes, forget_peak, give_back, peak_bytes
-from bnoise_cli.measurement.task import NotFiniteError, Task
+from bnoise_cli.measurement.task import Task
 from bnoise_cli.measurement.throughput import TimedStep, measure_throughput
 from bnoise_cli.measurement.user_code import OutOfMemoryError, user_code
 from bnoise_cli.records import Throughput

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
-from bnoise_cli.errors import BnoiseError, RunError
+from bnoise_cli.errors import BnoiseError, LostRankError, RunError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+#: What the exchange between ranks says, inside a pass of a sharded model, when one of them is gone.
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 #: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries.
 _ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "STATUS_ALLOC_FAILED")
 
@@ -35,6 +37,8 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if _is_out_of_memory(error):
             raise OutOfMemoryError(str(error)) from None
+        if _is_lost_rank(error):
+            raise LostRankError.of(str(error)) from None
         text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
         raise RunError(f"{text.removesuffix('.')}. {remedy}".rstrip()) from error
 
@@ -48,6 +52,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _ALLOCATORS)
+
+
+def _is_lost_rank(error: BaseException) -> bool:
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _GONE)
 
 
 def _place(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.checkpoint import Checkpoint
+from bnoise_cli.measurement.sharding import local_part, sharded_like
 
 Tensors = Mapping[str, Tensor]
 #: What torch.compile puts into the names of what it wraps.
@@ -21,7 +22,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         RunError: as `fitting_weights`.
     """
-    model.load_state_dict(fitting_weights(model, checkpoint))
+    own, weights = model.state_dict(), fitting_weights(model, checkpoint)
+    model.load_state_dict({name: sharded_like(value, own[name]) for name, value in weights.items()})
 
 
 def fitting_weights(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -86,7 +88,8 @@ def _with_tied(weights: dict[str, Tensor], own: Tensors) -> dict[str, Tensor]:
 
 
 def _memory(value: Tensor) -> tuple[object, ...]:
-    return value.data_ptr(), value.shape, value.stride()
+    part = local_part(value)
+    return part.data_ptr() or id(value), value.shape, value.stride()
 
 
 def _few(names: list[str]) -> str:

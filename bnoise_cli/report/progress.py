@@ -16,6 +16,8 @@ from bnoise_cli.report.terminal import can_show, to_ascii
 
 #: A terminal is written to at most so often, in seconds.
 _INTERVAL = 0.1
+#: Said before anything else can be.
+LOADING = "loading torch, building the model and the dataset"
 
 
 class ProgressLine:

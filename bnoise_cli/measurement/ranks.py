@@ -1,0 +1,213 @@
+"""The processes that measure together, as torchrun starts them, and what they tell one another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from bnoise_cli.errors import BnoiseError, LostRankError, RunError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BnoiseError)
+#: A rank that says nothing for so long is lost. Long, because a first batch may have to be prepared; a process that
+#: has ended is noticed at once.
+TIMEOUT = timedelta(minutes=10)
+#: Tensors are summed in pieces of about so many bytes: larger ones are no faster and need memory.
+_PIECE = 1 << 25
+#: How long a rank that ended may take to have said why.
+_SECONDS_TO_SAY_WHY = 2.0
+_FAILURE = "bnoise/failure"
+
+
+class Ranks:
+    """Equal processes, each with a rank. All of them must make the same calls in the same order.
+
+    Args:
+        store: where a rank leaves word before it ends; None for a process by itself.
+
+    Attributes:
+        rank, size: this one of how many; rank 0 decides what depends on time, and alone reports.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
+        self.rank, self.size, self._store = rank, size, store
+
+    def gather(self, value: T) -> list[T]:
+        """What every rank gave, by rank.
+
+        Raises:
+            LostRankError: another rank has ended or says nothing; so do all methods below.
+        """
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        with _lost():
+            dist.all_gather_object(found, value)
+        return found
+
+    def share(self, value: T) -> T:
+        """What rank 0 gave, on all of them."""
+        if self.size == 1:
+            return value
+        found = [value]
+        with _lost():
+            dist.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over the ranks in float64, the same on all of them."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(list(values), dtype=torch.float64)
+        with _lost():
+            dist.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def own(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This rank's share of some examples, as even as can be; may be empty."""
+        return part if self.size == 1 else np.array_split(part, self.size)[self.rank]
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over the ranks, in place."""
+        if self.size > 1:
+            self._in_pieces(tensors, lambda flat: dist.all_reduce(flat))
+
+    def take_over(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by those of rank 0, in place."""
+        if self.size > 1:
+            self._in_pieces(tensors, lambda flat: dist.broadcast(flat, src=0))
+
+    def agree(self, failure: Exception | None) -> Exception | None:
+        """The failure of the first rank that has one, on all of them."""
+        if not self.total([failure is not None])[0]:
+            return None
+        found = self.gather(failure if failure is None else (type(failure), str(failure)))
+        rank, (kind, text) = next((rank, told) for rank, told in enumerate(found) if told is not None)
+        if self.size == 1 or rank == self.rank:
+            return failure
+        error: Exception = kind(text)
+        return error
+
+    def explain(self, error: E) -> E | RunError:
+        """Leave word of what ends this rank; where that is the end of another one, what ended that.
+
+        To be called wherever an error is kept instead of raised further.
+        """
+        if self._store is None:
+            return error
+        if not isinstance(error, LostRankError):
+            self._say(str(error))
+            return error
+        # Whoever started the ranks now ends the rest; what was measured is stored first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return self._told() or error
+
+    def _say(self, text: str) -> None:
+        assert self._store is not None
+        self._store.compare_set(_FAILURE, "", f"on rank {self.rank}: {text}")
+
+    def _told(self) -> RunError | None:
+        """Why another rank ended, if it said so in time."""
+        assert self._store is not None
+        until = time.monotonic() + _SECONDS_TO_SAY_WHY
+        try:
+            while not self._store.check([_FAILURE]):
+                if time.monotonic() > until:
+                    return None
+                time.sleep(0.05)
+            return RunError(self._store.get(_FAILURE).decode())
+        except RuntimeError:  # the store went with rank 0
+            return None
+
+    def _in_pieces(self, tensors: Sequence[Tensor], exchange: Any) -> None:
+        for piece in _pieces(tensors):
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in piece])
+            with _lost():
+                exchange(flat)
+            parts = torch.split(flat, [tensor.numel() for tensor in piece])
+            with torch.no_grad():
+                torch._foreach_copy_(
+                    list(piece), [part.view_as(t) for part, t in zip(parts, piece, strict=True)]
+                )
+
+
+#: A process by itself.
+ALONE = Ranks()
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of ranks) as torchrun says them; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """All processes that were started for this call, with gloo between hosts and NCCL between GPUs.
+
+    Raises:
+        RunError: they do not find one another, or one of them failed.
+    """
+    rank, size = world()
+    if size == 1:
+        yield ALONE
+        return
+    try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"rank {rank} of {size} found no way to the others: {_first_line(error)}. Start all of them with torchrun, "
+            "and check MASTER_ADDR and MASTER_PORT."
+        ) from None
+    ranks = Ranks(rank, size, store)
+    try:
+        yield ranks
+    except BnoiseError as error:
+        raise ranks.explain(error) from error
+    except Exception:
+        ranks._say(traceback.format_exc())
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """What a collective raises is that the others are gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError.of(str(error)) from None
+
+
+def _pieces(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    piece: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if piece and (size >= _PIECE or tensor.dtype != piece[0].dtype):
+            yield piece
+            piece, size = [], 0
+        piece.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+    if piece:
+        yield piece
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
