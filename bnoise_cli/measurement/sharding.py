@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,8 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
     Blocks that repeat (what is in a ModuleList or ModuleDict, and what transformers would not split) are gathered one
     at a time in a pass. Parameters are let go after each forward pass, since they are moved between two of them.
     """
+    # Of a model that returns a view: this loss is the last to use it.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (ranks.size,))
     for block in [*_blocks(model), model]:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
