@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -48,7 +49,7 @@ class LostRankError(RunError):
         """From what the exchange with it said."""
         return cls(
             "another rank has ended or has said nothing for too long. Look for what it or torchrun printed, and start "
-            f"again. The exchange said: {next(iter(said.splitlines()), '')}"
+            f"again. The exchange said: {re.sub(r'^[^ ]*[.]cc:[0-9]+[^ ]* ', '', said).split('. ')[0]}."
         )
 
 

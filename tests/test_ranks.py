@@ -125,11 +125,13 @@ def together(tmp_path: Path) -> Together:
             for rank in range(size)
         ]
         try:
-            out, err = zip(*(process.communicate(timeout=PATIENCE) for process in processes), strict=True)
+            told = [processes[0].communicate(timeout=PATIENCE)]
+            seconds = time.monotonic() - begun
+            told += [_rest(process) for process in processes[1:]]
         finally:
             for process in processes:
                 process.kill()
-        seconds = time.monotonic() - begun
+        out, err = zip(*told, strict=True)
         codes = [process.returncode for process in processes]
         return Ended(codes=codes, out=list(out), err=list(err), seconds=seconds, folder=tmp_path)
 
@@ -141,6 +143,15 @@ def _start(command: Sequence[str], folder: Path, environment: dict[str, str]) ->
     return subprocess.Popen(
         command, cwd=folder, env=whole, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process says that should end soon; one that does not is killed, which its exit code shows."""
+    try:
+        return process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
 
 
 def _figures(result: dict[str, Any]) -> list[float]:

@@ -93,14 +93,10 @@ class Ranks:
 
     def agree(self, failure: Exception | None) -> Exception | None:
         """The failure of the first rank that has one, on all of them."""
-        if not self.total([failure is not None])[0]:
-            return None
-        found = self.gather(failure if failure is None else (type(failure), str(failure)))
-        rank, (kind, text) = next((rank, told) for rank, told in enumerate(found) if told is not None)
-        if self.size == 1 or rank == self.rank:
+        if self.size == 1 or not self.total([failure is not None])[0]:
             return failure
-        error: Exception = kind(text)
-        return error
+        named = None if failure is None else type(failure)(f"on rank {self.rank}: {failure}")
+        return next(told for told in self.gather(named) if told is not None)
 
     def explain(self, error: E) -> E | RunError:
         """Leave word of what ends this rank; where that is the end of another one, what ended that.
