@@ -75,6 +75,10 @@ class Training(Section):
 
     batch_size: Examples = Field(default=64, description="global, in examples, or as in 524288 tokens")
     world_size: PositiveInt = Field(default=1, le=_MOST, description="devices that train together")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="how several devices share the model; fsdp for one that does not fit one device",
+    )
     max_grad_norm: float | None = Field(
         default=None, gt=0, description="clipping; used in the warm-up, off in the probe"
     )
