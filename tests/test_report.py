@@ -76,7 +76,8 @@ Reasons for doubt
   momentum: measured without it.
     Nothing to do.
   communication: times for 2 devices are one device's: the exchange of gradients was not measured.
-    Take them as lower bounds; a step that waits for the exchange asks for a larger batch.
+    Probe under torchrun on the planned devices, or take the times as lower bounds: a step that
+    waits longer asks for a larger batch.
 
 Cost  3.2 s and 33 s of timing steps, after 500 ms of warm-up; 20,000 gradient and 60,000 evaluation
 examples in 40 replicates on cpu; dataset of 50,000.
