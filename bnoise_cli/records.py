@@ -104,18 +104,21 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """A training step at one micro-batch size, measured on one device."""
+    """A training step at one micro-batch size of each device."""
 
     micro_batch_size: int
     seconds: float  # median; forward, backward and optimizer step, the examples at hand
     spread: float  # half the distance between the quartiles over the median
     loading_seconds: float  # reading these examples in one process; median
     peak_memory_bytes: int | None  # where the device can tell
+    exchange_seconds: float = (
+        0.0  # the part of `seconds` that waits for gradients and accumulation does not repeat
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """What training steps take on this device, and how large a micro-batch can be."""
+    """What training steps take on this device or these together, and how large a micro-batch can be."""
 
     step_times: tuple[StepTime, ...]  # ascending micro-batch sizes
     optimizer_seconds: float  # the part of a step that accumulation does not repeat
@@ -129,6 +132,8 @@ class Throughput:
     memory_bytes: int | None  # what the device can give to training
     seconds: float  # what these timings took
     failure: str | None = None  # why a larger step failed
+    world_size: int = 1  # devices that took each step together
+    parallel: str | None = None  # "ddp" | "fsdp" where they are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,38 @@ def timed(device: Device | None = None, most: int = 1 << 14) -> Throughput:
     return measure_throughput(device or Device(), most=most, budget_seconds=1e9)
 
 
+def together(
+    found: ProbeResult, world_size: int, *, exchange: float = 0.0, parallel: str = "ddp"
+) -> ProbeResult:
+    """The same advised result, as if so many devices had taken its steps and waited so long for one another.
+
+    Args:
+        exchange: seconds that every step takes in addition.
+    """
+    alone = found.throughput
+    assert alone is not None
+    steps = tuple(
+        dataclasses.replace(
+            step,
+            seconds=step.seconds + exchange,
+            exchange_seconds=exchange if parallel == "ddp" else 0.0,
+        )
+        for step in alone.step_times
+    )
+    return advise(
+        dataclasses.replace(
+            found,
+            throughput=dataclasses.replace(
+                alone,
+                step_times=steps,
+                fixed_seconds=alone.fixed_seconds + exchange,
+                world_size=world_size,
+                parallel=parallel,
+            ),
+        )
+    )
+
+
 def plan(critical: Estimate | None = None, device: Device | None = None, **config: Any) -> ProbeResult:
     """An advised result; `config` has entries of `training` and `advice`."""
     base = result()

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.learning_rate import learning_rate
-from bnoise_cli.advice.stored import read_result
+from bnoise_cli.advice.options import Options
+from bnoise_cli.advice.stored import planned, read_result
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.records import Estimate, ProbeResult, Recommendation
 from bnoise_cli.report.page import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
-from tests.samples import Device, plan, result
+from tests.samples import Device, plan, result, together
 
 
 def about(value: float) -> Estimate:
@@ -144,6 +145,120 @@ def test_a_plan_with_a_length_gives_absolute_figures() -> None:
     assert best(found).row.run_steps == pytest.approx(fewest * (1 + 100 / best(found).batch_size))
     same = plan(batch_size=64, examples=64_000)
     assert role(same, "fastest").row.run_steps == pytest.approx(best(found).row.run_steps)
+
+
+# --- several devices timed together --------------------------------------------------------------------
+
+
+def step_seconds(found: Recommendation) -> float:
+    assert found.row.step_seconds is not None
+    return found.row.step_seconds
+
+
+def test_one_device_alone_takes_the_steps_without_the_exchange() -> None:
+    """Steps of 3 ms and 0.1 ms for each example, and 2 ms of exchange on every number of devices but one."""
+    found = together(plan(about(1000.0), world_size=4), 4, exchange=2e-3)
+    fast, cheap = role(found, "fastest"), role(found, "cheapest")
+    assert (fast.world_size, cheap.world_size) == (4, 1)
+    assert step_seconds(fast) == pytest.approx(5e-3 + fast.batch_size / 4 * 1e-4)
+    assert step_seconds(cheap) == pytest.approx(3e-3 + cheap.batch_size * 1e-4)
+    assert "on 4 devices a step takes 5.00 ms + 100 µs per example of each" in fast.reason
+    assert "sqrt(B_crit·K·t₀/t₁) = 447 examples" in fast.reason  # sqrt(1000·4·50)
+    assert "on one device a step takes 3.00 ms + 100 µs per example," in cheap.reason
+    assert "sqrt(B_crit·t₀/t₁) = 173 examples" in cheap.reason  # sqrt(1000·30)
+    alone = best(plan(about(1000.0)))
+    assert (cheap.batch_size, step_seconds(cheap)) == (alone.batch_size, pytest.approx(step_seconds(alone)))
+
+
+def test_any_number_of_devices_but_one_exchanges_as_the_timed_ones() -> None:
+    found = together(plan(about(1000.0), world_size=4), 4, exchange=2e-3)
+    assert found.throughput is not None
+    options = Options(found.critical_batch_size, found.throughput, planned(found.config)[0], 50_000)
+    for devices, fixed in ((1, 3e-3), (2, 5e-3), (4, 5e-3), (8, 5e-3)):
+        [option] = [option for option in options.on(devices) if option.batch_size == 64]
+        assert option.split.seconds == pytest.approx(fixed + 64 / devices * 1e-4)
+
+
+def test_accumulated_steps_exchange_once() -> None:
+    """Of 3 ms and 0.1 ms for each example 1 ms is the optimizer's; 64 examples are the largest power that fits."""
+    found = together(plan(about(20_000.0), Device(room=64), world_size=4), 4, exchange=12e-3)
+    fast = role(found, "fastest")
+    k = fast.accumulation_steps
+    assert fast.micro_batch_size == 64
+    assert k > 1
+    assert step_seconds(fast) == pytest.approx(12e-3 + 1e-3 + k * (2e-3 + 64 * 1e-4))
+    assert "by the measured step times" in fast.reason, "the formula's line is that of one micro-batch"
+
+
+def test_groups_exchange_once_as_well() -> None:
+    grouped = plan(about(1000.0), world_size=4)
+    grouped = dataclasses.replace(grouped, provenance=dataclasses.replace(grouped.provenance, group=16))
+    fast = role(together(grouped, 4, exchange=2e-3), "fastest")
+    k = fast.accumulation_steps
+    assert fast.micro_batch_size == 16
+    assert k > 1
+    assert step_seconds(fast) == pytest.approx(2e-3 + 1e-3 + k * (2e-3 + 16e-4))
+
+
+def test_fewer_devices_than_fsdp_was_timed_on_are_not_offered() -> None:
+    more = plan(about(1000.0), world_size=8, parallel="fsdp")
+    cheap = role(together(more, 4, exchange=2e-3, parallel="fsdp"), "cheapest")
+    assert cheap.world_size == 4
+    assert step_seconds(cheap) == pytest.approx(5e-3 + cheap.batch_size / 4 * 1e-4)
+    assert role(together(more, 4, exchange=2e-3), "cheapest").world_size == 1
+    fewer = plan(about(1000.0), world_size=2, parallel="fsdp")
+    assert role(together(fewer, 4, parallel="fsdp"), "cheapest").world_size == 2
+
+
+@pytest.mark.parametrize(
+    ("world", "parallel", "devices", "way", "finding", "remedy"),
+    [
+        (64, "ddp", 8, "ddp",
+         "times for 64 devices are those of 8: the exchange of gradients among 64 was not measured",
+         "Probe under torchrun on the planned devices, or take the times as lower bounds"),
+        (4, "ddp", 8, "ddp",
+         "times for 4 devices are those of 8: the exchange of gradients among 4 was not measured",
+         "Probe under torchrun on the planned devices, or take the times as upper bounds."),
+        (4, "fsdp", 8, "fsdp",
+         "times for 4 devices are those of 8: whether fewer hold the model is not known",
+         "Probe under torchrun on the planned devices, or take the times as upper bounds."),
+        (1, "fsdp", 8, "fsdp",
+         "times for 1 device are those of 8: whether fewer hold the model is not known",
+         "Probe on the planned device, or take the times as upper bounds."),
+        (8, "fsdp", 8, "ddp",
+         "times for 8 devices under FSDP are those of 8 under DDP: the exchange of gradients under FSDP was not "
+         "measured",
+         "Probe under torchrun on the planned devices, or set training.parallel to ddp."),
+        (64, "ddp", 8, "fsdp",
+         "times for 64 devices under DDP are those of 8 under FSDP: the exchange of gradients among 64 under DDP was "
+         "not measured",
+         "Probe under torchrun on the planned devices, or set training.parallel to fsdp."),
+    ],
+)  # fmt: skip
+def test_times_of_other_devices_than_the_planned_are_told(
+    world: int, parallel: str, devices: int, way: str, finding: str, remedy: str
+) -> None:
+    alone = plan(about(1000.0), batch_size=64, world_size=world, parallel=parallel)
+    found = together(alone, devices, exchange=2e-3, parallel=way)
+    [doubt] = [doubt for doubt in found.doubts if doubt.about == "advice"]
+    assert (doubt.code, doubt.finding) == ("communication", finding)
+    assert doubt.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_planned_devices_timed_as_planned_leave_no_doubt(parallel: str) -> None:
+    several = plan(about(1000.0), world_size=8, parallel=parallel)
+    assert codes(several) == ["communication"]
+    assert codes(together(several, 8, exchange=2e-3, parallel=parallel)) == []
+    assert codes(plan(about(1000.0), parallel=parallel)) == []
+    one = plan(about(1000.0), world_size=1, parallel=parallel)
+    assert codes(together(one, 8, exchange=2e-3)) == [], "DDP's steps without the exchange are those of one"
+
+
+def test_more_devices_for_a_deadline_exchange_as_the_timed_ones() -> None:
+    late = plan(about(1000.0), world_size=2, steps=100_000, deadline=60.0)
+    for found, took in ((late, "took no time"), (together(late, 2, exchange=2e-5), "took no longer")):
+        assert took in next(doubt.remedy for doubt in found.doubts if doubt.code == "deadline")
 
 
 # --- the user's limits --------------------------------------------------------------------------------
@@ -310,6 +425,62 @@ def test_a_stored_result_comes_back_the_same(tmp_path: Path) -> None:
     assert advise(read_result(path)).recommendation == found.recommendation
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_times_of_several_devices_come_back_the_same(tmp_path: Path, parallel: str) -> None:
+    found = together(plan(world_size=4, parallel=parallel), 4, exchange=2e-3, parallel=parallel)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(found.to_json()))
+    back = read_result(path)
+    assert back.throughput == found.throughput
+    assert advise(back).recommendation == found.recommendation
+
+
+def test_a_result_of_before_several_devices_were_timed_is_one_of_one_device(tmp_path: Path) -> None:
+    found = plan(world_size=2)
+    data = found.to_json()
+    for name in ("world_size", "parallel"):
+        del data["throughput"][name]
+    for step in data["throughput"]["step_times"]:
+        del step["exchange_seconds"]
+    assert "parallel" not in data["config"]["training"]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(data))
+    back = read_result(path)
+    assert back.throughput == found.throughput
+    assert back.config["training"]["parallel"] == "ddp"
+    assert advise(back).recommendation == found.recommendation
+
+
+@pytest.mark.parametrize(
+    ("place", "changes"),
+    [
+        ("parallel", {"parallel": None}),
+        ("parallel", {"parallel": "pipeline"}),
+        ("parallel", {"world_size": 1}),
+        ("step_times", {"parallel": "fsdp"}),  # whose micro-batches repeat the exchange
+    ],
+)
+def test_times_that_contradict_their_devices_are_damage(
+    tmp_path: Path, place: str, changes: dict[str, object]
+) -> None:
+    data = together(plan(world_size=4), 4, exchange=2e-3).to_json()
+    data["throughput"].update(changes)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CallError, match=rf"`throughput\.{place}` has an impossible value"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("waits", [-1e-3, 1.0])
+def test_a_step_that_only_waits_or_less_is_damage(tmp_path: Path, waits: float) -> None:
+    data = together(plan(world_size=4), 4, exchange=2e-3).to_json()
+    data["throughput"]["step_times"][0].update(seconds=1.0, exchange_seconds=waits)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CallError, match=r"`throughput\.step_times` has an impossible value"):
+        read_result(path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -356,7 +527,10 @@ _LEAVES = (
 @given(st.data())
 def test_a_result_changed_anywhere_is_advised_on_or_refused(data: st.DataObject) -> None:
     """A stored result with one leaf replaced by anything never ends in a traceback."""
-    tree = json.loads(json.dumps(plan(world_size=2, steps=1000).to_json()))
+    found = plan(world_size=2, steps=1000)
+    if data.draw(st.booleans()):
+        found = together(found, 2, exchange=2e-3)
+    tree = json.loads(json.dumps(found.to_json()))
     place = tree
     while isinstance(place, dict | list) and place:
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bnoise_cli.maths import intervals, law, line
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
-from bnoise_cli.maths.step_time import StepTimes, fit_line
+from bnoise_cli.maths.step_time import StepTimes, fit_line, line_of
 from bnoise_cli.maths.tradeoff import (
     examples_ratio,
     fastest_batch_size,
@@ -322,13 +323,18 @@ def test_the_pareto_front(points: list[tuple[float, float]]) -> None:
 # --- step times ---------------------------------------------------------------------------------------
 
 
-def throughput(sizes: list[int], seconds: list[float], optimizer: float = 0.0) -> Throughput:
+def throughput(
+    sizes: list[int], seconds: list[float], optimizer: float = 0.0, exchange: list[float] | None = None
+) -> Throughput:
+    """Times of one device, or with an exchange of gradients those of two."""
     line = fit_line(sizes, seconds)
     return Throughput(
         step_times=tuple(
-            StepTime(micro_batch_size=m, seconds=t, spread=0.0, loading_seconds=0.0, peak_memory_bytes=None)
-            for m, t in zip(sizes, seconds, strict=True)
+            StepTime(micro_batch_size=m, seconds=t, spread=0.0, loading_seconds=0.0, peak_memory_bytes=None,
+                     exchange_seconds=e)
+            for m, t, e in zip(sizes, seconds, exchange or [0.0] * len(sizes), strict=True)
         ),
+        world_size=1 if exchange is None else 2, parallel=None if exchange is None else "ddp",
         optimizer_seconds=optimizer, fixed_seconds=line.fixed_seconds,
         seconds_per_example=line.seconds_per_example, worst_misfit=line.worst_misfit,
         largest_micro_batch_size=sizes[-1], limited_by="memory", memory_bytes=None, seconds=0.0,
@@ -363,6 +369,57 @@ def test_accumulation_does_not_repeat_the_optimizer_step() -> None:
     times = StepTimes(throughput([1, 2, 4, 8], [3.5, 4.0, 5.0, 7.0], optimizer=1.0))
     assert times.seconds(8, 3) == pytest.approx(1.0 + 3 * 6.0)
     assert times.seconds(6) == pytest.approx(6.0)
+
+
+def test_accumulation_does_not_repeat_the_exchange_of_gradients() -> None:
+    times = StepTimes(throughput([8], [10.0], optimizer=1.0, exchange=[2.0]))
+    assert times.seconds(8) == pytest.approx(10.0)
+    assert times.seconds(8, 3) == pytest.approx(10.0 + 2 * 7.0)
+    assert times.seconds(8, exchange=False) == pytest.approx(8.0)
+    assert times.seconds(8, 3, exchange=False) == pytest.approx(8.0 + 2 * 7.0)
+    between = StepTimes(throughput([4, 8], [9.0, 13.0], optimizer=1.0, exchange=[4.0, 2.0]))
+    assert between.exchange_seconds(6) == pytest.approx(3.0)
+    assert between.seconds(6, 3) == pytest.approx(11.0 + 2 * 7.0)
+
+
+def test_the_exchange_of_gradients_changes_the_best_split() -> None:
+    """Alone two micro-batches of 4 take 10 and one of 8 takes 11; with what each waits it is 14 and 13."""
+    times = StepTimes(throughput([4, 8], [9.0, 13.0], exchange=[4.0, 2.0]))
+    split = times.best_split(8)
+    assert (split.micro_batch_size, split.accumulation_steps, split.seconds) == (8, 1, pytest.approx(13.0))
+    assert times.seconds(4, 2) == pytest.approx(9.0 + 5.0)
+    alone = times.best_split(8, exchange=False)
+    assert (alone.micro_batch_size, alone.accumulation_steps, alone.seconds) == (4, 2, pytest.approx(10.0))
+
+
+def test_beyond_the_largest_the_exchange_takes_no_longer() -> None:
+    """Alone 1 + m seconds, and 3, 2 and 0 of exchange: the time goes on along the line of one device alone."""
+    measured = throughput([1, 2, 4], [5.0, 5.0, 5.0], exchange=[3.0, 2.0, 0.0])
+    alone = line_of(measured, exchange=False)
+    assert (alone.fixed_seconds, alone.seconds_per_example) == pytest.approx((1.0, 1.0))
+    assert alone.worst_misfit < 1e-9
+    assert line_of(measured).seconds_per_example == pytest.approx(0.0)
+    assert StepTimes(measured).seconds(10) == pytest.approx(11.0)
+
+
+@given(
+    st.lists(st.floats(1e-3, 1e-1), min_size=5, max_size=5),
+    st.lists(st.floats(0, 0.99), min_size=5, max_size=5),
+    st.floats(0, 0.2),
+)
+def test_more_examples_and_more_steps_never_take_less(
+    seconds: list[float], waiting: list[float], optimizer: float
+) -> None:
+    exchange = [part * t for part, t in zip(waiting, seconds, strict=True)]
+    times = StepTimes(throughput([1, 2, 4, 8, 16], seconds, optimizer, exchange))
+    for k in (1, 2, 5):
+        taken = [times.seconds(m, k) for m in range(1, 20)]
+        alone = [times.seconds(m, k, exchange=False) for m in range(1, 20)]
+        for lower, upper in (*pairwise(taken), *pairwise(alone), *zip(alone, taken, strict=True)):
+            assert 0 < lower <= upper * (1 + 1e-12)
+    for m in (1, 3, 16):
+        steps = [times.seconds(m, k) for k in range(1, 6)]
+        assert all(lower <= upper * (1 + 1e-12) for lower, upper in pairwise(steps))
 
 
 def test_a_larger_micro_batch_never_takes_less() -> None:

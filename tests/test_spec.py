@@ -242,6 +242,7 @@ BOTH, PROBE, SWEEP, NEITHER = {"probe", "sweep"}, {"probe"}, {"sweep"}, set[str]
     ("sweep.branch={examples: 999}", SWEEP),
     ("training.batch_size=1024", NEITHER),
     ("training={batch_size: 64, world_size: 8}", NEITHER),
+    ("training.parallel=fsdp", NEITHER),
     ("training.steps=10", NEITHER),
     ("probe.budget=5s", NEITHER),
     ("probe.precision=0.3", NEITHER),

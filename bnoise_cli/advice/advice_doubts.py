@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.options import Option, Options
-from bnoise_cli.numbers import count, percent, seconds
+from bnoise_cli.numbers import count, counted, percent, seconds
 from bnoise_cli.records import Doubt, Throughput
-from bnoise_cli.spec.schema import Advice
+from bnoise_cli.spec.schema import Advice, Training
 
 #: Measured times further than this from the line t₀ + t₁·m are said to be off it.
 MISFIT = 0.25
@@ -35,23 +35,42 @@ def advice_doubts(
 ) -> Iterator[Doubt]:
     """The doubts about a trade-off and the option chosen by the user's limits, if there are any."""
     option = chosen or options.fastest
-    yield from _about_the_devices(options)
+    yield from _about_the_devices(options.training, throughput)
     yield from _about_the_split(option, throughput)
     yield from _about_the_times(throughput)
     if chosen is not None and wishes.deadline is not None:
         yield from _about_the_deadline(options, chosen, wishes.deadline)
 
 
-def _about_the_devices(options: Options) -> Iterator[Doubt]:
-    training = options.training
-    if training.world_size > 1:
-        yield Doubt(
-            code="communication",
-            finding=f"times for {count(training.world_size)} devices are one device's: the exchange of gradients "
-            "was not measured",
-            remedy="Take them as lower bounds; a step that waits for the exchange asks for a larger batch.",
-            about="advice",
-        )
+def _about_the_devices(training: Training, throughput: Throughput) -> Iterator[Doubt]:
+    """Times of other devices than the planned ones; DDP's without the exchange are those of one device."""
+    planned, timed = training.world_size, throughput.world_size
+    same_way = 1 in (planned, timed) or training.parallel == throughput.parallel
+    if (planned == 1 and throughput.parallel != "fsdp") or (planned == timed and same_way):
+        return
+    of_plan, of_timed = ("", "") if same_way else map(_under, (training.parallel, throughput.parallel))
+    those = "one device's" if timed == 1 else f"those of {count(timed)}{of_timed}"
+    among = f" among {count(planned)}" if 1 < timed != planned else ""
+    unknown = f"the exchange of gradients{among}{of_plan} was not measured"
+    if throughput.parallel == "fsdp" and planned < timed:
+        unknown = "whether fewer hold the model is not known"
+    if not same_way:
+        otherwise = f"set training.parallel to {throughput.parallel}"
+    elif planned > timed:
+        otherwise = "take the times as lower bounds: a step that waits longer asks for a larger batch"
+    else:
+        otherwise = "take the times as upper bounds"
+    where = "under torchrun on the planned devices" if planned > 1 else "on the planned device"
+    yield Doubt(
+        code="communication",
+        finding=f"times for {counted(planned, 'device')}{of_plan} are {those}: {unknown}",
+        remedy=f"Probe {where}, or {otherwise}.",
+        about="advice",
+    )
+
+
+def _under(parallel: str | None) -> str:
+    return f" under {(parallel or '').upper()}"
 
 
 def _about_the_split(option: Option, throughput: Throughput) -> Iterator[Doubt]:

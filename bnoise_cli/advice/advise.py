@@ -111,18 +111,16 @@ def _reason(role: str, option: Option, options: Options, result: Result) -> str:
             f"At the critical batch size a run takes twice the fewest steps and twice the fewest examples; "
             f"this is the nearest usual size to {significant(options.critical)}{amounts.beside(options.critical)}."
         )
-    throughput = result.throughput
-    assert throughput is not None
+    line = options.line(option.world_size)
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
     least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
-    if throughput.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
-        return f"{least} here, by the measured step times on {where}."
+    accumulated = option.split.accumulation_steps > 1  # which repeats some of t₀
+    if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
+        return f"{least} here on {where}, by the measured step times."
     each = "" if option.world_size == 1 else " of each"
-    line = (
-        f"{seconds(throughput.fixed_seconds)} + {seconds(throughput.seconds_per_example)} per example{each}"
-    )
+    step = f"{seconds(line.fixed_seconds)} + {seconds(line.seconds_per_example)} per example{each}"
     formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
     return (
-        f"{least} here: on {where} a step takes {line}, and {formula} = "
+        f"{least} here: on {where} a step takes {step}, and {formula} = "
         f"{amounts.examples(options.closed_form(option.world_size))}."
     )

@@ -61,8 +61,9 @@ def impossible(options: Options, limits: Advice) -> Doubt:
             needed = significant(_up(min(fast) / critical))
             ways.append(f"allow a compute overhead of {needed} (advice.max_compute_overhead)")
     if more := _enough_devices(options, limits, limits.deadline):
+        longer = "no time" if options.throughput.world_size == 1 else "no longer"
         ways.append(
-            f"train on {count(more)} devices, if exchanging gradients took no time (training.world_size)"
+            f"train on {count(more)} devices, if exchanging gradients took {longer} (training.world_size)"
         )
     length = "examples" if options.training.examples is not None else "steps"
     possible = math.floor(part * (options.training.examples or options.training.steps or 0))

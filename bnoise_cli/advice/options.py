@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bnoise_cli.maths.step_time import Split, StepTimes
+from bnoise_cli.maths.step_time import Line, Split, StepTimes, line_of
 from bnoise_cli.maths.tradeoff import (
     examples_ratio,
     fastest_batch_size,
@@ -50,7 +50,7 @@ class Options:
 
     Args:
         critical: B_crit with a value and both limits.
-        throughput: step times on one device; the exchange of gradients among several is not in them.
+        throughput: step times, taken for those of any number of devices; one device alone exchanges no gradients.
         training: the planned run.
         most: examples that no batch exceeds: those of the dataset.
         group: examples that a device takes at once, where the loss is no mean over them: with others it is another.
@@ -63,7 +63,7 @@ class Options:
         self.critical = critical.value
         self.across = across(critical)
         self.training = training
-        self._throughput = throughput
+        self.throughput = throughput
         self._times = StepTimes(throughput)
         self._most, self._group = max(most, group * training.world_size), group
 
@@ -87,21 +87,26 @@ class Options:
         if world_size == self.training.world_size:
             sizes.add(self.training.batch_size)
         return [
-            Option(batch_size=size, world_size=world_size, split=self._split(size // world_size))
+            Option(batch_size=size, world_size=world_size, split=self._split(size // world_size, world_size))
             for size in sorted(sizes)
         ]
 
-    def _split(self, examples: int) -> Split:
+    def _split(self, examples: int, world_size: int) -> Split:
         """One device's part: as is fastest, or in groups."""
+        exchange = world_size > 1
         if self._group == 1 or examples % self._group:
-            return self._times.best_split(examples)
+            return self._times.best_split(examples, exchange=exchange)
         steps = examples // self._group
-        seconds = self._times.seconds(self._group, steps)
+        seconds = self._times.seconds(self._group, steps, exchange=exchange)
         return Split(micro_batch_size=self._group, accumulation_steps=steps, seconds=seconds)
+
+    def line(self, world_size: int) -> Line:
+        """The line through the step times; on several devices t₀ has what the exchange takes at every size."""
+        return line_of(self.throughput, exchange=world_size > 1)
 
     def closed_form(self, world_size: int) -> float:
         """The fastest batch size if step times were a straight line, before it is rounded."""
-        line = self._throughput
+        line = self.line(world_size)
         return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
 
     @cached_property
@@ -111,9 +116,13 @@ class Options:
 
     @cached_property
     def all(self) -> list[Option]:
-        """Options on the planned devices and on equal parts of them."""
-        world = self.training.world_size
-        return [option for n in range(1, world + 1) if world % n == 0 for option in self.on(n)]
+        """Options on the planned devices and on equal parts of them.
+
+        What FSDP shares among so many devices may not fit fewer.
+        """
+        world, timed = self.training.world_size, self.throughput
+        fewest = min(timed.world_size, world) if timed.parallel == "fsdp" else 1
+        return [option for n in range(fewest, world + 1) if world % n == 0 for option in self.on(n)]
 
     @cached_property
     def fastest(self) -> Option:
@@ -183,7 +192,7 @@ class Options:
             relative_time_limits=self._relative_time_limits(option),
             relative_cost=option.cost(critical) / self.least_cost,
             peak_memory_bytes=self._memory(split.micro_batch_size),
-            fits=B // option.world_size <= self._throughput.largest_micro_batch_size,
+            fits=B // option.world_size <= self.throughput.largest_micro_batch_size,
         )
         if self.planned_steps is None:
             return row
@@ -205,7 +214,7 @@ class Options:
         return Limits(low=min(ratios), high=max(ratios))
 
     def _memory(self, micro_batch_size: int) -> int | None:
-        known = [step for step in self._throughput.step_times if step.peak_memory_bytes is not None]
+        known = [step for step in self.throughput.step_times if step.peak_memory_bytes is not None]
         if not known:
             return None
         sizes = [step.micro_batch_size for step in known]

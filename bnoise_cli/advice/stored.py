@@ -134,6 +134,11 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         yield "throughput", all(0 <= value < math.inf for value in measured)
         yield "throughput.step_times", bool(sizes) and sizes == sorted(set(sizes)) and sizes[0] > 0
         yield "throughput.step_times", all(0 < step.seconds < math.inf for step in times.step_times)
+        together = times.world_size > 1 and times.parallel in ("ddp", "fsdp")
+        yield "throughput.parallel", together or (times.world_size == 1 and times.parallel is None)
+        yield "throughput.step_times", all(0 <= s.exchange_seconds < s.seconds for s in times.step_times)
+        waits = any(step.exchange_seconds for step in times.step_times)
+        yield "throughput.step_times", not waits or times.parallel == "ddp"
         yield "throughput.largest_micro_batch_size", times.largest_micro_batch_size == max(sizes, default=0)
 
 

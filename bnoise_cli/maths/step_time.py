@@ -43,6 +43,18 @@ def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> Line:
     )
 
 
+def line_of(throughput: Throughput, *, exchange: bool = True) -> Line:
+    """The line through the measured step times, or through what they are without the exchange of gradients."""
+    steps = throughput.step_times
+    if exchange or not any(step.exchange_seconds for step in steps):
+        return Line(
+            fixed_seconds=throughput.fixed_seconds,
+            seconds_per_example=throughput.seconds_per_example,
+            worst_misfit=throughput.worst_misfit,
+        )
+    return fit_line([s.micro_batch_size for s in steps], [s.seconds - s.exchange_seconds for s in steps])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """One device's part of a batch: k micro-batches of m examples, and what such a step takes."""
@@ -55,30 +67,43 @@ class Split:
 class StepTimes:
     """Predicts a step from measured ones.
 
-    A step of k micro-batches takes t(m, k) = o + k·(t(m) − o), with o the time of the optimizer step, which
-    accumulation does not repeat. Between measured sizes t(m) is a straight line, not the fitted one: devices bend.
-    A larger micro-batch never takes less time; where noise says so, neighbours are averaged. Beyond the largest
-    that was tried, where that is not known to be the largest that fits, time and memory go on along their lines.
+    A step of k micro-batches takes t(m, k) = e(m) + o + k·(t(m) − e(m) − o): accumulation repeats neither the
+    exchange of gradients, e(m), nor the optimizer step, o. One device alone has no exchange: e = 0, and t(m) − e(m)
+    for t(m). Between measured sizes t(m) is a straight line, not the fitted one: devices bend. A larger micro-batch
+    never takes less time, with the exchange or without; where noise says so, neighbours are averaged. Beyond the
+    largest that was tried, where that is not known to be the largest that fits, memory and time without the exchange
+    go on along their lines, and the exchange takes no longer.
     """
 
     def __init__(self, throughput: Throughput) -> None:
         measured = throughput.step_times
         self._sizes = np.array([step.micro_batch_size for step in measured], dtype=np.float64)
-        self._seconds: Array = isotonic_regression([step.seconds for step in measured]).x
-        self._optimizer = min(throughput.optimizer_seconds, float(self._seconds[0]))
+        whole: Array = isotonic_regression([step.seconds for step in measured]).x
+        self._alone: Array = isotonic_regression(
+            [step.seconds - step.exchange_seconds for step in measured]
+        ).x
+        self._exchange = np.maximum(
+            whole - self._alone, 0.0
+        )  # isotonic fits keep their order, but for rounding
+        self._optimizer = min(throughput.optimizer_seconds, float(self._alone[0]))
         self._largest = throughput.largest_micro_batch_size
-        self._slope = throughput.seconds_per_example
+        self._slope = line_of(throughput, exchange=False).seconds_per_example
         self._beyond = (
             _largest_in_memory(throughput) if throughput.limited_by in ("time", "need") else self._largest
         )
 
-    def seconds(self, micro_batch_size: int, accumulation_steps: int = 1) -> float:
-        """t(m, k) in seconds."""
-        one = float(np.interp(micro_batch_size, self._sizes, self._seconds))
+    def seconds(self, micro_batch_size: int, accumulation_steps: int = 1, *, exchange: bool = True) -> float:
+        """t(m, k) in seconds; without the exchange, on one device alone."""
+        one = float(np.interp(micro_batch_size, self._sizes, self._alone))
         one += self._slope * max(0.0, micro_batch_size - float(self._sizes[-1]))
-        return self._optimizer + accumulation_steps * (one - self._optimizer)
+        alone = self._optimizer + accumulation_steps * (one - self._optimizer)
+        return alone + self.exchange_seconds(micro_batch_size) if exchange else alone
 
-    def best_split(self, examples: int) -> Split:
+    def exchange_seconds(self, micro_batch_size: int) -> float:
+        """e(m), what each step waits for the exchange of gradients, in seconds."""
+        return float(np.interp(micro_batch_size, self._sizes, self._exchange))
+
+    def best_split(self, examples: int, *, exchange: bool = True) -> Split:
         """The fastest split of one device's examples into equal micro-batches that fit the memory.
 
         One beyond what was tried must save time that is worth the doubt.
@@ -87,7 +112,7 @@ class StepTimes:
             Split(
                 micro_batch_size=size,
                 accumulation_steps=examples // size,
-                seconds=self.seconds(size, examples // size),
+                seconds=self.seconds(size, examples // size, exchange=exchange),
             )
             for size in _divisors(examples)
             if size <= self._beyond

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.numbers import count, percent, seconds, significant, size
 from bnoise_cli.records import Doubt, Limits, Recommendation, Result, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
@@ -47,7 +48,7 @@ def _advice(result: Result, found: Recommendation) -> Section:
     parts += _others(result)
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
     if result.throughput is not None:
-        parts.append(Sentence(_device(result.throughput), Tone.DETAIL))
+        parts.append(Sentence(_device(result.throughput, found), Tone.DETAIL))
     return Section(title="Recommended batch", headline=headline, parts=parts)
 
 
@@ -85,15 +86,32 @@ def _price_of(row: TradeoffRow) -> str:
     return ", ".join(parts)
 
 
-def _device(found: Throughput) -> str:
+def _device(timed: Throughput, found: Recommendation) -> str:
+    """What was timed, and how much of the recommended step waits for other devices."""
+    together, each = "", ""
+    if timed.parallel is not None:
+        together = f" on {count(timed.world_size)} devices under {timed.parallel.upper()}"
+        each = " of each"
     line = (
-        f"Step time t₀ + t₁·B: {seconds(found.fixed_seconds)} + {seconds(found.seconds_per_example)} per example, "
-        f"within {percent(found.worst_misfit)} of what was measured"
+        f"Step time t₀ + t₁·B{together}: {seconds(timed.fixed_seconds)} + {seconds(timed.seconds_per_example)} "
+        f"per example{each}, within {percent(timed.worst_misfit)} of what was measured"
     )
-    largest = found.largest_micro_batch_size
-    peak = next((s.peak_memory_bytes for s in found.step_times if s.micro_batch_size == largest), None)
+    largest = timed.largest_micro_batch_size
+    peak = next((s.peak_memory_bytes for s in timed.step_times if s.micro_batch_size == largest), None)
     memory = f" in {size(peak)}" if peak is not None else ""
-    return f"{line}. Largest micro-batch {count(largest)}{memory}: {_LIMITED.get(found.limited_by, found.limited_by)}."
+    limited = _LIMITED.get(timed.limited_by, timed.limited_by)
+    return f"{line}{_exchange(timed, found)}. Largest micro-batch {count(largest)}{memory}: {limited}."
+
+
+def _exchange(timed: Throughput, found: Recommendation) -> str:
+    """FSDP exchanges all along a step, and how much of it waits is not known."""
+    if timed.parallel == "fsdp":
+        return "; the exchange of weights and gradients is in it"
+    if 1 in (timed.world_size, found.world_size) or not found.row.step_seconds:
+        return ""
+    waits = StepTimes(timed).exchange_seconds(found.micro_batch_size)
+    part = percent(waits / found.row.step_seconds)
+    return f". The recommended step waits {seconds(waits)} ({part}) for the exchange of gradients"
 
 
 def _tradeoff(result: Result) -> Grid:
