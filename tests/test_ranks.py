@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -191,9 +190,21 @@ def test_two_processes_find_what_one_finds(together: Together, changed: list[str
 
 def test_sharded_parameters_give_the_same_answer(together: Together) -> None:
     """The planned run is one of two devices with half of the examples each: the passes hold as many together."""
-    adam = ["--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}", "--set", "training.max_grad_norm=0.1"]
+    adam = [
+        "--set",
+        "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
+        "--set",
+        "training.max_grad_norm=0.1",
+    ]
     one = together(1, "probe", *adam).result()
-    sharded = ["--set", "training.parallel=fsdp", "--set", "training.world_size=2", "--set", "probe.budget=1h"]
+    sharded = [
+        "--set",
+        "training.parallel=fsdp",
+        "--set",
+        "training.world_size=2",
+        "--set",
+        "probe.budget=1h",
+    ]
     both = together(2, "probe", *adam, *sharded)
     assert both.codes == [0, 0], both.err
     _same(both.result(), one)

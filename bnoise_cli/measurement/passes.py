@@ -41,7 +41,7 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
             result = run(task.ranks.own(part))
         except (RunError, OutOfMemoryError) as error:
             if task.sharded and not isinstance(error, NotFiniteError):
-                raise _cut_short(task, error) from error
+                raise cut_short(task, task.micro_batch_size * task.batches.group, error) from error
             failure = error
         failure = task.ranks.agree(failure)
         if failure is None:
@@ -78,11 +78,12 @@ def _make_smaller(task: Task, part: int, failure: Exception) -> None:
         torch.cuda.empty_cache()
 
 
-def _cut_short(task: Task, error: Exception) -> RunError:
+def cut_short(task: Task, examples: int, error: Exception) -> RunError:
+    """What a pass of sharded parameters ends with, when one rank cannot go on."""
     if isinstance(error, RunError):
         return error
     return RunError(
-        f"out of memory with {task.micro_batch_size * task.batches.group} examples on one device of a sharded model. "
+        f"out of memory with {examples} examples on one device of a model in {task.ranks.size} parts. "
         f"Lower training.batch_size (over world_size), or use more devices. The allocator said: {error}"
     )
 

@@ -33,6 +33,9 @@ class TimedStep:
     optimizer_seconds: float  # the last of these
     loading_seconds: float  # reading its examples
     peak_memory_bytes: int | None = None
+    alone_seconds: float | None = (
+        None  # without the exchange of gradients, where there is one that can be left out
+    )
 
 
 class Steps(Protocol):
@@ -199,17 +202,19 @@ class _Timing:
 
 
 def _whole(step: TimedStep) -> float:
-    return step.seconds + step.loading_seconds
+    return step.seconds + step.loading_seconds + (step.alone_seconds or 0.0)
 
 
 def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
     seconds = [step.seconds for step in steps]
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
+    exchange = [step.seconds - step.alone_seconds for step in steps if step.alone_seconds is not None]
     return StepTime(
         micro_batch_size=size,
         seconds=float(middle),
         spread=float((high - low) / 2 / middle),
         loading_seconds=median(step.loading_seconds for step in steps),
         peak_memory_bytes=max(peaks) if peaks else None,
+        exchange_seconds=max(median(exchange), 0.0) if exchange else 0.0,
     )
