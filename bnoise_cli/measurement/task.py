@@ -187,6 +187,37 @@ class Task:
         finally:
             self.ranks = kept
 
+    def deal(
+        self, indices: Indices, draws: Draws, work: Callable[[Indices], tuple[float, float]]
+    ) -> tuple[float, float]:
+        """Sums of what `work` finds on each micro-batch of `indices`, which the ranks take in turn.
+
+        Micro-batches are those of a single process where the loss is no mean over examples; else each rank has one at
+        least. Sharded parameters need all ranks for each.
+
+        Raises:
+            RunError: what `work` raised on any rank.
+        """
+        if self.sharded:
+            return work(indices)
+        sums, failure, planned = [0.0, 0.0], None, self.micro_batch_size
+        with self.apart() as ranks:
+            size = planned if self.group > 1 else min(planned, -(-len(indices) // ranks.size))
+            for number, part in enumerate(even_parts(indices, size)):
+                if number % ranks.size != ranks.rank:
+                    draws.seed()  # of the masks that another rank uses
+                    continue
+                try:
+                    sums = [have + found for have, found in zip(sums, work(part), strict=True)]
+                except RunError as error:
+                    failure = error
+                    break
+        changed = failure is not None or self.micro_batch_size < planned
+        weight, value, changes = self.ranks.total([*sums, changed])
+        if changes:
+            self.settle(failure)
+        return weight, value
+
     def settle(self, failure: RunError | None) -> None:
         """After passes apart: one rank's failure is everyone's, and so is the smallest micro-batch.
 
@@ -349,10 +380,14 @@ class Task:
             what = f"a batch of {len(part) * self.batches.group} evaluation examples"
             return self.finite_loss_values(batch, [draws.seed()], what, part)
 
-        parts = list(self.mean_values(indices, evaluate))
-        return math.fsum(weight * value for weight, [value] in parts) / math.fsum(
-            weight for weight, _ in parts
-        )
+        def of_part(part: Indices) -> tuple[float, float]:
+            found = list(self.mean_values(part, evaluate))
+            return math.fsum(weight for weight, _ in found), math.fsum(
+                weight * value for weight, [value] in found
+            )
+
+        weight, value = self.deal(indices, draws, of_part)
+        return value / weight
 
 
 def _dense(parameter: Tensor) -> Tensor:

@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.batches import Draws, Indices
-from bnoise_cli.measurement.passes import even_parts
 from bnoise_cli.measurement.sharding import as_part_of
 from bnoise_cli.measurement.task import Task
 
@@ -27,7 +25,15 @@ def take_step(
     Raises:
         RunError: the loss or a gradient is not finite.
     """
-    gradient, weight = _gradient(task, indices, draws)
+    gradient, before = task.zeros(), task.gradient_examples
+
+    def add(part: Indices) -> tuple[float, float]:
+        return math.fsum(block.weight for block in task.add_gradient(gradient, part, draws)), 0.0
+
+    weight, _ = task.deal(indices, draws, add)
+    task.gradient_examples = before + len(indices)
+    if not task.sharded:
+        task.ranks.add(gradient)
     torch._foreach_div_(gradient, weight)
     for parameter, value in zip(task.trainable, gradient, strict=True):
         parameter.grad = as_part_of(value, parameter)
@@ -35,28 +41,6 @@ def take_step(
         torch.nn.utils.clip_grad_norm_(task.trainable, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def _gradient(task: Task, indices: Indices, draws: Draws) -> tuple[list[Tensor], float]:
-    """The sum of the examples' gradients, and their weight: each rank takes whole micro-batches in turn."""
-    gradient = task.zeros()
-    if task.sharded or task.ranks.size == 1:
-        return gradient, math.fsum(block.weight for block in task.add_gradient(gradient, indices, draws))
-    weight, failure = 0.0, None
-    before = task.gradient_examples
-    with task.apart() as ranks:
-        for number, part in enumerate(even_parts(indices, task.micro_batch_size)):
-            if number % ranks.size != ranks.rank:
-                draws.seed()  # of the masks that another rank uses
-                continue
-            try:
-                weight += math.fsum(block.weight for block in task.add_gradient(gradient, part, draws))
-            except RunError as error:
-                failure = error
-    task.settle(failure)
-    task.gradient_examples = before + len(indices)
-    ranks.add(gradient)
-    return gradient, ranks.total([weight])[0]
 
 
 class Trainer:
