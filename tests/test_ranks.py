@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 #: A model, and a loss that fails in a chosen way on a chosen rank from a chosen call on.
 USER = """\
@@ -209,3 +212,175 @@ def test_sharded_parameters_give_the_same_answer(together: Together) -> None:
     assert both.codes == [0, 0], both.err
     _same(both.result(), one)
     assert "Warning" not in both.err[0]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_steps_are_timed_as_the_ranks_take_them(together: Together, parallel: str) -> None:
+    ended = together(
+        2, "probe", "--set", "training.world_size=2", "--set", f"training.parallel={parallel}",
+        "--set", "probe.max_examples=600",
+    )  # fmt: skip
+    stored = ended.result()
+    throughput = stored["throughput"]
+    assert (throughput["world_size"], throughput["parallel"]) == (2, parallel)
+    for step in throughput["step_times"]:
+        assert 0 <= step["exchange_seconds"] < step["seconds"]
+        assert parallel == "ddp" or step["exchange_seconds"] == 0
+    assert stored["provenance"]["device"] == "2 × cpu"
+    assert "communication" not in {doubt["code"] for doubt in stored["doubts"]}
+
+
+def test_a_sweep_of_two_processes_finds_what_one_finds(together: Together) -> None:
+    goal = ["--set", "sweep.goal=0.95"]
+    alone = together(1, "sweep", *goal)
+    one = alone.result("sweep")
+    runs = alone.folder / ".bnoise" / "bnoise.sweep.runs.jsonl"
+    runs.unlink()
+    both = together(2, "sweep", *goal)
+    two = both.result("sweep")
+    assert both.codes == [alone.codes[0], 0]
+    assert runs.exists()
+    assert _steps(two) == pytest.approx(_steps(one), rel=1e-3)
+    assert len(_steps(one)) > 5
+    again = together(2, "sweep", *goal)
+    assert again.codes == both.codes
+    assert "Going on with" in again.err[0]
+    assert again.result("sweep")["runs"] == two["runs"]
+
+
+def _steps(result: dict[str, Any]) -> list[float]:
+    return [run["steps"] for run in result["runs"] if run["reached"]]
+
+
+def _told(ended: Ended) -> str:
+    """The one message of a call that failed."""
+    assert ended.out[1:] == [""] * (len(ended.out) - 1)
+    assert ended.err[0].count("bnoise: ") == 1, ended.err[0]
+    return ended.err[0].split("bnoise: ", 1)[1]
+
+
+FSDP = ["--set", "training.parallel=fsdp", "--set", "training.world_size=2"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments"),
+    [("raise:1:0", []), ("raise:1:12", []), ("raise:1:0", FSDP)],
+    ids=["in the checks", "in the warm-up", "sharded"],
+)
+def test_an_error_of_one_rank_ends_all_with_one_message(
+    together: Together, fault: str, arguments: list[str]
+) -> None:
+    ended = together(2, "probe", *arguments, FAULT=fault)
+    assert ended.codes == [4, 0]
+    told = _told(ended)
+    assert told.startswith("on rank 1: computing the loss of")
+    assert "a file of this rank is missing" in told
+    assert not list(ended.folder.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "words"),
+    [
+        ("raise:1:700", [], "on rank 1: computing the loss of"),
+        ("raise:0:700", [], "on rank 0: computing the loss of"),
+        ("nan:1:700", [], "on rank 1: the loss"),
+        ("raise:1:400", FSDP, "on rank 1: computing the loss of"),
+        ("SIGKILL:1:700", [], "another rank has ended or has said nothing for too long."),
+        ("SIGKILL:1:400", FSDP, "another rank has ended or has said nothing for too long."),
+    ],
+)
+def test_what_was_measured_before_a_rank_fails_is_kept(
+    together: Together, fault: str, arguments: list[str], words: str
+) -> None:
+    ended = together(2, "probe", *arguments, FAULT=fault)
+    assert ended.codes[0] == 4
+    assert _told(ended).startswith(words)
+    stored = ended.result()
+    assert stored["cost"]["gradient_examples"] > 0
+    assert "failed" in {doubt["code"] for doubt in stored["doubts"]}
+
+
+def test_a_rank_that_says_nothing_is_lost_after_the_timeout(together: Together) -> None:
+    ended = together(2, "probe", FAULT="SIGSTOP:1:700")
+    assert ended.codes == [4, -signal.SIGKILL]
+    assert "Timed out waiting 12000ms" in _told(ended)
+    assert "failed" in {doubt["code"] for doubt in ended.result()["doubts"]}
+
+
+def test_too_little_memory_on_one_rank_makes_the_passes_of_all_smaller(together: Together) -> None:
+    ended = together(2, "probe", FAULT="memory:1:0")
+    assert ended.codes == [0, 0], ended.err
+    assert "memory" in {doubt["code"] for doubt in ended.result()["doubts"]}
+
+
+def test_sharded_parameters_need_the_memory_that_is_planned(together: Together) -> None:
+    ended = together(2, "probe", *FSDP, FAULT="memory:1:0")
+    assert ended.codes == [4, 0]
+    told = _told(ended)
+    assert "out of memory with 24 examples on one device of a model in 2 parts" in told
+    assert "training.batch_size" in told
+
+
+def test_an_interrupt_keeps_what_was_measured(together: Together) -> None:
+    ended = together(2, "probe", FAULT="SIGINT:0:700")
+    assert ended.codes == [130, 0]
+    assert "interrupted" in {doubt["code"] for doubt in ended.result()["doubts"]}
+
+
+def test_datasets_of_different_length_are_refused(together: Together) -> None:
+    ended = together(2, "probe", UNEQUAL="1")
+    assert ended.codes == [4, 0]
+    assert "it has 400, 401 examples on ranks 0 to 1" in _told(ended)
+
+
+def test_mistakes_in_the_call_are_told_once(together: Together) -> None:
+    wrong = together(2, "probe", "--set", "training.btch=3")
+    assert wrong.codes == [2, 0]
+    assert wrong.err[0].count("unknown key `btch`") == 1
+    assert wrong.err[1] == ""
+    alone = together(2, "report", "x.json")
+    assert alone.codes == [2, 0]
+    assert "Call it without torchrun." in _told(alone)
+
+
+def test_torchrun_starts_it(together: Together, tmp_path: Path) -> None:
+    one = together(1, "probe").result()
+    (tmp_path / ".bnoise" / "bnoise.probe.json").unlink()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = _start([*torchrun, "-m", "bnoise_cli", "probe", "--json"], tmp_path, {})
+    out, err = done.communicate(timeout=PATIENCE)
+    assert done.returncode == 0, err
+    _same(json.loads(out), one)
+
+
+def test_a_checkpoint_and_its_optimizer_state_are_spread_over_the_ranks(
+    together: Together, tmp_path: Path
+) -> None:
+    """Two checkpoints of a run, the second of which is loaded when the model is sharded already."""
+    sys.path.insert(0, str(tmp_path))
+    try:
+        train = importlib.import_module("train")
+    finally:
+        sys.path.remove(str(tmp_path))
+        del sys.modules["train"]
+    torch.manual_seed(3)
+    model, data = train.model(), train.data()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in (3, 6):
+        for _ in range(3):
+            optimizer.zero_grad()
+            train.loss(model, data[:64]).backward()
+            optimizer.step()
+        saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        torch.save(saved, tmp_path / f"step_{step}.pt")
+    arguments = [
+        "--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
+        "--set", "checkpoint=[step_3.pt, step_6.pt]", "--set", "probe.warmup_steps=0",
+    ]  # fmt: skip
+    one = together(1, "probe", *arguments).result()
+    both = together(2, "probe", *arguments, *FSDP)
+    assert both.codes == [0, 0], both.err
+    _same(both.result(), one)
+    assert len(one["trajectory"]) == 2
+    found = [point["noise_scale"]["value"] for point in both.result()["trajectory"]]
+    assert found == pytest.approx([point["noise_scale"]["value"] for point in one["trajectory"]], rel=2e-3)

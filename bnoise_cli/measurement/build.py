@@ -50,6 +50,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device, ranks: Ranks = ALONE) -> str:
+    """The device as a person names it, and how many of them measure together."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return name if ranks.size == 1 else f"{ranks.size} × {name}"
+
+
 def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     """Build model, dataset and loss, load the checkpoint, the first of several, and move them to `device`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bnoise_cli.measurement.batches import Draws
+from bnoise_cli.measurement.build import device_name
 from bnoise_cli.measurement.outcome import DryRun
 from bnoise_cli.measurement.places import training_steps
 from bnoise_cli.measurement.preserve import preserved
@@ -24,7 +25,7 @@ def dry_run(session: Session) -> DryRun:
         seconds = task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(
-        device=session.device_name(),
+        device=device_name(session.device, session.ranks),
         parameters=sum(p.numel() for p in task.trainable),
         dataset_length=task.batches.length,
         micro_batch_size=task.micro_batch_size,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bnoise_cli.errors import BnoiseError, CallError, RunError
-from bnoise_cli.measurement.build import build_optimizer, build_task
+from bnoise_cli.measurement.build import build_optimizer, build_task, device_name
 from bnoise_cli.measurement.checkpoint import read_checkpoint
 from bnoise_cli.measurement.checks import check_task
 from bnoise_cli.measurement.optimizer_state import load_optimizer_state
@@ -71,7 +71,7 @@ class Session:
             unused_states=tuple(self.unused_states),
             momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
             weight_decay=float(group.get("weight_decay", 0.0)),
-            device=self.device_name(),
+            device=device_name(self.device, self.ranks),
             dtype=self.task.dtype,
             dataset_length=self.task.batches.length,
             dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
@@ -95,12 +95,6 @@ class Session:
             return time_training_steps(
                 self.task, self.optimizer, origin, self.config, critical, budget_seconds=seconds
             )
-
-    def device_name(self) -> str:
-        """The device as a person names it."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return str(self.device)
 
     def _fresh(self) -> tuple[torch.optim.Optimizer, Trainer]:
         """A new optimizer, and the planned run's training with it."""

@@ -17,7 +17,7 @@ from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.measurement.along_a_run import probe_along
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.branches import train_branches
-from bnoise_cli.measurement.build import make_optimizer
+from bnoise_cli.measurement.build import device_name, make_optimizer
 from bnoise_cli.measurement.known_runs import FINE, Key, KnownRuns
 from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
 from bnoise_cli.measurement.preconditioner import KNOWN
@@ -89,7 +89,7 @@ class SweepSession:
         number = _USUAL_SIZES if isinstance(given, str) else len(given)
         runs = number * (_COARSE_RUNS + 3 * config.sweep.seeds)
         return SweepPlan(
-            device=str(self.shared.device),
+            device=device_name(self.shared.device, self.ranks),
             parameters=sum(p.numel() for p in self.task.trainable),
             dataset_length=length,
             evaluation_examples=len(self.shared.evaluation),
@@ -172,7 +172,7 @@ class _Run:
             complete=complete,
             interrupted=interrupted,
             failure=failure,
-            device=str(self.shared.device),
+            device=device_name(self.shared.device, self.task.ranks),
             dtype=self.task.dtype,
             dataset_length=self.task.batches.length,
             dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),

@@ -19,7 +19,7 @@ import torch
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.probe_result import probe_result
-from bnoise_cli.measurement.build import build_optimizer, build_task, choose_device
+from bnoise_cli.measurement.build import build_optimizer, build_task, choose_device, device_name
 from bnoise_cli.measurement.session import Session
 from bnoise_cli.records import ProbeResult
 from bnoise_cli.spec.load import Spec, load_spec
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     spec, device = load_spec(arguments.config), choose_device(arguments.device)
-    print(f"torch {torch.__version__}, {Session(spec, device).device_name()}")
+    print(f"torch {torch.__version__}, {device_name(device)}")
     for _ in range(arguments.rounds):
         result = measured(spec, device)
         best, throughput = result.recommendation, result.throughput
