@@ -719,6 +719,10 @@ def test_the_sweeps_of_the_configs_train(
     assert [batch["batch_size"] for batch in data["batches"]] == [8, 32, 128]
 
 
+#: What is run of a page's commands.
+_RUN = ("bnoise ", "torchrun ", "python -c ")
+
+
 def readme_blocks() -> list[list[str]]:
     """The calls of bnoise in each block of commands, and what Python does before them."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -727,7 +731,7 @@ def readme_blocks() -> list[list[str]]:
         [call.strip() for line in block.splitlines() for call in line.removeprefix("$ ").split("&&")]
         for block in blocks
     ]
-    found = [[call for call in block if call.startswith(("bnoise ", "python -c "))] for block in calls]
+    found = [[call for call in block if call.startswith(_RUN)] for block in calls]
     return [block for block in found if block]
 
 
@@ -741,6 +745,11 @@ def test_every_command_of_the_readme_runs(
         arguments = shlex.split(command, comments=True)[1:]
         if command.startswith("python"):
             subprocess.run([sys.executable, *arguments], check=True)
+            continue
+        if command.startswith("torchrun"):
+            launcher = ["-m", "torch.distributed.run", "--standalone"]
+            few = ["--set", "probe.max_examples=600"]
+            subprocess.run([sys.executable, *launcher, *arguments, *few], check=True)
             continue
         need_for(Path(next((word for word in arguments if word.startswith("configs/")), "")).stem)
         quick = {
