@@ -21,9 +21,7 @@ from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.task import Objective, Task
 
-#: Inputs of the linear regression and its B_noise, which sets the noise of its targets.
-_INPUTS, _REGRESSION_NOISE_SCALE = 10_000, 116.0
-#: Its dataset is never stored: an example is drawn when its index asks for it.
+#: The linear regression's dataset is never stored: an example is drawn when its index asks for it.
 _VIRTUAL_EXAMPLES = 2**30
 #: SGD steps after which the digits MLP's exact B_noise is nearest to 169, of all from 30 to 200.
 DIGITS_STEPS = 159
@@ -41,24 +39,32 @@ class Exact:
     best_step: float  # ε_max = |G|²/(GᵀHG), the best step size at B → ∞
 
 
-def linear_regression() -> tuple[Task, Exact]:
-    """Least squares on 10,000 normal inputs with variances 1, 1/2, 1/3, …, one unit away from the optimum.
+def linear_regression(
+    inputs: int = 10_000, outputs: int = 1, noise_scale: float = 116.0
+) -> tuple[Task, Exact]:
+    """Least squares on normal inputs with variances 1, 1/2, 1/3, …, one unit away from the optimum.
 
     With H = diag(1/i), w − w* = (1, …, 1), G = H·1 and twice the loss 2L = Σ1/i + σ², normal inputs give
-    Σ = 2L·H + GGᵀ, so that B_noise = 1 + 2L·tr(H²)/(GᵀHG) and B_simple = 1 + 2L·tr(H)/|G|².
+    Σ = 2L·H + GGᵀ, so that B_noise = 1 + 2L·tr(H²)/(GᵀHG) and B_simple = 1 + 2L·tr(H)/|G|². Several outputs
+    of the same distance and independent noise, whose losses add up, leave both ratios as they are.
+
+    Args:
+        noise_scale: B_noise, which sets σ².
     """
-    variances = 1 / torch.arange(1, _INPUTS + 1, dtype=torch.float64)
+    variances = 1 / torch.arange(1, inputs + 1, dtype=torch.float64)
     tr_h, tr_h2, signal, curvature = (
         float((variances**power).sum()) for power in (1, 2, 2, 3)
     )  # tr H, tr H², |G|², GᵀHG
-    twice_loss = (_REGRESSION_NOISE_SCALE - 1) * curvature / tr_h2
-    data = _Regression(variances.sqrt().float(), target_std=(twice_loss - tr_h) ** 0.5)
+    twice_loss = (noise_scale - 1) * curvature / tr_h2
+    data = _Regression(variances.sqrt().float(), (twice_loss - tr_h) ** 0.5, outputs)
     exact = Exact(
-        noise_scale=_REGRESSION_NOISE_SCALE,
+        noise_scale=noise_scale,
         simple_noise_scale=1 + twice_loss * tr_h / signal,
         best_step=signal / curvature,
     )
-    return _task(_Weights(_INPUTS), _half_squared_error, data), exact
+    model = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)
+    nn.init.ones_(model.weight)
+    return _task(model, _half_squared_error, data), exact
 
 
 def digits_mlp() -> tuple[Task, Exact]:
@@ -69,13 +75,19 @@ def digits_mlp() -> tuple[Task, Exact]:
 
 
 def noisy_quadratic(
-    noise_scale: float, decay: float, noise_decay: float, aligned: bool, degrees_of_freedom: float
+    noise_scale: float,
+    decay: float,
+    noise_decay: float,
+    aligned: bool,
+    degrees_of_freedom: float,
+    examples: int = 2**16,
 ) -> tuple[Task, Exact]:
     """A quadratic loss with G, H and Σ written down.
 
     Args:
         noise_scale, decay, noise_decay, aligned: of `NoisyQuadratic`.
         degrees_of_freedom: of the noise's Student t; infinite for normal noise.
+        examples: in the dataset.
     """
     model = NoisyQuadratic(decay=decay, noise_decay=noise_decay, noise_scale=noise_scale, aligned=aligned)
     hessian, noise = model.hessian.double(), model.noise_std.double() ** 2
@@ -86,7 +98,7 @@ def noisy_quadratic(
         simple_noise_scale=float(noise.sum()) / signal,
         best_step=signal / float((gradient**2 * hessian).sum()),
     )
-    return _task(model, mean_loss, _unit_noise(degrees_of_freedom)), exact
+    return _task(model, mean_loss, _unit_noise(degrees_of_freedom, examples)), exact
 
 
 def _task(model: nn.Module, objective: Objective, dataset: object) -> Task:
@@ -99,8 +111,8 @@ def _task(model: nn.Module, objective: Objective, dataset: object) -> Task:
 class _Regression(Dataset[tuple[Tensor, Tensor]]):
     """Normal inputs and targets x·w* + noise with w* = 0, generated from their index."""
 
-    def __init__(self, input_std: Tensor, target_std: float) -> None:
-        self._input_std, self._target_std = input_std, target_std
+    def __init__(self, input_std: Tensor, target_std: float, outputs: int) -> None:
+        self._input_std, self._target_std, self._outputs = input_std, target_std, outputs
         self._generator = torch.Generator()
 
     def __len__(self) -> int:
@@ -109,24 +121,13 @@ class _Regression(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         self._generator.manual_seed(index)
         inputs = torch.randn(len(self._input_std), generator=self._generator) * self._input_std
-        target = torch.randn((), generator=self._generator) * self._target_std
+        target = torch.randn(self._outputs, generator=self._generator) * self._target_std
         return inputs, target
-
-
-class _Weights(nn.Module):
-    """x·w, with w = (1, …, 1)."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(inputs))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs @ self.weights
 
 
 def _half_squared_error(model: nn.Module, batch: list[Tensor]) -> Tensor:
     inputs, targets = batch
-    return mse_loss(model(inputs), targets) / 2
+    return mse_loss(model(inputs), targets, reduction="sum") / (2 * len(inputs))
 
 
 def _classification(model: nn.Module, batch: list[Tensor]) -> Tensor:
@@ -135,8 +136,8 @@ def _classification(model: nn.Module, batch: list[Tensor]) -> Tensor:
 
 
 @cache
-def _unit_noise(degrees_of_freedom: float) -> TensorDataset:
-    return unit_noise(degrees_of_freedom=degrees_of_freedom)
+def _unit_noise(degrees_of_freedom: float, examples: int) -> TensorDataset:
+    return unit_noise(degrees_of_freedom=degrees_of_freedom, examples=examples)
 
 
 def train_digits_mlp(data: Digits, steps: int) -> MLP:
