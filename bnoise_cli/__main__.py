@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 #: Ctrl-C; and what torchrun and job schedulers send before they kill.
@@ -28,8 +29,20 @@ def main() -> None:
     except KeyboardInterrupt:
         print("bnoise: interrupted before anything was measured.", file=sys.stderr)
         code = 130
-    # Where one process of several ends in a failure, the first one says so.
-    sys.exit(0 if os.environ.get("RANK", "0") != "0" else code)
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """End one process of several, with all said and stored; of a failure the first one tells.
+
+    At once: the threads of torch's exchanges were seen to abort while the interpreter was taken down.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if os.environ.get("RANK", "0") == "0" else 0)
 
 
 def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import torch
@@ -12,13 +13,13 @@ _MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What this process holds and could still get; None where the system does not say."""
+    """What this process holds and could still get, an equal part on a host of several; None where it is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     held, free = _kibibytes(_STATUS, "VmRSS"), _kibibytes(_MEMORY, "MemAvailable")
     if held is None or free is None:
         return None
-    return held + min(free, _left_in_group(free))
+    return held + min(free, _left_in_group(free)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def forget_peak(device: torch.device) -> None:
