@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,10 +97,10 @@ class Batches:
         if self._tensors is None:
             self._ahead = ReadAhead(self._read)
 
-    def expect(self, coming: Sequence[Indices]) -> None:
+    def expect(self, coming: Iterable[Indices]) -> None:
         """Name the batches that will be fetched next, in this order; a mistake costs time only."""
         if self._ahead is not None:
-            self._ahead.expect(coming)
+            self._ahead.expect(list(coming))
 
     def fetch(self, indices: Indices) -> Any:
         """The examples at `indices` as one batch on the device.

@@ -320,7 +320,7 @@ class Task:
         """Say which examples will be asked for next, so that they can be read in the meantime."""
         ranks = self.ranks
         parts = (ranks.own(part) for indices in coming for part in even_parts(indices, self.at_once))
-        self.batches.expect([part for part in parts if len(part)])
+        self.batches.expect(part for part in parts if len(part))
 
     def finite_loss_values(
         self, batch: Any, mask_seeds: Sequence[int], what: str, indices: Indices
