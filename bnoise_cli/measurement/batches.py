@@ -38,7 +38,9 @@ class Draws:
 
     def seed(self) -> int:
         """A seed for torch's own stream: the dropout masks of one batch."""
-        return int(self._masks.integers(2**63))
+        return (
+            int(self._masks.bit_generator.random_raw()) >> 1
+        )  # what `integers(2**63)` makes, in a tenth of the time
 
 
 class Batches:

@@ -116,7 +116,9 @@ def _read(task: Task, indices: Indices) -> None:
     """
     before = _random_states()
     once, again = (tree_leaves(task.batches.fetch(indices)) for _ in range(2))
-    begun = time.perf_counter()  # for examples that no cache holds yet, where nothing is done for the first time
+    begun = (
+        time.perf_counter()
+    )  # for examples that no cache holds yet, where nothing is done for the first time
     task.batches.fetch((indices + task.batches.length // 2) % task.batches.length)
     if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()
