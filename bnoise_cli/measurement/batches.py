@@ -110,13 +110,20 @@ class Batches:
         Raises:
             RunError: the dataset or the collate function failed, or the examples do not stack.
         """
-        found = self._read(indices) if self._ahead is None else self._ahead.get(indices)
-        return _to(found, self.device)
+        return self.on_device(self.read(indices))
+
+    def read(self, indices: Indices) -> Any:
+        """The same where the dataset keeps its examples, mostly the host's memory; raises as `fetch` does."""
+        return self._read(indices) if self._ahead is None else self._ahead.get(indices)
+
+    def on_device(self, batch: Any) -> Any:
+        """A batch on its way to the device, without waiting for it."""
+        return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def _read(self, indices: Indices) -> Any:
         """One batch in the host's memory, pinned where it goes to a GPU."""
         batch = self._collated(indices)
-        return batch if self.device.type != "cuda" else map_tensors(batch, lambda tensor: tensor.pin_memory())
+        return batch if self.device.type != "cuda" else map_tensors(batch, _pinned)
 
     def _item(self, index: int) -> Any:
         with user_code(f"reading example {index} of the dataset"):
@@ -157,8 +164,9 @@ def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
     return None
 
 
-def _to(batch: Any, device: torch.device) -> Any:
-    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Only what is in the host's memory can be."""
+    return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 
 def map_tensors(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -207,9 +207,16 @@ class Task:
             raise found
         self.micro_batch_size = min(self.ranks.gather(self.micro_batch_size))
 
-    def weight(self, batch: Any, examples: int) -> float:
-        """How much the mean loss of a batch of so many examples counts, in examples of average weight."""
-        return float(examples) if self.weighing is None else self.weighing.weight(batch)
+    def _weighed(self, own: Indices, part: Indices) -> tuple[float, Any]:
+        """How much the mean loss of this rank's examples counts, in examples of average weight, and a batch of `part`.
+
+        Tokens are counted before the batch goes to the device, which would have to be waited for.
+        """
+        batch = self.batches.read(part)
+        weight = float(len(own))
+        if self.weighing is not None and len(own):
+            weight = self.weighing.weight(batch)
+        return weight, self.batches.on_device(batch)
 
     def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
         """Add the gradients of the examples at `indices` to `into`; returns the norms of each pass's sum.
@@ -264,11 +271,10 @@ class Task:
 
         def of_own(own: Indices) -> list[float]:
             part = own if len(own) else indices[:1]  # in a sharded model every rank takes part
-            batch = self.batches.fetch(part)
+            share, batch = self._weighed(own, part)
             values = evaluate(batch, part)
             if not len(own):
                 return [0.0] * (1 + len(values))
-            share = self.weight(batch, len(part))
             return [share, *(share * value for value in values)]
 
         for _, found in passes(self, indices, of_own):
@@ -303,8 +309,7 @@ class Task:
     def _pass(self, own: Indices, draws: Draws) -> tuple[Indices, float, Tensor, list[Tensor]]:
         """This rank's examples, their weight, mean loss, and gradient as it adds up to that of the pass."""
         part = own if len(own) else np.zeros(1, dtype=np.int64)  # in a sharded model every rank takes part
-        batch = self.batches.fetch(part)
-        weight = self.weight(batch, len(part)) if len(own) else 0.0
+        weight, batch = self._weighed(own, part)
         # The backward pass of sharded parameters gives the mean over the ranks.
         scale = weight * (self.ranks.size if self.sharded else 1)
         loss, gradient = self._backward(batch, len(part), draws, scale)
