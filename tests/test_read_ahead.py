@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -77,22 +78,28 @@ def test_a_failure_in_the_thread_is_tried_again_outside() -> None:
 
 
 class Points(Dataset[tuple[Tensor, Tensor]]):
-    """Random augmentation from torch's own stream where `noise`, from a generator of its own where `hidden`."""
+    """Random augmentation from torch's own stream where `noise`, from a generator of its own where `hidden`.
 
-    def __init__(self, noise: bool = False, hidden: bool = False) -> None:
+    Args:
+        seconds: that reading an example takes.
+    """
+
+    def __init__(self, noise: bool = False, hidden: bool = False, seconds: float = 0.0) -> None:
         draws = torch.Generator().manual_seed(0)
         self.x, self.y = torch.randn(300, 5, generator=draws), torch.randint(3, (300,), generator=draws)
         self.noise, self.draws = noise, draws if hidden else None
+        self.seconds = seconds
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        time.sleep(self.seconds)
         moved = torch.randn(5, generator=self.draws) if self.noise or self.draws is not None else 0.0
         return self.x[index] + moved, self.y[index]
 
 
-def points_task(**options: bool) -> Task:
+def points_task(**options: Any) -> Task:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 3))
 
@@ -123,7 +130,7 @@ def test_a_probe_that_reads_ahead_is_the_same_to_the_bit() -> None:
 )
 def test_augmentation_is_noticed(options: dict[str, bool], random: bool, ahead: bool) -> None:
     """Global random streams are left to the main thread; random examples have no exact gradient."""
-    task = points_task(**options)
+    task = points_task(seconds=1e-3, **options)
     findings = check_task(task, 0)
     assert task.batches.random == random
     assert (task.batches._ahead is not None) == ahead

@@ -17,18 +17,24 @@ _MOST_ON_CPU = 1 << 30
 
 
 def fit_micro_batch(task: Task, draws: Draws) -> None:
-    """Reduce `task.micro_batch_size` to a power of two whose activations fit every rank, found from a few examples.
+    """Reduce `task.micro_batch_size` to what fits every rank; to be called inside `preserved`.
 
-    On a CPU this is what keeps the system from ending the process. To be called inside `preserved`.
+    On a CPU this is what keeps the system from ending the process.
     """
+    fits = most_at_once(task, draws)
+    if fits < task.micro_batch_size:
+        task.micro_batch_size = task.planned_micro_batch_size = fits
+
+
+def most_at_once(task: Task, draws: Draws) -> int:
+    """The largest power of two of examples whose activations fit every rank, found from a few."""
     device = task.parameters[0].device
     available = available_bytes(device) or 8 * _MOST_ON_CPU
     most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
     most = min(task.ranks.gather(most))
     each = _bytes_per_example(task, draws)
     fits = max(1, int(most / max(each, 1)))
-    if fits < task.micro_batch_size:
-        task.micro_batch_size = task.planned_micro_batch_size = 1 << (fits.bit_length() - 1)
+    return 1 << (fits.bit_length() - 1)
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:

@@ -55,12 +55,13 @@ def evaluate_line(
         what = f"a batch of {counted(len(part) * task.batches.group, 'evaluation example')}"
         losses = [task.loss_value(batch, masks, what)]
         try:
-            for node in line.NODES:
-                _move(task, origin, total, node * scale / count)
+            for number, node in enumerate(line.NODES):
+                if number:  # the first starts there
+                    _go_back(task, origin)
+                _move(task, total, node * scale / count)
                 losses.append(task.loss_value(batch, masks, what))
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(task.parameters, origin)
+            _go_back(task, origin)
         base, *moved = torch.stack(losses).tolist()
         task.require_finite(base, what, part)
         return [base - loss for loss in moved]
@@ -78,9 +79,13 @@ def evaluate_line(
     return line.coefficients(changes)
 
 
-def _move(task: Task, origin: list[Tensor], total: list[Tensor], step: float) -> None:
+def _go_back(task: Task, origin: list[Tensor]) -> None:
     with torch.no_grad():
         torch._foreach_copy_(task.parameters, origin)
+
+
+def _move(task: Task, total: list[Tensor], step: float) -> None:
+    with torch.no_grad():
         if task.preconditioner is None:
             torch._foreach_add_(task.parameters, total, alpha=-step)
         else:

@@ -16,8 +16,10 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
+from bnoise_cli.measurement.activations import most_at_once
 from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.outcome import Measurement, Progress, StopReason
+from bnoise_cli.measurement.pass_size import choose_pass_size
 from bnoise_cli.measurement.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.preserve import preserved
 from bnoise_cli.measurement.replicate import Replicate, measure_replicate
@@ -116,6 +118,7 @@ class _Run:
         stop, loss = StopReason.BUDGET, None
         failure: RunError | None = None
         try:
+            self._choose_pass_size()
             loss = self._loss()
             self._report("pilot")
             self.plan = self._pilot()
@@ -227,9 +230,19 @@ class _Run:
                 f"{budget:.0f} s. Raise --budget, or name smaller probe.batch_sizes."
             )
 
+    def _choose_pass_size(self) -> None:
+        """Not where a budget in examples must repeat, nor where a trial that does not fit would end the probe."""
+        if self.settings.max_examples is not None or self.group > 1 or self.task.sharded:
+            return
+        most = self.ranks.share(most_at_once(self.task, self._draws(7)))
+        choose_pass_size(self.task, most, self._time_an_example, self.settings.budget_seconds)
+
     @cached_property
     def _seconds_per_gradient_example(self) -> float:
-        """Of the ranks that make one replicate."""
+        return self._time_an_example()
+
+    def _time_an_example(self) -> float:
+        """Seconds of a gradient example of the ranks that make one replicate."""
         seconds, failure = math.inf, None
         with nullcontext() if self.task.sharded else self.task.apart():
             try:

@@ -38,6 +38,16 @@ class Block:
     preconditioned: float  # SᵀPS
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass of which the device may still be making the gradient."""
+
+    examples: int  # of all ranks
+    own: Indices  # of this one
+    weight: float  # of this rank's mean
+    seen: Tensor  # mean loss, |S|, √(SᵀPS); shape (3,)
+
+
 class Task:
     """A training task at fixed weights.
 
@@ -228,9 +238,16 @@ class Task:
             raise found
         self.micro_batch_size = min(self.ranks.gather(self.micro_batch_size))
 
-    def weight(self, batch: Any, examples: int) -> float:
-        """How much the mean loss of a batch of so many examples counts, in examples of average weight."""
-        return float(examples) if self.weighing is None else self.weighing.weight(batch)
+    def _weighed(self, own: Indices, part: Indices) -> tuple[float, Any]:
+        """How much the mean loss of this rank's examples counts, in examples of average weight, and a batch of `part`.
+
+        Tokens are counted before the batch goes to the device, which would have to be waited for.
+        """
+        batch = self.batches.read(part)
+        weight = float(len(own))
+        if self.weighing is not None and len(own):
+            weight = self.weighing.weight(batch)
+        return weight, self.batches.on_device(batch)
 
     def add_gradient(self, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
         """Add the gradients of the examples at `indices` to `into`; returns the norms of each pass's sum.
@@ -241,22 +258,38 @@ class Task:
         Raises:
             RunError: NaN or infinite loss or gradient, or no memory for a single example.
         """
-        blocks = []
-        for count, (weight, gradient) in passes(self, indices, lambda own: self._gradient(own, draws)):
-            if self.ranks.size > 1:
-                [weight] = self.ranks.total([weight])
-                if not self.sharded:  # else the backward pass has added them up
-                    self.ranks.add(gradient)
-            plain, weighted = self.squared_norms(gradient)
-            if not math.isfinite(plain):
-                raise NotFiniteError(
-                    f"the gradient of {count * self.batches.group} examples is not finite. Lower the learning rate of "
-                    "the warm-up, or look for a division or a logarithm at zero in the loss."
-                )
+        made: list[_Pass] = []
+        for count, (own, weight, loss, gradient) in passes(self, indices, lambda own: self._pass(own, draws)):
+            if not self.sharded:  # else the backward pass has added them up
+                self.ranks.add(gradient)
             torch._foreach_add_(into, gradient)
-            blocks.append(Block(count, weight, plain, weighted))
+            seen = torch.cat([loss.double().reshape(1), self._norms(gradient)])
+            made.append(_Pass(count, own, weight, seen))
         self.gradient_examples += len(indices)
-        return blocks
+        return self._blocks(made) if made else []
+
+    def _blocks(self, made: Sequence[_Pass]) -> list[Block]:
+        """What passes came to; here alone is waited for the device, and the ranks exchange numbers."""
+        losses, *norms = torch.stack([one.seen for one in made], dim=1).tolist()
+        failure: Exception | None = None
+        for one, loss in zip(made, losses, strict=True):
+            if failure is None and not math.isfinite(loss):
+                examples = _few(self.batches.examples(one.own))
+                failure = NotFiniteError(f"{self._no_loss(loss, len(one.own))} The examples are {examples}.")
+        if (failure := self.ranks.agree(failure)) is not None:
+            raise failure
+        weights = self.ranks.total([one.weight for one in made])
+        plain, weighted = ([norm**2 for norm in of_all] for of_all in norms)
+        if self.sharded:
+            plain, weighted = self.ranks.total(plain), self.ranks.total(weighted)
+        for one, square in zip(made, plain, strict=True):
+            if not math.isfinite(square):
+                raise NotFiniteError(
+                    f"the gradient of {one.examples * self.batches.group} examples is not finite. Lower the learning "
+                    "rate of the warm-up, or look for a division or a logarithm at zero in the loss."
+                )
+        counts = [one.examples for one in made]
+        return [Block(*numbers) for numbers in zip(counts, weights, plain, weighted, strict=True)]
 
     def mean_values(
         self, indices: Indices, evaluate: Callable[[Any, Indices], Sequence[float]]
@@ -269,11 +302,10 @@ class Task:
 
         def of_own(own: Indices) -> list[float]:
             part = own if len(own) else indices[:1]  # in a sharded model every rank takes part
-            batch = self.batches.fetch(part)
+            share, batch = self._weighed(own, part)
             values = evaluate(batch, part)
             if not len(own):
                 return [0.0] * (1 + len(values))
-            share = self.weight(batch, len(part))
             return [share, *(share * value for value in values)]
 
         for _, found in passes(self, indices, of_own):
@@ -292,37 +324,44 @@ class Task:
 
     def squared_norms(self, vector: list[Tensor]) -> tuple[float, float]:
         """(|v|², vᵀPv) in float64, of a vector that is spread as the parameters are."""
-        norms = [_sum_of_squares(vector)]
-        if self.preconditioner is not None:
-            scaled = [(v * p.sqrt()).norm() for v, p in zip(vector, self.preconditioner, strict=True)]
-            norms.append((torch.stack(scaled).double() ** 2).sum())
-        found = torch.stack(norms).tolist()
+        plain, weighted = (norm**2 for norm in self._norms(vector).tolist())
         if self.sharded:
-            found = self.ranks.total(found)
-        return found[0], found[-1]
+            plain, weighted = self.ranks.total([plain, weighted])
+        return plain, weighted
 
-    def _gradient(self, own: Indices, draws: Draws) -> tuple[float, list[Tensor]]:
-        """The weight of this rank's examples and their gradient, as it adds up to that of the pass."""
+    def _norms(self, vector: list[Tensor]) -> Tensor:
+        """(|v|, √(vᵀPv)) in float64 of what this rank holds, on the device; without waiting for it."""
+        norms = [_norm(list(torch._foreach_norm(vector)))]
+        if self.preconditioner is not None:
+            pairs = zip(vector, self.preconditioner, strict=True)
+            norms.append(_norm([(v * p.sqrt()).norm() for v, p in pairs]))
+        return torch.stack([norms[0], norms[-1]])
+
+    def _pass(self, own: Indices, draws: Draws) -> tuple[Indices, float, Tensor, list[Tensor]]:
+        """This rank's examples, their weight, mean loss, and gradient as it adds up to that of the pass."""
         part = own if len(own) else np.zeros(1, dtype=np.int64)  # in a sharded model every rank takes part
-        batch = self.batches.fetch(part)
-        weight = self.weight(batch, len(part)) if len(own) else 0.0
+        weight, batch = self._weighed(own, part)
         # The backward pass of sharded parameters gives the mean over the ranks.
         scale = weight * (self.ranks.size if self.sharded else 1)
-        try:
-            gradient = self.gradient(batch, len(part), draws, scale=scale)
-        except NotFiniteError as error:
-            raise NotFiniteError(f"{error} The examples are {_few(self.batches.examples(part))}.") from None
-        return weight, gradient
+        loss, gradient = self._backward(batch, len(part), draws, scale)
+        return part, weight, loss, gradient
 
-    def gradient(self, batch: Any, examples: int, draws: Draws, scale: float = 1.0) -> list[Tensor]:
-        """The gradient of a batch's mean loss times `scale`, by the backward pass that training makes.
+    def gradient(self, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
+        """The gradient of a batch's mean loss, by the backward pass that training makes.
 
         Raises:
             NotFiniteError: the loss is NaN or infinite.
             RunError: it depends on no parameter, or the user's code failed.
             OutOfMemoryError: the batch does not fit.
         """
-        what = f"a batch of {counted(examples * self.batches.group)}"
+        loss, gradient = self._backward(batch, examples, draws, 1.0)
+        if not math.isfinite(value := float(loss)):
+            raise NotFiniteError(self._no_loss(value, examples))
+        return gradient
+
+    def _backward(self, batch: Any, examples: int, draws: Draws, scale: float) -> tuple[Tensor, list[Tensor]]:
+        """The mean loss, which may be NaN or infinite, and its gradient times `scale`; without waiting for them."""
+        what = self._batch_of(examples)
         loss = self.loss(batch, draws.seed(), what)
         if not loss.requires_grad:
             raise RunError(
@@ -332,16 +371,19 @@ class Task:
         self._forget_gradient()
         try:
             with user_code(f"computing the gradient of {what}"):
-                (loss * scale).backward()  # type: ignore[no-untyped-call]
-            found = [_dense(p) for p in self.trainable]
+                loss.backward(torch.full_like(loss, scale))  # type: ignore[no-untyped-call]
+            return loss.detach(), [_dense(p) for p in self.trainable]
         finally:
             self._forget_gradient()
-        if not torch.isfinite(loss):  # looked at last, as all ranks must get here
-            raise NotFiniteError(
-                f"the loss of {what} is {loss.item()}. Lower the learning rate of the warm-up, start from a "
-                "checkpoint, or look for the cause in the data."
-            )
-        return found
+
+    def _batch_of(self, examples: int) -> str:
+        return f"a batch of {counted(examples * self.batches.group)}"
+
+    def _no_loss(self, value: float, examples: int) -> str:
+        return (
+            f"the loss of {self._batch_of(examples)} is {value}. Lower the learning rate of the warm-up, start from a "
+            "checkpoint, or look for the cause in the data."
+        )
 
     def _forget_gradient(self) -> None:
         for parameter in self.trainable:
@@ -351,7 +393,7 @@ class Task:
         """Say which examples will be asked for next, so that they can be read in the meantime."""
         ranks = self.ranks
         parts = (ranks.own(part) for indices in coming for part in even_parts(indices, self.at_once))
-        self.batches.expect([part for part in parts if len(part)])
+        self.batches.expect(part for part in parts if len(part))
 
     def finite_loss_values(
         self, batch: Any, mask_seeds: Sequence[int], what: str, indices: Indices
@@ -398,9 +440,10 @@ def _dense(parameter: Tensor) -> Tensor:
     return found.to_dense() if found.is_sparse else local_part(found)
 
 
-def _sum_of_squares(vector: list[Tensor]) -> Tensor:
-    norms = torch.stack([norm.double() for norm in torch._foreach_norm(vector)])
-    return (norms**2).sum()
+def _norm(norms: list[Tensor]) -> Tensor:
+    """That of a whole vector, in float64, from those of its parts."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), dtype=torch.float64)
+    return norm
 
 
 def _few(indices: Indices) -> str:
