@@ -515,3 +515,24 @@ def test_out_of_memory_is_recognised() -> None:
     for error in (torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")):
         with pytest.raises(OutOfMemoryError), user_code("testing"):
             raise error
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_norms_of_large_tensors_are_exact(weighted: bool) -> None:
+    """Single float32 sums are off by 1e-4 here: as much as the signal may be of what they are the difference of."""
+    model = nn.Linear(2048, 2048, bias=False)
+    task = Task(
+        model,
+        lambda model, batch: model(batch).mean(),
+        Batches(torch.zeros(2, 2048), None, CPU),
+        micro_batch_size=2,
+    )
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(2048, 2048, generator=generator)
+    scale = torch.rand(2048, 2048, generator=generator)
+    if weighted:
+        task.preconditioner = [scale]
+    exact = [float((vector.double() ** 2).sum()), float((vector.double() ** 2 * scale.double()).sum())]
+    plain, preconditioned = task.squared_norms([vector])
+    assert plain == pytest.approx(exact[0], rel=3e-6)
+    assert preconditioned == pytest.approx(exact[weighted], rel=3e-6)
