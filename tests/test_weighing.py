@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -202,3 +204,24 @@ def test_micro_batches_fit_what_the_backward_pass_keeps(monkeypatch: pytest.Monk
     fit_micro_batch(task, Draws(0))
     assert task.micro_batch_size in (64, 128)
     assert task.planned_micro_batch_size == task.micro_batch_size
+
+
+def test_what_the_backward_pass_keeps_is_let_go() -> None:
+    """A tensor that is kept for the step that made it holds itself, and no collector finds it."""
+    outputs: list[weakref.ref[Any]] = []
+
+    class Squash(nn.Tanh):
+        def forward(self, inputs: Tensor) -> Tensor:
+            result = super().forward(inputs)
+            outputs.append(weakref.ref(result))
+            return result
+
+    data = torch.utils.data.TensorDataset(torch.randn(8, 16))
+    objective: Any = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    task = Task(
+        nn.Sequential(nn.Linear(16, 16), Squash()), objective, Batches(data, None, CPU), micro_batch_size=4
+    )
+    fit_micro_batch(task, Draws(0))
+    gc.collect()
+    assert outputs
+    assert not any(output() is not None for output in outputs)

@@ -57,7 +57,7 @@ def _bytes_kept(task: Task, examples: int, draws: Draws) -> int | None:
             kept[storage.data_ptr()] = storage.nbytes()
         except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
             kept[-id(tensor)] = tensor.numel() * tensor.element_size()
-        return tensor
+        return tensor.detach()  # an output that holds itself through its graph would stay in memory for good
 
     batch = task.batches.fetch(draws.indices(examples, task.batches.length))
     try:
