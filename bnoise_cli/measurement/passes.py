@@ -37,8 +37,9 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
     while start < len(indices):
         part = indices[start : start + even_part(len(indices) - start, task.at_once)]
         failure: Exception | None = None
+        results: list[T] = []
         try:
-            result = run(task.ranks.own(part))
+            results.append(run(task.ranks.own(part)))
         except (RunError, OutOfMemoryError) as error:
             if task.sharded and not isinstance(error, NotFiniteError):
                 raise cut_short(task, task.micro_batch_size * task.batches.group, error) from error
@@ -46,7 +47,7 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
         failure = task.ranks.agree(failure)
         if failure is None:
             start += len(part)
-            yield len(part), result
+            yield len(part), results.pop()  # a gradient is not to be held here during the next pass
         elif not isinstance(failure, OutOfMemoryError):
             raise failure
         else:

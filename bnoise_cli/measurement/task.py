@@ -268,6 +268,7 @@ class Task:
             torch._foreach_add_(into, gradient)
             seen = torch.cat([loss.double().reshape(1), self._norms(gradient)])
             made.append(_Pass(count, own, weight, seen))
+            del gradient  # not to be held during the next pass
         self.gradient_examples += len(indices)
         return self._blocks(made) if made else []
 

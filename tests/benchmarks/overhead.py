@@ -31,6 +31,7 @@ from bnoise_cli.measurement.batches import Draws
 from bnoise_cli.measurement.build import build_optimizer, build_task
 from bnoise_cli.measurement.preconditioner import preconditioner
 from bnoise_cli.measurement.probe import ProbeSettings, probe
+from bnoise_cli.measurement.ranks import joined
 from bnoise_cli.measurement.session import Session
 from bnoise_cli.measurement.task import Task
 from bnoise_cli.spec.load import load_spec
@@ -40,19 +41,15 @@ _CPU = torch.device("cpu")
 _ROUNDS, _WARMUP_STEPS = 3, 50
 #: Without a limit of time, so that every round makes the same passes.
 _SETTINGS = ProbeSettings(max_examples=2048, budget_seconds=1e6)
-#: The larger model has 28.5 million parameters and its sequences few tokens.
-_LARGE = (
-    "model.width=768",
-    "model.layers=4",
-    "model.context=16",
-    "dataset.context=16",
-)
+#: 28.5 million parameters, which outweigh the activations of few tokens.
+_LARGE = ("model.width=768", "model.layers=4", "model.context=16", "dataset.context=16")
+_SHARDED = ("training.world_size=2", "training.parallel=fsdp")
 _OPTIMIZERS = {
     "SGD": "optimizer={_target_: torch.optim.SGD, lr: 0.1}",
     "AdamW": "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
 }
-#: Few examples are enough: every pass and every line holds the same, and a replicate makes all of them.
-_MEMORY_SETTINGS = ProbeSettings(max_examples=512, batch_sizes=(4, 16, 64), budget_seconds=1e6)
+#: Few examples are enough, if some batch takes several passes: a replicate makes all there are.
+_MEMORY_SETTINGS = ProbeSettings(max_examples=256, batch_sizes=(16, 32, 128), budget_seconds=1e6)
 _TRAINING_STEPS = 10
 #: glibc gives freed blocks above this size back at once: the peak is what was held, not what was kept.
 _RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -118,7 +115,7 @@ def replay(task: Task, passes: Sequence[Pass], batches: dict[int, Any]) -> None:
         with torch.set_grad_enabled(goes_back):
             loss = task.objective(task.model, batches[size])
         if goes_back:
-            torch.autograd.grad(loss, task.parameters)
+            torch.autograd.grad(loss, task.trainable)
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
@@ -131,18 +128,27 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
 def memory_overhead() -> None:
     """Print the peaks of both processes and their difference in copies of the parameters, for each optimizer."""
     mebibyte = 2**20
-    for optimizer in _OPTIMIZERS:
-        (trains, size), (probes, _) = (_peak_of(what, optimizer) for what in ("train", "probe"))
-        print(
-            f"a GPT of {size / 4e6:.1f} million parameters, {size / mebibyte:.1f} MiB, with {optimizer}: peak memory "
-            f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
-            f"{(probes - trains) / size:.2f} copies of the parameters more"
-        )
+    for processes in (1, 2):
+        for optimizer in _OPTIMIZERS:
+            (trains, size), (probes, _) = (
+                _peak_of(what, optimizer, processes) for what in ("train", "probe")
+            )
+            print(
+                f"{processes} x {size / mebibyte:.1f} MiB of parameters with {optimizer}: peak memory "
+                f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
+                f"{(probes - trains) / size:.2f} copies of the parameters more",
+                flush=True,
+            )
 
 
-def _peak_of(what: str, optimizer: str) -> tuple[int, int]:
-    """Peak resident memory of a fresh process and the size of its model's parameters, in bytes."""
-    command = [sys.executable, __file__, "--alone", what, optimizer]
+def _peak_of(what: str, optimizer: str, processes: int) -> tuple[int, int]:
+    """Peak resident memory of a fresh process and the size of what it holds of the parameters, in bytes."""
+    start = (
+        []
+        if processes == 1
+        else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    )
+    command = [sys.executable, *start, __file__, "--alone", what, optimizer]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | _RETURN_MEMORY
     )
@@ -152,23 +158,27 @@ def _peak_of(what: str, optimizer: str) -> tuple[int, int]:
 
 def _alone(what: str, name: str) -> None:
     """Train or probe the larger model, and print this process's peak and the size of the parameters."""
-    spec = load_spec(_CONFIG, (*_LARGE, _OPTIMIZERS[name]))
-    if what == "probe":
-        session = Session(spec, _CPU)
-        session.trainer.train_until(2, lambda _: None)
-        task = session.task
-        task.preconditioner = preconditioner(session.optimizer, task.parameters)
-        probe(task, _MEMORY_SETTINGS)
-    else:
-        task = build_task(spec, _CPU)
-        optimizer, draws = build_optimizer(spec, task), Draws(0)
-        for _ in range(_TRAINING_STEPS):
-            inputs, targets = task.batches.fetch(draws.indices(task.micro_batch_size, task.batches.length))
-            optimizer.zero_grad()
-            cross_entropy(task.model(inputs), targets).backward()
-            optimizer.step()
-    size = sum(parameter.numel() * parameter.element_size() for parameter in task.parameters)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, size)
+    with joined(_CPU) as ranks:
+        spec = load_spec(_CONFIG, (*_LARGE, *(_SHARDED if ranks.size > 1 else ()), _OPTIMIZERS[name]))
+        if what == "probe":
+            session = Session(spec, _CPU, ranks)
+            session.trainer.train_until(2, lambda _: None)
+            task = session.task
+            task.preconditioner = preconditioner(session.optimizer, task.trainable)
+            probe(task, _MEMORY_SETTINGS)
+        else:
+            task = build_task(spec, _CPU, ranks)
+            optimizer, draws = build_optimizer(spec, task), Draws(0)
+            for _ in range(_TRAINING_STEPS):
+                inputs, targets = task.batches.fetch(
+                    draws.indices(task.micro_batch_size, task.batches.length)
+                )
+                optimizer.zero_grad()
+                cross_entropy(task.model(inputs), targets).backward()
+                optimizer.step()
+        size = sum(parameter.numel() * parameter.element_size() for parameter in task.parameters)
+        if ranks.rank == 0:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, size)
 
 
 def main() -> None:
