@@ -7,7 +7,22 @@ alone, forward and backward or forward only, on batches of the same sizes that w
 replay take turns. What is above 1 is fetching, adding up gradients, moving along lines and the fit.
 
 Memory: the peak of a process that probes over that of one that trains on the same micro-batch, with SGD and with AdamW,
-for a model whose parameters outweigh its activations, in copies of the parameters.
+for a model whose parameters outweigh its activations, in copies of the parameters; then the same where two processes
+hold a half of the parameters each (FSDP2), in copies of that half.
+
+What was tried for speed, on one core of a shared x86-64 machine (torch 2.13.0, CPU, 2026-11-23); together it brought
+the probe from 1.22 times its bare passes to 1.03:
+
+    no graph along lines                       a pass of 16 examples 6.7 ms instead of 7.2, and no activations kept
+    torch._foreach_ instead of loops           0.04 ms instead of 0.07 for an operation on all parameters
+    losses and norms read once, after passes   0.2 ms less for each gradient of 8 to 23 ms; a GPU is not waited for
+    lines start at the weights as they are     one of five copies of the parameters less for each pass along a line
+    norms of large tensors in pieces           an error of 0.5% (40 million numbers) became 3e-7; less memory
+    no reading ahead of what is read in 1 ms   0.6 ms less for each batch, which takes 0.1 to 0.2 ms to read
+    micro-batch by measured time               planned one of 1: twice the gradient examples a second, digits 7 times
+    bfloat16 autocast                          0 to 10% slower on this processor; only where the config asks for it
+    torch.compile                              no faster, after 11 s of compiling; left to the user's own model
+    pinned memory, copies not waited for       for GPUs, of which none was at hand
 """
 
 from __future__ import annotations
