@@ -17,8 +17,8 @@ import torch
 
 from bnoise_cli.cli import app
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
-from bnoise_cli.measurement.batches import Batches
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Task
 
 os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)

@@ -10,8 +10,8 @@ import numpy as np
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.maths.analysis import Analysis, Design
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
-from bnoise_cli.measurement.throughput import TimedStep, measure_throughput
-from bnoise_cli.measurement.user_code import OutOfMemoryError
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import (
     Cost,
     CriticalBatchSize,

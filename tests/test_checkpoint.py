@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bnoise_cli.errors import CallError, ConfigError, RunError
-from bnoise_cli.measurement.checkpoint import Checkpoint, read_checkpoint
-from bnoise_cli.measurement.optimizer_state import load_optimizer_state
-from bnoise_cli.measurement.places import Place, places_to_probe, training_steps
-from bnoise_cli.measurement.preconditioner import preconditioner
-from bnoise_cli.measurement.session import Session
-from bnoise_cli.measurement.weights import fitting_weights, load_weights
+from bnoise_cli.measurement.building.checkpoint import Checkpoint, read_checkpoint
+from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
+from bnoise_cli.measurement.building.places import Place, places_to_probe, training_steps
+from bnoise_cli.measurement.building.weights import fitting_weights, load_weights
+from bnoise_cli.measurement.probing.session import Session
+from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.spec.identity import measured_hash, weights_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Probe

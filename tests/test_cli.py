@@ -321,7 +321,7 @@ def test_timing_that_fails_or_is_interrupted_keeps_the_noise_scale(
     bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bnoise_cli.errors import RunError
-    from bnoise_cli.measurement.training_steps import TrainingSteps
+    from bnoise_cli.measurement.timing.training_steps import TrainingSteps
 
     config = str(write("quad.yaml", QUADRATIC_CONFIG))
     for error, code in ((RunError("the optimizer broke."), 4), (KeyboardInterrupt(), 130)):

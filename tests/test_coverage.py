@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from bnoise_cli.examples.datasets import Digits
-from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.outcome import Measurement
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Task
 from tests.benchmarks.tasks import exact_of_mlp, train_digits_mlp
 from tests.conftest import CPU, quadratic_task
 

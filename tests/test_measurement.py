@@ -18,14 +18,14 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.maths import line
 from bnoise_cli.maths.pass_plan import plan_pass
-from bnoise_cli.measurement.batches import Batches, Draws
-from bnoise_cli.measurement.checks import check_task
-from bnoise_cli.measurement.line_evaluation import DivergedError, evaluate_line
-from bnoise_cli.measurement.preserve import preserved
-from bnoise_cli.measurement.replicate import measure_replicate
-from bnoise_cli.measurement.task import Task
-from bnoise_cli.measurement.training import Trainer
-from bnoise_cli.measurement.user_code import OutOfMemoryError
+from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
+from bnoise_cli.measurement.probing.replicate import measure_replicate
+from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.training import Trainer
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from tests.conftest import CPU, quadratic_task
 
 
@@ -361,7 +361,7 @@ def objectives() -> Iterator[Any]:
 @pytest.mark.parametrize("objective", list(objectives()))
 def test_the_probe_gives_everything_back_bit_for_bit(objective: Any) -> None:
     from bnoise_cli.measurement.outcome import StopReason
-    from bnoise_cli.measurement.probe import ProbeSettings, probe
+    from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 
     base = mlp_task(nn.BatchNorm1d(7), nn.Dropout(0.2), dtype=torch.float32)
     base.model.train()
@@ -510,7 +510,7 @@ def test_divergence_in_the_warm_up_names_the_step() -> None:
 
 
 def test_out_of_memory_is_recognised() -> None:
-    from bnoise_cli.measurement.user_code import user_code
+    from bnoise_cli.measurement.task.user_code import user_code
 
     for error in (torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: no")):
         with pytest.raises(OutOfMemoryError), user_code("testing"):

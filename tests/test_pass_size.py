@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bnoise_cli.measurement.pass_size import MOST, choose_pass_size
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task.pass_size import MOST, choose_pass_size
+from bnoise_cli.measurement.task.task import Task
 from tests.test_measurement import mlp_task
 
 

@@ -11,11 +11,11 @@ from torch.utils.data import TensorDataset
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.examples.quadratic import mean_loss
-from bnoise_cli.measurement.batches import Batches
-from bnoise_cli.measurement.preconditioner import preconditioner, require_known
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task import Task
-from bnoise_cli.measurement.training import Trainer
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.preconditioner import preconditioner, require_known
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.training import Trainer
 from tests.conftest import CPU, quadratic_task
 
 

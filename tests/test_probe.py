@@ -13,10 +13,10 @@ from torch.utils.data import TensorDataset
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
-from bnoise_cli.measurement.batches import Batches
 from bnoise_cli.measurement.outcome import Measurement, StopReason
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Task
 from tests.conftest import CPU, quadratic_task
 
 

@@ -78,7 +78,7 @@ sweep: {batch_sizes: [4, 8, 16], steps: 12, seeds: 1, max_steps: 200}
 PROGRAM = """\
 import sys
 from datetime import timedelta
-from bnoise_cli.measurement import ranks
+from bnoise_cli.measurement.task import ranks
 ranks.TIMEOUT = timedelta(seconds=12)
 from bnoise_cli.__main__ import main
 main()

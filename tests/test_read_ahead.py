@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.batches import Batches, Draws
-from bnoise_cli.measurement.checks import check_task
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.read_ahead import ReadAhead
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.read_ahead import ReadAhead
+from bnoise_cli.measurement.task.task import Task
 from tests.conftest import CPU
 
 PARTS = [np.arange(start, start + 3) for start in range(0, 30, 3)]

@@ -31,12 +31,12 @@ from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.maths.hyperbola import fit_hyperbola
-from bnoise_cli.measurement.batches import Batches
-from bnoise_cli.measurement.lanes import SingleLane, StackedLanes, Start
 from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
-from bnoise_cli.measurement.stacking import stacking_pays
-from bnoise_cli.measurement.sweep import SweepSession
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.sweeping.lanes import SingleLane, StackedLanes, Start
+from bnoise_cli.measurement.sweeping.stacking import stacking_pays
+from bnoise_cli.measurement.sweeping.sweep import SweepSession
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.records import BatchOutcome, Estimate, TrainingRun
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
@@ -740,7 +740,7 @@ def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch:
     while not Path("part.json").exists() or "budget" in ended:
         calls += 1
         with monkeypatch.context() as patch:
-            patch.setattr("bnoise_cli.measurement.sweep.time.monotonic", clock)
+            patch.setattr("bnoise_cli.measurement.sweeping.sweep.time.monotonic", clock)
             code, _, err = bnoise("sweep", config, "--out", "part.json", "--quiet", "--budget", "4m")
         assert code in (0, 3), err
         ended = [doubt["code"] for doubt in json.loads(Path("part.json").read_text())["doubts"]]

@@ -10,11 +10,11 @@ import torch
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.memory import available_bytes, forget_peak, peak_bytes
-from bnoise_cli.measurement.preserve import preserved
-from bnoise_cli.measurement.throughput import TimedStep, measure_throughput
-from bnoise_cli.measurement.training_steps import TrainingSteps
-from bnoise_cli.measurement.user_code import OutOfMemoryError
+from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, peak_bytes
+from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
+from bnoise_cli.measurement.timing.training_steps import TrainingSteps
 from tests.conftest import quadratic_task
 from tests.samples import Device, result, timed
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bnoise_cli.measurement.preserve import preserved
+from bnoise_cli.measurement.task.preserve import preserved
 from tests.conftest import Call
 
 #: Write a file into the working folder.

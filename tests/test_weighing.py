@@ -15,15 +15,15 @@ from torch.utils.data import Dataset
 from bnoise_cli.data import padded
 from bnoise_cli.maths.analysis import Design
 from bnoise_cli.maths.pass_plan import plan_pass
-from bnoise_cli.measurement.activations import fit_micro_batch
-from bnoise_cli.measurement.batches import Batches, Draws
-from bnoise_cli.measurement.checks import check_task
-from bnoise_cli.measurement.line_evaluation import evaluate_line
-from bnoise_cli.measurement.pilot import Plan
-from bnoise_cli.measurement.rounding import choose_line_precision, rounding_floor
-from bnoise_cli.measurement.task import Task
-from bnoise_cli.measurement.training import take_step
-from bnoise_cli.measurement.weighing import tokens_in
+from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
+from bnoise_cli.measurement.probing.pilot import Plan
+from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
+from bnoise_cli.measurement.task.activations import fit_micro_batch
+from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.training import take_step
+from bnoise_cli.measurement.task.weighing import tokens_in
 from tests.conftest import CPU
 
 
@@ -191,7 +191,7 @@ def test_the_floor_of_rounding_is_that_of_the_type() -> None:
 
 def test_micro_batches_fit_what_the_backward_pass_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activations are counted, parameters are not."""
-    from bnoise_cli.measurement import activations
+    from bnoise_cli.measurement.task import activations
 
     layers = [nn.Linear(256, 256), nn.Tanh()] * 8
     data = torch.utils.data.TensorDataset(torch.randn(512, 256))

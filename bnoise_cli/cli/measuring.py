@@ -15,7 +15,7 @@ from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.storage import write_json
 
 if TYPE_CHECKING:
-    from bnoise_cli.measurement.ranks import Ranks
+    from bnoise_cli.measurement.task.ranks import Ranks
 
 
 class Ended(Protocol):

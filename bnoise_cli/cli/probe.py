@@ -78,10 +78,10 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
         line.say(LOADING)
-        from bnoise_cli.measurement.build import choose_device
-        from bnoise_cli.measurement.dry_run import dry_run
-        from bnoise_cli.measurement.ranks import joined
-        from bnoise_cli.measurement.session import Session
+        from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.probing.dry_run import dry_run
+        from bnoise_cli.measurement.probing.session import Session
+        from bnoise_cli.measurement.task.ranks import joined
 
         own = choose_device(device)
         with joined(own) as ranks:
@@ -111,9 +111,9 @@ def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
     ):
         line.say(LOADING)
         from bnoise_cli.advice.probe_result import probe_result
-        from bnoise_cli.measurement.build import choose_device
-        from bnoise_cli.measurement.ranks import joined
-        from bnoise_cli.measurement.session import Session
+        from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.probing.session import Session
+        from bnoise_cli.measurement.task.ranks import joined
 
         own = choose_device(device)
         with joined(own) as ranks:

@@ -91,9 +91,9 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
         TemporaryDirectory() as folder,
     ):
         line.say(LOADING)
-        from bnoise_cli.measurement.build import choose_device
-        from bnoise_cli.measurement.ranks import joined
-        from bnoise_cli.measurement.sweep import SweepSession
+        from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.sweeping.sweep import SweepSession
+        from bnoise_cli.measurement.task.ranks import joined
 
         own = choose_device(device)
         with joined(own) as ranks:
@@ -128,9 +128,9 @@ def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outpu
     ):
         line.say(LOADING)
         from bnoise_cli.advice.sweep_result import sweep_result
-        from bnoise_cli.measurement.build import choose_device
-        from bnoise_cli.measurement.ranks import joined
-        from bnoise_cli.measurement.sweep import SweepSession
+        from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.sweeping.sweep import SweepSession
+        from bnoise_cli.measurement.task.ranks import joined
 
         timed = spec.config.sweep.branch is None
         own = choose_device(device)

@@ -1,1 +1,1 @@
-"""The only place that touches torch: gradients, line evaluations, warm-up training, the probe."""
+"""The only place that touches torch; tasks and their passes first, then what is built, timed, probed and swept."""

@@ -23,8 +23,8 @@ import torch
 from naive_twin import naive_noise_scale
 from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.task import Task
 
 _PROCESSES = 2
 #: An estimate that is wrong by more than a hundred times counts as wrong by a hundred.

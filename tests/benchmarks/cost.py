@@ -55,9 +55,9 @@ from naive_twin import naive_noise_scale
 from overhead import Recorder, batches_of, replay, timed
 from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
-from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.task import Task
 
 Build = Callable[[], tuple[Task, Exact]]
 

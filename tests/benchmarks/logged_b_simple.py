@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from torch import Tensor
 
-from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.task import Task
 
 Array = NDArray[np.float64]
 

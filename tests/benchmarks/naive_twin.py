@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from tasks import Exact
 
-from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.task import Task
 
 #: Step sizes over the best one: eight, from a quarter to four times.
 _GRID = np.geomspace(0.25, 4.0, 8)

@@ -42,13 +42,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.build import build_optimizer, build_task
-from bnoise_cli.measurement.preconditioner import preconditioner
-from bnoise_cli.measurement.probe import ProbeSettings, probe
-from bnoise_cli.measurement.ranks import joined
-from bnoise_cli.measurement.session import Session
-from bnoise_cli.measurement.task import Task
+from bnoise_cli.measurement.building.build import build_optimizer, build_task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.session import Session
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.preconditioner import preconditioner
+from bnoise_cli.measurement.task.ranks import joined
+from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.spec.load import load_spec
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "stdlib_gpt.yaml"

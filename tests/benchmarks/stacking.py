@@ -20,10 +20,10 @@ from statistics import median
 
 import torch
 
-from bnoise_cli.measurement.build import choose_device
-from bnoise_cli.measurement.lanes import Lanes
-from bnoise_cli.measurement.stacking import stacking_pays
-from bnoise_cli.measurement.sweep_task import SweepTask
+from bnoise_cli.measurement.building.build import choose_device
+from bnoise_cli.measurement.sweeping.lanes import Lanes
+from bnoise_cli.measurement.sweeping.stacking import stacking_pays
+from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.spec.load import load_spec
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"

@@ -19,8 +19,8 @@ import torch
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.probe_result import probe_result
-from bnoise_cli.measurement.build import build_optimizer, build_task, choose_device, device_name
-from bnoise_cli.measurement.session import Session
+from bnoise_cli.measurement.building.build import build_optimizer, build_task, choose_device, device_name
+from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.records import ProbeResult
 from bnoise_cli.spec.load import Spec, load_spec
 

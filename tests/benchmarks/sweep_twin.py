@@ -46,9 +46,9 @@ from bnoise_cli.advice.sweep_result import sweep_result
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.maths.crossing import crossing
 from bnoise_cli.maths.hyperbola import fit_hyperbola
-from bnoise_cli.measurement.batches import Draws
-from bnoise_cli.measurement.build import build_task
-from bnoise_cli.measurement.sweep import SweepSession
+from bnoise_cli.measurement.building.build import build_task
+from bnoise_cli.measurement.sweeping.sweep import SweepSession
+from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.records import Estimate, SweepResult
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger

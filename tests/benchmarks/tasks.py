@@ -18,8 +18,8 @@ from torch.utils.data import Dataset, TensorDataset
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
-from bnoise_cli.measurement.batches import Batches
-from bnoise_cli.measurement.task import Objective, Task
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Objective, Task
 
 #: The linear regression's dataset is never stored: an example is drawn when its index asks for it.
 _VIRTUAL_EXAMPLES = 2**30

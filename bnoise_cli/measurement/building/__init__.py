@@ -1,0 +1,1 @@
+"""From a config to a task: models, datasets, checkpoints, optimizers."""

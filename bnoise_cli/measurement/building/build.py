@@ -1,0 +1,210 @@
+"""A spec to a task: the model, the data and the loss that a config names, on a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.measurement.building.checkpoint import read_checkpoint
+from bnoise_cli.measurement.building.dataset import build_batches
+from bnoise_cli.measurement.building.weights import load_weights
+from bnoise_cli.measurement.task.preconditioner import require_known
+from bnoise_cli.measurement.task.ranks import ALONE, Ranks
+from bnoise_cli.measurement.task.sharding import shard
+from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.task.user_code import kind_of, user_code
+from bnoise_cli.measurement.task.weighing import IGNORED
+from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.targets import build, build_function
+
+#: Examples that go through the model at once when the planned batch is larger.
+_LARGEST_MICRO_BATCH = 1024
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one; each rank of a machine has its own.
+
+    Raises:
+        CallError: torch knows no such device, or has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise CallError(
+            f"--device needs a device that this torch can use; {name!r} is none ({reason}). "
+            "Use auto, cpu or, with a GPU, cuda or cuda:0; under torchrun as many processes as there are GPUs."
+        ) from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def device_name(device: torch.device, ranks: Ranks = ALONE) -> str:
+    """The device as a person names it, and how many of them measure together."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return name if ranks.size == 1 else f"{ranks.size} × {name}"
+
+
+def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
+    """Build model, dataset and loss, load the checkpoint, the first of several, and move them to `device`.
+
+    Several ranks begin with the weights of the first, or with each its part of them (`training.parallel: fsdp`).
+
+    Raises:
+        ConfigError: a target or its arguments are wrong.
+        RunError: the user's code failed, or what it built cannot be probed.
+    """
+    config, folder = spec.config, spec.folder
+    spec.require_targets()
+    torch.manual_seed(config.probe.seed)
+    with user_code("building the model"):
+        model = build(config.model, folder)
+    if not isinstance(model, nn.Module):
+        raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
+    if config.checkpoints:
+        load_weights(model, read_checkpoint(spec.checkpoints()[0]))
+    mixed = config.probe.precision_mode == "bf16-mixed"
+    with user_code("moving the model to the device"):
+        if mixed:
+            _in_float32(model)
+        if ranks.size > 1 and config.training.parallel == "fsdp":
+            shard(model, device, ranks)
+        else:
+            model.to(device)
+            ranks.take_over([*model.parameters(), *model.buffers()])
+    batches = build_batches(spec, device)
+    lengths = ranks.gather(batches.length)
+    if len(set(lengths)) > 1:
+        raise RunError(
+            f"all ranks need the same dataset; it has {', '.join(map(str, lengths))} examples on ranks 0 to "
+            f"{ranks.size - 1}. Name the same files on every machine, and leave the sharing of examples to bnoise."
+        )
+    local = max(1, config.training.batch_size // config.training.world_size)
+    return Task(
+        model.train(),
+        _objective(spec, device),
+        batches,
+        micro_batch_size=min(local, _LARGEST_MICRO_BATCH),
+        autocast=torch.bfloat16 if mixed else None,
+        ranks=ranks,
+    )
+
+
+def _in_float32(model: nn.Module) -> None:
+    """Weights of a lower precision as mixed precision keeps them; exact."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor.data = tensor.data.float()
+
+
+def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """The config's optimizer over some parameters.
+
+    Raises:
+        CallError: its construction failed, or it is none that takes plain descending steps.
+    """
+    try:
+        with user_code("building the optimizer"):
+            optimizer = build(spec.config.optimizer, spec.folder, first=(list(parameters),))
+    except RunError as error:
+        raise CallError(f"`optimizer:` {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise CallError(f"`optimizer:` must build a torch.optim.Optimizer; it built {kind_of(optimizer)}.")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if left := sum(id(p) not in held for p in parameters):
+        raise CallError(
+            f"`optimizer:` must hold every trainable parameter; {left} of {len(parameters)} are in none of its groups. "
+            "Give it all that it is called with, or freeze the others (requires_grad=False)."
+        )
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise CallError(
+            "an optimizer that minimizes is needed; found maximize: true. Negate the loss instead."
+        )
+    return optimizer
+
+
+def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
+    """The config's optimizer over the trainable parameters, for the probe.
+
+    Raises:
+        CallError: as `make_optimizer`, or its preconditioner is not known here.
+    """
+    optimizer = make_optimizer(spec, task.trainable)
+    require_known(optimizer)
+    return optimizer
+
+
+def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """Its learning rate, that of the first group.
+
+    Raises:
+        CallError: it has none, or it is not positive.
+    """
+    rate = float(optimizer.param_groups[0].get("lr", 0.0))
+    if not rate > 0:
+        raise CallError(f"a sweep needs an optimizer with a positive `lr` to start from; found {rate:g}.")
+    return rate
+
+
+def _objective(spec: Spec, device: torch.device) -> Objective:
+    config = spec.config
+    if config.objective is not None:
+        with user_code("building the objective"):
+            objective: Callable[[nn.Module, Any], Tensor] = build_function(config.objective, spec.folder)
+        return objective
+    if config.loss is not None:
+        with user_code("building the loss"):
+            criterion = build_function(config.loss, spec.folder)
+        if isinstance(criterion, nn.Module):
+            criterion.to(device)
+        return _Criterion(criterion)
+    return _own_loss
+
+
+class _Criterion:
+    """loss(model(x), y) for examples (x, y)."""
+
+    def __init__(self, criterion: Callable[[Any, Any], Tensor]) -> None:
+        self._criterion = criterion
+        self.ignore_index = getattr(criterion, "ignore_index", IGNORED)
+        self.parameters_left = 0
+        if isinstance(criterion, nn.Module):
+            self.parameters_left = sum(p.numel() for p in criterion.parameters() if p.requires_grad)
+            criterion.requires_grad_(False)
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            shape = f"{len(batch)} parts" if isinstance(batch, Sequence) else kind_of(batch)
+            raise RunError(
+                f"`loss:` needs examples (x, y); a batch of this dataset is {shape}. "
+                "Use `objective:` with a function f(model, batch) instead."
+            )
+        return self._criterion(model(batch[0]), batch[1])
+
+
+def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """model(**batch).loss, as transformers' models compute it."""
+    if not isinstance(batch, Mapping):
+        raise RunError(
+            f"without `loss:` or `objective:` the model is called as model(**batch).loss, and a batch of this "
+            f"dataset is {kind_of(batch)}, no mapping. Add `loss:` for examples (x, y), or an `objective:`."
+        )
+    output = model(**batch)
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise RunError(
+            f"model(**batch).loss was needed; the model returned {kind_of(output)} without a loss. "
+            "Pass labels in the batch, or add `loss:` or `objective:`."
+        )
+    return loss  # type: ignore[no-any-return]

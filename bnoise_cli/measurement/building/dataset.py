@@ -1,0 +1,70 @@
+"""The dataset that a config names, as examples by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.user_code import kind_of, user_code
+from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.targets import build, build_function
+
+#: Examples that are kept of a stream.
+_BUFFER = 4096
+
+
+def build_batches(spec: Spec, device: torch.device) -> Batches:
+    """The dataset with its collate function.
+
+    A DataLoader stands for its dataset and its collate function; how it batches and shuffles is the probe's own matter.
+    Of a stream the first examples are kept.
+
+    Raises:
+        RunError: the user's code failed, or built no dataset.
+    """
+    folder = spec.folder
+    with user_code("building the dataset"):
+        dataset = build(spec.config.dataset, folder)
+        if callable(dataset) and not hasattr(dataset, "__getitem__"):
+            dataset = dataset()
+    collate: Callable[[list[Any]], Any] | None = None
+    if isinstance(dataset, DataLoader):
+        loader: DataLoader[Any] = dataset
+        dataset, collate = loader.dataset, loader.collate_fn
+    with user_code("building the collate function"):
+        if spec.config.collate is not None:
+            collate = build_function(spec.config.collate, folder)
+    if isinstance(dataset, Mapping):
+        raise RunError(
+            f"`dataset:` must build one dataset; it built several by name: {', '.join(map(str, dataset))}. "
+            "Name one, with `split: train` where Hugging Face's datasets load it."
+        )
+    dataset = _with_tensors(dataset)
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        return Batches(dataset, collate, device)
+    if not hasattr(dataset, "__iter__"):
+        raise RunError(
+            "`dataset:` must build something with a length and items (len(dataset), dataset[i]), or a stream of "
+            f"examples; it built {kind_of(dataset)}."
+        )
+    with user_code(f"reading the first {_BUFFER} examples of the dataset, which is a stream,"):
+        kept = list(islice(iter(dataset), _BUFFER))
+    return Batches(kept, collate, device, streamed=True)
+
+
+def _with_tensors(dataset: Any) -> Any:
+    """A dataset of Hugging Face's that gives plain lists gives tensors instead, as `default_collate` needs them."""
+    if type(dataset).__module__.partition(".")[0] != "datasets" or not hasattr(dataset, "with_format"):
+        return dataset
+    chosen = getattr(dataset, "format", None)  # streams have none
+    return (
+        dataset
+        if isinstance(chosen, Mapping) and chosen["type"] is not None
+        else dataset.with_format("torch")
+    )

@@ -1,0 +1,107 @@
+"""The optimizer state of a checkpoint into the config's optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnoise_cli.measurement.task.sharding import sharded_like
+
+#: What each optimizer that the probe knows keeps of every parameter.
+_KEPT: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.SGD: (),
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+    torch.optim.Adagrad: ("step", "sum"),
+}
+#: What it may keep too.
+_ALSO = {"momentum_buffer", "max_exp_avg_sq"}
+Entries = Mapping[Any, Mapping[str, Any]]
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Any
+) -> str | None:
+    """Take over what another optimizer of this kind kept of each parameter; the settings stay the config's.
+
+    A state dict numbers the parameters as the training script grouped them: in the model's order, or as nanoGPT and
+    transformers do, those that decay (ndim ≥ 2) before the others. The first order in which all shapes fit counts.
+
+    Args:
+        optimizer: one that the probe knows, new.
+        parameters: the model's trainable parameters, in its order.
+        saved: what should be the other's `state_dict()`.
+
+    Returns:
+        None where it was taken, otherwise why not; the optimizer is unchanged then.
+    """
+    try:
+        numbers = [number for group in saved["param_groups"] for number in group["params"]]
+        entries: Entries = {number: dict(saved["state"].get(number, {})) for number in numbers}
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return "it is no state_dict of one torch optimizer"
+    if len(numbers) != len(parameters):
+        return f"it is of {len(numbers)} parameters and the model trains {len(parameters)}"
+    if (found := _other_type(optimizer, entries)) is not None:
+        return found
+    for order in _orders(parameters):
+        if all(_fits(entries[number], p) for number, p in zip(numbers, order, strict=True)):
+            for number, parameter in zip(numbers, order, strict=True):
+                _take(optimizer, parameter, entries[number])
+            return None
+    return (
+        "its tensors have the shapes of the parameters neither in the model's order nor with those of two and more "
+        "dimensions first"
+    )
+
+
+def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | None:
+    """How what was kept differs from what this optimizer keeps; None where it does not."""
+    needed = _needed(optimizer)
+    for entry in entries.values():
+        kept = {str(key) for key, value in entry.items() if value is not None}
+        if kept and (not needed <= kept or kept - needed - _ALSO):
+            here = ", ".join(sorted(needed)) or "at most momentum_buffer"
+            name = type(optimizer).__name__
+            return f"{name} keeps {here} of each parameter, and it has {', '.join(sorted(kept))}"
+    return None
+
+
+def _needed(optimizer: torch.optim.Optimizer) -> set[str]:
+    settings, needed = optimizer.param_groups[0], set(_KEPT[type(optimizer)])
+    if settings.get("amsgrad"):
+        needed.add("max_exp_avg_sq")
+    if isinstance(optimizer, torch.optim.RMSprop) and settings["momentum"]:
+        needed.add("momentum_buffer")
+    return needed
+
+
+def _orders(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    yield list(parameters)
+    yield sorted(parameters, key=lambda p: p.ndim < 2)  # stable
+
+
+def _fits(entry: Mapping[str, Any], parameter: Tensor) -> bool:
+    def fits(key: str, value: Any) -> bool:
+        if key == "step":
+            return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+        return value is None or (isinstance(value, Tensor) and value.shape == parameter.shape)
+
+    return all(fits(key, value) for key, value in entry.items())
+
+
+def _take(optimizer: torch.optim.Optimizer, parameter: Tensor, entry: Mapping[str, Any]) -> None:
+    [settings] = [g for g in optimizer.param_groups if any(parameter is p for p in g["params"])]
+    on_device = settings.get("capturable") or settings.get("fused")
+    for key, value in entry.items():
+        if key == "step":
+            place = parameter.device if on_device else "cpu"
+            value = torch.tensor(float(value), dtype=torch.float32, device=place)
+        elif value is not None:
+            value = value.detach().to(device=parameter.device, dtype=parameter.dtype, copy=True)
+            value = sharded_like(value, parameter)
+        optimizer.state[parameter][key] = value

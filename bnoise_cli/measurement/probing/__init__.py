@@ -1,0 +1,1 @@
+"""The probe: updates at every batch size, and the loss along each."""

@@ -1,0 +1,39 @@
+"""What a probe would cost, from one batch."""
+
+from __future__ import annotations
+
+import torch
+
+from bnoise_cli.measurement.building.build import device_name
+from bnoise_cli.measurement.building.places import training_steps
+from bnoise_cli.measurement.outcome import DryRun
+from bnoise_cli.measurement.probing.session import Session
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.preserve import preserved
+
+#: Copies of the trainable parameters that a probe holds beside the model and its gradients: the start
+#: of every line, the growing sum, and the block that is evaluated.
+PARAMETER_COPIES = 3
+
+
+def dry_run(session: Session) -> DryRun:
+    """Run one micro-batch, timed after one to warm up."""
+    task, config = session.task, session.config
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
+    with preserved(task.model, config.probe.seed):
+        seconds = task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
+    peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
+    return DryRun(
+        device=device_name(session.device, session.ranks),
+        parameters=sum(p.numel() for p in task.trainable),
+        dataset_length=task.batches.length,
+        micro_batch_size=task.micro_batch_size,
+        steps=tuple(place.step for place in session.places),
+        checkpoints=tuple(place.checkpoint.name for place in session.places if place.checkpoint is not None),
+        seconds_per_example=seconds,
+        warmup_seconds=seconds * config.training.batch_size * training_steps(session.places),
+        budget_seconds=config.probe.budget,
+        extra_bytes=PARAMETER_COPIES * sum(p.numel() * p.element_size() for p in task.parameters),
+        peak_bytes=peak,
+    )

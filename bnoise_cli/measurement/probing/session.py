@@ -1,0 +1,173 @@
+"""A whole call of the probe: build, check, warm up, measure at one or more points of training."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bnoise_cli.errors import BnoiseError, CallError, RunError
+from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name
+from bnoise_cli.measurement.building.checkpoint import read_checkpoint
+from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
+from bnoise_cli.measurement.building.places import Place, places_to_probe
+from bnoise_cli.measurement.building.weights import fitting_weights, load_weights
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
+from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.preconditioner import preconditioner
+from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.ranks import ALONE, Ranks
+from bnoise_cli.measurement.task.training import Trainer
+from bnoise_cli.measurement.timing.training_steps import time_training_steps
+from bnoise_cli.records import Throughput
+from bnoise_cli.spec.load import Spec
+
+
+class Session:
+    """A task built from a spec, ready to be probed; nothing has been measured yet."""
+
+    def __init__(self, spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.spec, self.config, self.device, self.ranks = spec, spec.config, device, ranks
+        self.task = build_task(spec, device, ranks)
+        self.optimizer, self.trainer = self._fresh()
+        self.places = places_to_probe(self.config.probe, [self._checked(path) for path in spec.checkpoints()])
+        self.findings = check_task(self.task, self.config.probe.seed)
+        self.unused_states: list[str] = []
+
+    def run(self, on_progress: Callable[[Progress | WarmupProgress], None]) -> ProbeRun:
+        """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
+
+        Raises:
+            RunError, KeyboardInterrupt: before anything was measured.
+        """
+        points: list[Measurement] = []
+        warmup_seconds, interrupted, failure = 0.0, False, None
+        try:
+            for place in self.places:
+                begun = time.monotonic()
+                self._go_to(place, on_progress)
+                warmup_seconds += time.monotonic() - begun
+                points.append(self._measure(place.step, points, on_progress))
+                if points[-1].stop in (StopReason.INTERRUPTED, StopReason.FAILED):
+                    break
+        except KeyboardInterrupt:
+            if not points:
+                raise
+            interrupted = True
+        except BnoiseError as error:
+            if not points:
+                raise
+            error = self.ranks.explain(error)
+            failure = error if isinstance(error, RunError) else RunError(str(error))
+        group = self.optimizer.param_groups[0]
+        return ProbeRun(
+            points=tuple(points),
+            findings=self.findings,
+            from_checkpoint=bool(self.config.checkpoints),
+            unused_states=tuple(self.unused_states),
+            momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
+            weight_decay=float(group.get("weight_decay", 0.0)),
+            device=device_name(self.device, self.ranks),
+            dtype=self.task.dtype,
+            dataset_length=self.task.batches.length,
+            dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
+            warmup_seconds=warmup_seconds,
+            interrupted=interrupted or points[-1].stop is StopReason.INTERRUPTED,
+            failure=failure or points[-1].failure,
+        )
+
+    def time_steps(self, run: ProbeRun, critical: float | None) -> Throughput:
+        """Time training steps as the planned run takes them; to be called last, it uses the optimizer up.
+
+        Args:
+            run: the finished probe, a part of whose time this takes.
+            critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
+
+        Raises:
+            RunError: a single example does not fit, or the user's code failed.
+        """
+        seconds = sum(point.seconds for point in run.points)
+        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
+            return time_training_steps(
+                self.task, self.optimizer, origin, self.config, critical, budget_seconds=seconds
+            )
+
+    def _fresh(self) -> tuple[torch.optim.Optimizer, Trainer]:
+        """A new optimizer, and the planned run's training with it."""
+        optimizer, training = build_optimizer(self.spec, self.task), self.config.training
+        trainer = Trainer(
+            self.task,
+            optimizer,
+            batch_size=training.batch_size,
+            max_grad_norm=training.max_grad_norm,
+            seed=self.config.probe.seed,
+        )
+        return optimizer, trainer
+
+    def _checked(self, path: Path) -> tuple[Path, int | None]:
+        """A checkpoint and its counter; found out before anything is measured whether it fits the model."""
+        checkpoint = read_checkpoint(path)
+        fitting_weights(self.task.model, checkpoint)
+        return path, checkpoint.step
+
+    def _go_to(self, place: Place, on_progress: Callable[[Progress | WarmupProgress], None]) -> None:
+        """Load the checkpoint that a place begins with, and train from there."""
+        if place.checkpoint is not None:
+            self._start_from(place.checkpoint)
+        several = len(self.config.checkpoints) > 1
+        start = place.checkpoint.name if several and place.checkpoint is not None else None
+        of = self.places[-1].warmup_steps
+        self.trainer.train_until(
+            place.warmup_steps, lambda done: on_progress(WarmupProgress(step=done, of=of, start=start))
+        )
+
+    def _start_from(self, path: Path) -> None:
+        """Take over weights and, where it fits, the state of the optimizer."""
+        checkpoint = read_checkpoint(path)
+        load_weights(self.task.model, checkpoint)
+        self.optimizer, self.trainer = self._fresh()
+        if checkpoint.optimizer_state is None:
+            return
+        why_not = load_optimizer_state(self.optimizer, self.task.trainable, checkpoint.optimizer_state)
+        if why_not is not None:
+            self.unused_states.append(f"that of {path.name} was not used: {why_not}")
+
+    def _preconditioner(self) -> list[torch.Tensor] | None:
+        """P at the optimizer's present state."""
+        try:
+            return preconditioner(self.optimizer, self.task.trainable)
+        except CallError as error:
+            if not self.unused_states:
+                raise
+            raise CallError(f"{error} The checkpoint's optimizer state: {self.unused_states[-1]}.") from None
+
+    def _measure(
+        self,
+        step: int,
+        earlier: list[Measurement],
+        on_progress: Callable[[Progress | WarmupProgress], None],
+    ) -> Measurement:
+        """Probe one point with its share of what is left of the budget."""
+        plan = self.config.probe
+        shares = len(self.places) - len(earlier)
+        seconds = self.ranks.share(plan.budget - sum(point.seconds for point in earlier))
+        examples = plan.max_examples
+        if examples is not None:
+            examples = (examples - sum(point.gradient_examples for point in earlier)) // shares
+        settings = ProbeSettings(
+            batch_sizes=None if isinstance(plan.batch_sizes, str) else tuple(plan.batch_sizes),
+            precision=plan.precision,
+            budget_seconds=max(seconds, 0.0) / shares,
+            max_examples=examples,
+            seed=plan.seed,
+        )
+        self.task.preconditioner = self._preconditioner()
+        measurement = probe(self.task, settings, step=step, on_progress=on_progress)
+        exact = getattr(self.task.model, "exact_noise_scale", None)
+        if exact is None or self.task.preconditioner is not None or self.task.sharded:
+            return measurement
+        return dataclasses.replace(measurement, exact_noise_scale=float(exact()))

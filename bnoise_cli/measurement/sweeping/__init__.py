@@ -1,0 +1,1 @@
+"""The sweep: training runs at every batch size, to a target."""

@@ -1,0 +1,68 @@
+"""Branched training: the same number of examples from one start at several batch sizes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from bnoise_cli.measurement.outcome import BranchEnd
+from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
+from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+from bnoise_cli.spec.schema import Branch
+
+#: The loss of a branch is the mean of about so many evaluations over the last part of its steps.
+_EVALUATIONS, _END = 8, 0.1
+
+
+def train_branches(
+    shared: SweepTask, known: KnownRuns, branch: Branch, on_step: Callable[[int, int], None]
+) -> None:
+    """Train every branch that is not known yet.
+
+    The protocol of Merrill et al. (arXiv:2505.23971): multiples of the planned batch, the learning rate in
+    proportion to the batch for SGD and to its square root for adaptive optimizers.
+
+    Args:
+        on_step: told the batch size and the step of every step.
+    """
+    power = 1.0 if shared.optimizer_type is torch.optim.SGD else 0.5
+    for multiple in branch.multiples:
+        size = multiple * shared.config.training.batch_size
+        rate = shared.base_rate * multiple**power
+        for seed in range(shared.config.sweep.seeds):
+            done = [(end.batch_size, end.seed) for end in known.branches]
+            if (size, seed) not in done:
+                known.add_branch(_train(shared, size, rate, seed, branch.examples, on_step))
+
+
+def _train(
+    shared: SweepTask,
+    size: int,
+    rate: float,
+    seed: int,
+    examples: int,
+    on_step: Callable[[int, int], None],
+) -> BranchEnd:
+    begun = time.monotonic()
+    lane = shared.lane(size, rate, seed)
+    steps = math.ceil(examples / size)
+    first = steps - max(1, math.ceil(_END * steps)) + 1
+    stride = max(1, (steps - first) // _EVALUATIONS)
+    losses = []
+    for step in range(1, steps + 1):
+        lane.step((0,))
+        on_step(size, step)
+        if step >= first and (steps - step) % stride == 0:
+            losses += lane.losses((0,))
+    return BranchEnd(
+        batch_size=size,
+        learning_rate=rate,
+        seed=seed,
+        loss=math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else None,
+        taken=steps,
+        evaluations=len(losses),
+        seconds=time.monotonic() - begun,
+    )

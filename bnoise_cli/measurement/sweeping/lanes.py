@@ -1,0 +1,201 @@
+"""Training runs from one start: one in the model itself, or several stacked into one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils import _pytree as pytree
+
+from bnoise_cli.errors import NotFiniteError
+from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.task.training import take_step
+
+#: Builds the optimizer of a run over its parameters, at its learning rate.
+MakeOptimizer = Callable[[Sequence[Tensor], float], torch.optim.Optimizer]
+
+
+class Lanes(Protocol):
+    """Runs at one batch size under way side by side, each with its own weights, learning rate and draws."""
+
+    def step(self, lanes: Sequence[int]) -> None:
+        """One training step of these runs; weights that are not finite are an answer, seen in the losses."""
+
+    def losses(self, lanes: Sequence[int]) -> list[float]:
+        """The loss of each on the evaluation examples; may be NaN or infinite."""
+
+
+class Start:
+    """The weights and buffers that every run begins with."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.parameters = [p.detach().clone() for p in task.parameters]
+        self._buffers = [b.detach().clone() for b in task.model.buffers()]
+
+    def restore(self) -> None:
+        """Put them back into the model."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._task.parameters, self.parameters)
+            for buffer, value in zip(self._task.model.buffers(), self._buffers, strict=True):
+                buffer.copy_(value)
+
+
+class SingleLane:
+    """One run, in the model's own parameters."""
+
+    def __init__(
+        self,
+        task: Task,
+        start: Start,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+        seed: int,
+        evaluation: Indices,
+        max_grad_norm: float | None,
+    ) -> None:
+        start.restore()
+        self._task, self.optimizer = task, optimizer
+        self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
+        self._draws, self._evaluation = run_draws(seed), evaluation
+        self._broken = False
+
+    def step(self, lanes: Sequence[int]) -> None:  # noqa: ARG002  there is only one
+        if self._broken:
+            return
+        self._task.model.train()
+        try:
+            indices = self._draws.indices(self._batch_size, self._task.batches.length)
+            take_step(self._task, self.optimizer, indices, self._max_grad_norm, self._draws)
+        except NotFiniteError:
+            self._broken = True
+
+    def losses(self, lanes: Sequence[int]) -> list[float]:  # noqa: ARG002
+        return [math.nan if self._broken else evaluation_loss(self._task, self._evaluation)]
+
+
+class StackedLanes:
+    """Runs whose weights are stacked along a new first dimension, so that one pass serves all of them.
+
+    Every run has an optimizer of its own, over views of its slices: any optimizer works, each at its own rate.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        start: Start,
+        make_optimizer: MakeOptimizer,
+        *,
+        batch_size: int,
+        rates: Sequence[float],
+        seeds: Sequence[int],
+        evaluation: Indices,
+        max_grad_norm: float | None,
+    ) -> None:
+        start.restore()
+        self._task, self._batch_size, self._max_grad_norm = task, batch_size, max_grad_norm
+        self._names = [name for name, p in task.model.named_parameters() if p.requires_grad]
+        self._stacked = [torch.stack([value] * len(rates)) for value in start.parameters]
+        self._slices = [[stack[i] for stack in self._stacked] for i in range(len(rates))]
+        self._optimizers = [
+            make_optimizer(slices, rate) for slices, rate in zip(self._slices, rates, strict=True)
+        ]
+        self._seeds, self._evaluation = list(seeds), evaluation
+        self._draws = {seed: run_draws(seed) for seed in seeds}
+        self._whole = _Whole(task.model, task.objective)
+
+    def step(self, lanes: Sequence[int]) -> None:
+        task = self._task
+        task.model.train()
+        seeds = sorted({self._seeds[lane] for lane in lanes})
+        indices = {seed: self._draws[seed].indices(self._batch_size, task.batches.length) for seed in seeds}
+        total: list[Tensor] | None = None
+        for begin in range(0, self._batch_size, task.micro_batch_size):
+            end = min(begin + task.micro_batch_size, self._batch_size)
+            batches = {seed: task.batches.fetch(indices[seed][begin:end]) for seed in seeds}
+            gradients = self._gradients(lanes, [batches[self._seeds[lane]] for lane in lanes])
+            if total is None:
+                total = [(end - begin) * g for g in gradients]
+            else:
+                torch._foreach_add_(total, gradients, alpha=end - begin)
+        assert total is not None
+        torch._foreach_div_(total, self._batch_size)
+        for row, lane in enumerate(lanes):
+            for parameter, gradient in zip(self._slices[lane], total, strict=True):
+                parameter.grad = gradient[row]
+            if self._max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self._slices[lane], self._max_grad_norm)
+            self._optimizers[lane].step()
+            self._optimizers[lane].zero_grad(set_to_none=True)
+
+    def losses(self, lanes: Sequence[int]) -> list[float]:
+        task = self._task
+        task.model.eval()
+        sums = torch.zeros(len(lanes), dtype=torch.float64)
+        chosen = self._chosen(lanes)
+        for begin in range(0, len(self._evaluation), task.micro_batch_size):
+            part = self._evaluation[begin : begin + task.micro_batch_size]
+            with torch.no_grad():
+                values = vmap(self._loss, in_dims=(0, None))(chosen, task.batches.fetch(part))
+            sums += len(part) * values.double().cpu()
+        return [float(value) for value in sums / len(self._evaluation)]
+
+    def weights(self, lane: int) -> list[Tensor]:
+        """The parameters of one run as they are now."""
+        return self._slices[lane]
+
+    def _gradients(self, lanes: Sequence[int], batches: Sequence[Any]) -> list[Tensor]:
+        """Gradients of these runs, each on its own batch; shape of a parameter after the runs' dimension."""
+        shared = all(batch is batches[0] for batch in batches)
+        together = batches[0] if shared else _stack(batches)
+        gradient, _ = vmap(grad_and_value(self._loss), in_dims=(0, None if shared else 0))(
+            self._chosen(lanes), together
+        )
+        return [gradient[name] for name in self._names]
+
+    def _chosen(self, lanes: Sequence[int]) -> dict[str, Tensor]:
+        rows = None if len(lanes) == len(self._slices) else torch.tensor(list(lanes))
+        stacks = self._stacked if rows is None else [s[rows.to(s.device)] for s in self._stacked]
+        return dict(zip(self._names, stacks, strict=True))
+
+    def _loss(self, parameters: dict[str, Tensor], batch: Any) -> Tensor:
+        named = {f"model.{name}": value for name, value in parameters.items()}
+        value: Tensor = functional_call(self._whole, named, (batch,))
+        return value.reshape(())
+
+
+class _Whole(nn.Module):
+    """Model and objective as one call, which is what `functional_call` takes."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self._objective = objective
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._objective(self.model, batch)
+
+
+def _stack(batches: Sequence[Any]) -> Any:
+    leaves, spec = zip(*(pytree.tree_flatten(batch) for batch in batches), strict=True)
+    return pytree.tree_unflatten([torch.stack(parts) for parts in zip(*leaves, strict=True)], spec[0])
+
+
+def run_draws(seed: int) -> Draws:
+    """The examples of a run: the same stream for every batch size and learning rate."""
+    return Draws(seed, 1 << 24)
+
+
+def evaluation_loss(task: Task, evaluation: Indices) -> float:
+    """The mean loss of the evaluation examples, without dropout; NaN where it is not finite."""
+    task.model.eval()
+    try:
+        return task.mean_loss(evaluation, Draws(0, 1 << 25))
+    except NotFiniteError:
+        return math.nan

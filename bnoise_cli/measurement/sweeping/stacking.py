@@ -1,0 +1,57 @@
+"""Whether runs go faster side by side, and to the same weights: tried, not guessed."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+
+#: Larger models are not stacked: their passes fill the device by themselves.
+_LARGEST = 4_000_000
+#: Stacking must take less than this part of the time to be used; it is tried for so many steps.
+_WORTH, _STEPS = 0.8, 4
+#: Weights of stacked runs and of single ones may differ by this part after the trial: the order of sums.
+_SAME = 1e-3
+#: The trial trains at this part of the config's learning rate, which diverges nowhere.
+_CAREFUL = 0.25
+
+
+def stacking_pays(shared: SweepTask, batch_size: int, runs: int) -> bool:
+    """Train `runs` for a few steps both ways; False also where torch.func refuses the model."""
+    task = shared.task
+    if task.ranks.size > 1 or shared.findings.stochastic or task.weighing is not None or task.group > 1:
+        return False
+    if sum(p.numel() for p in task.parameters) > _LARGEST:
+        return False
+    rates = [_CAREFUL * shared.base_rate] * runs
+    single = shared.lane(batch_size, rates[0], 0)
+    alone = _seconds(lambda: single.step((0,)))
+    weights = [p.detach().clone() for p in task.parameters]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.func names operations that it does not speed up
+            stacked = shared.stack(batch_size, rates, [0] * runs)
+            together = _seconds(lambda: stacked.step(range(runs)))
+            losses = stacked.losses(range(runs))
+    except Exception:  # torch.func refuses much that trains well by itself, with errors of many kinds
+        return False
+    same = all(
+        torch.allclose(one, other, rtol=_SAME, atol=_SAME * float(one.abs().max()))
+        for one, other in zip(weights, stacked.weights(0), strict=True)
+    )
+    return same and all(map(math.isfinite, losses)) and together < _WORTH * runs * alone
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    """The shortest of a few steps, after one to warm up."""
+    times = []
+    for _ in range(_STEPS):
+        begun = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])

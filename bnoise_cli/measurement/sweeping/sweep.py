@@ -1,0 +1,281 @@
+"""The sweep: the fewest steps to a goal at each batch size, or branches of the same number of examples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
+from bnoise_cli.maths.crossing import WINDOW, smoothed_at
+from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
+from bnoise_cli.measurement.building.build import device_name, make_optimizer
+from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.sweeping.along_a_run import probe_along
+from bnoise_cli.measurement.sweeping.branches import train_branches
+from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
+from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+from bnoise_cli.measurement.sweeping.training_runs import Goal
+from bnoise_cli.measurement.sweeping.tuning import Tuner
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.preconditioner import KNOWN
+from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.ranks import ALONE, Ranks
+from bnoise_cli.measurement.timing.training_steps import time_training_steps
+from bnoise_cli.records import Throughput
+from bnoise_cli.spec.load import Spec
+from bnoise_cli.storage import Ledger
+
+#: Each probe along the best run may use this part of all the examples that were trained on, and at least so many.
+_PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
+#: For the estimated time of a plan: batch sizes of a range that is not given, runs of the first look at each, and
+#: the part that evaluations add.
+_USUAL_SIZES, _COARSE_RUNS, _EVALUATION_OVERHEAD = 6, 4, 0.5
+
+
+class BudgetSpentError(Exception):
+    """The time that the user allowed is over."""
+
+
+class SweepSession:
+    """A task ready to be trained many times from one start; nothing has been measured yet."""
+
+    def __init__(self, spec: Spec, device: torch.device, ledger: Ledger, ranks: Ranks = ALONE) -> None:
+        self.shared, self.config, self.ranks = SweepTask(spec, device, ranks), spec.config, ranks
+        self.task, self._ledger = self.shared.task, ledger
+        ledger.entries = ranks.share(ledger.entries)
+        self._require_examples()
+
+    def _require_examples(self) -> None:
+        """A batch of more examples than there are is no batch size to compare."""
+        plan, length = self.config.sweep, self.task.batches.length
+        named = {} if isinstance(plan.batch_sizes, str) else {"sweep.batch_sizes": plan.batch_sizes[-1]}
+        if plan.branch is not None:
+            largest = plan.branch.multiples[-1] * self.config.training.batch_size
+            named = {"sweep.branch.multiples": largest}
+        for key, size in {"training.batch_size": self.config.training.batch_size, **named}.items():
+            if size > length:
+                raise CallError(
+                    f"a sweep needs batches of at most the dataset's {length} examples; `{key}` asks for {size}. "
+                    "Name smaller ones."
+                )
+
+    def run(self, on_progress: Callable[[SweepProgress], None]) -> SweepRun:
+        """Measure until all is known, the budget is spent, or the user or an error ends it.
+
+        The model is given back bit for bit. What was finished is in the ledger, and a second call goes on from it.
+
+        Raises:
+            CallError: the goal is above the start.
+            RunError, KeyboardInterrupt: before a single run was finished.
+        """
+        known = KnownRuns(self._ledger, self.shared.rate)
+        with preserved(self.task.model, self.config.probe.seed):
+            return _Run(self.shared, known, on_progress).measure()
+
+    def plan(self) -> SweepPlan:
+        """What a sweep would do, timed on one micro-batch; the steps to a named goal are not known before."""
+        config, length = self.config, self.task.batches.length
+        with preserved(self.task.model, config.probe.seed):
+            start_loss = self.shared.start_loss
+            seconds = self.task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
+        batch_size, given = config.training.batch_size, config.sweep.batch_sizes
+        sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
+        number = _USUAL_SIZES if isinstance(given, str) else len(given)
+        runs = number * (_COARSE_RUNS + 3 * config.sweep.seeds)
+        return SweepPlan(
+            device=device_name(self.shared.device, self.ranks),
+            parameters=sum(p.numel() for p in self.task.trainable),
+            dataset_length=length,
+            evaluation_examples=len(self.shared.evaluation),
+            start_loss=start_loss,
+            goal=None if isinstance(config.sweep.goal, str) else config.sweep.goal,
+            batch_sizes=tuple(sizes),
+            runs=runs,
+            steps=config.sweep.steps,
+            seconds=runs * config.sweep.steps * batch_size * seconds * (1 + _EVALUATION_OVERHEAD),
+        )
+
+    def time_steps(self, found: SweepRun, critical: float | None) -> Throughput:
+        """Time training steps as the planned run takes them, in a part of the time of the sweep.
+
+        Raises:
+            RunError: a single example does not fit, or the user's code failed.
+        """
+        seconds = sum(run.seconds for run in found.runs)
+        optimizer = make_optimizer(self.shared.spec, self.task.trainable)
+        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
+            return time_training_steps(
+                self.task, optimizer, origin, self.config, critical, budget_seconds=seconds
+            )
+
+
+class _Run:
+    """One sweep under way."""
+
+    def __init__(
+        self, shared: SweepTask, known: KnownRuns, on_progress: Callable[[SweepProgress], None]
+    ) -> None:
+        self.shared, self.known, self.on_progress = shared, known, on_progress
+        self.task, self.plan = shared.task, shared.config.sweep
+        self.planned = shared.config.training.batch_size
+        self.begun = time.monotonic()
+        self.chosen: dict[int, int | None] = {}  # batch size → the best grid point; None: none arrived
+        self.expected = 0  # batch sizes
+        self.known_before = len(known)
+        shared.on_warmup = lambda step: self._tell("warm-up", step)
+
+    def measure(self) -> SweepRun:
+        interrupted, complete, goal = False, False, None
+        failure: RunError | None = None
+        trajectory: list[dict[str, Any]] = []
+        try:
+            if self.plan.branch is not None:
+                self.expected = len(self.plan.branch.multiples)
+                goal = Goal(loss=math.nan, start_loss=self.shared.start_loss, max_steps=self.plan.max_steps)
+                on_step = lambda size, step: self._tell("branch", step, size)  # noqa: E731
+                train_branches(self.shared, self.known, self.plan.branch, on_step)
+            else:
+                goal = self._goal()
+                self._measure_batch_sizes(goal)
+                trajectory = self._trajectory()
+            complete = True
+        except KeyboardInterrupt:
+            interrupted = True
+            if goal is None or not self.known:
+                raise
+        except BudgetSpentError:
+            if goal is None or len(self.known) == self.known_before:
+                raise RunError(
+                    f"the budget of {self.plan.budget:.0f} s was spent before another run arrived. Raise --budget."
+                ) from None
+        except RunError as error:
+            failure = self.task.ranks.explain(error)
+            if goal is None or not self.known:
+                raise
+        return SweepRun(
+            goal=goal.loss,
+            start_loss=goal.start_loss,
+            runs=self.known.all(),
+            chosen={
+                size: None if point is None else self.shared.rate(point)
+                for size, point in sorted(self.chosen.items())
+            },
+            trajectory=tuple(trajectory),
+            branches=tuple(self.known.branches),
+            findings=self.shared.findings,
+            complete=complete,
+            interrupted=interrupted,
+            failure=failure,
+            device=device_name(self.shared.device, self.task.ranks),
+            dtype=self.task.dtype,
+            dataset_length=self.task.batches.length,
+            dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
+            micro_batch_size=self.task.micro_batch_size,
+            evaluation_examples=len(self.shared.evaluation),
+        )
+
+    def _goal(self) -> Goal:
+        start_loss, auto = self.shared.start_loss, self.plan.goal == "auto"
+        loss = self._loss_of_the_plan(start_loss) if auto else float(self.plan.goal)
+        if not loss < start_loss:
+            remedy = (
+                "The planned run does not train in sweep.steps; lower its learning rate or raise sweep.steps."
+                if auto
+                else "Lower sweep.goal."
+            )
+            raise CallError(
+                f"the goal must lie below the loss at the start, {start_loss:.4g}; found {loss:.4g}. {remedy}"
+            )
+        return Goal(loss=loss, start_loss=start_loss, max_steps=self.plan.max_steps)
+
+    def _loss_of_the_plan(self, start_loss: float) -> float:
+        """The smoothed loss of the planned run after `sweep.steps`."""
+        if (known := self.known.fact("goal")) is not None:
+            return float(known)
+        wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.base_rate, 0)
+        steps, losses = [0], [start_loss]
+        stride = max(1, wanted // 50)
+        while steps[-1] < WINDOW * wanted:
+            for _ in range(stride):
+                lane.step((0,))
+                self._tell("goal", steps[-1])
+            steps.append(steps[-1] + stride)
+            losses += lane.losses((0,))
+        if not np.all(np.isfinite(losses)):
+            raise RunError(
+                f"the planned run diverges within {steps[-1]} steps at its learning rate of "
+                f"{self.shared.base_rate:g}. Lower optimizer.lr, or name a sweep.goal."
+            )
+        loss = smoothed_at(steps, losses, wanted)
+        self.known.add_fact("goal", loss)
+        return loss
+
+    def _measure_batch_sizes(self, goal: Goal) -> None:
+        tuner = Tuner(self.shared, self.known, goal, lambda size, step: self._tell("training", step, size))
+        given, most = self.plan.batch_sizes, self.task.batches.length
+        auto = isinstance(given, str)
+        first = first_batch_sizes(self.planned, most) if isinstance(given, str) else list(given)
+        self.expected = len(first) + (2 if auto else 0)
+        for size in sorted(first, key=lambda size: abs(math.log(size / self.planned))):
+            self.chosen[size] = tuner.best_point(size, self.chosen)
+        while auto and (further := self._next_size(most)) is not None:
+            self.expected = max(self.expected, len(self.chosen) + 1)
+            self.chosen[further] = tuner.best_point(further, self.chosen)
+
+    def _fit(self) -> tuple[list[int], Hyperbola | None]:
+        """Batch sizes that arrived, and the hyperbola through their steps."""
+        points = {size: point for size, point in sorted(self.chosen.items()) if point is not None}
+        steps = [self.known.at_best(size, point, self.plan.seeds) for size, point in points.items()]
+        return list(points), fit_hyperbola(list(points), steps)
+
+    def _next_size(self, most: int) -> int | None:
+        arrived, found = self._fit()
+        if found is None:
+            return None
+        # A range far beyond what was measured is not believed at once.
+        critical = min(max(math.exp(found.log_critical), arrived[0] / 2), arrived[-1] * 2)
+        return next_batch_size(self.planned, most, self.chosen, critical)
+
+    def _trajectory(self) -> list[dict[str, Any]]:
+        """Probe along the best run nearest to the critical batch size; empty where there is none."""
+        arrived, found = self._fit()
+        if found is None or self.shared.optimizer_type not in KNOWN:
+            return []
+        size = min(arrived, key=lambda size: abs(math.log(size) - found.log_critical))
+        point = self.chosen[size]
+        assert point is not None
+        if (known := self.known.fact("trajectory", batch_size=size, point=point)) is not None:
+            return list(known)
+        spent = sum(run.examples for run in self.known.all())
+        points = probe_along(
+            self.shared,
+            batch_size=size,
+            rate=self.shared.rate(point),
+            steps=self.known[Key(size, point, 0, FINE)].steps or 0.0,
+            max_examples=max(_FEWEST_PROBE_EXAMPLES, round(_PROBE_SHARE * spent)),
+            on_progress=lambda: self._tell("probe", 0),
+        )
+        self.known.add_fact("trajectory", points, batch_size=size, point=point)
+        return points
+
+    def _tell(self, phase: str, step: int, size: int | None = None) -> None:
+        seconds = time.monotonic() - self.begun
+        self.on_progress(
+            SweepProgress(
+                phase=phase,
+                step=step,
+                batch_size=size,
+                sizes_done=len(self.chosen),
+                sizes_planned=max(self.expected, len(self.chosen)),
+                runs=len(self.known),
+                seconds=seconds,
+            )
+        )
+        if self.plan.budget is not None and self.task.ranks.share(seconds > self.plan.budget):
+            raise BudgetSpentError

@@ -1,0 +1,69 @@
+"""How many examples can go through a model at once, by what their backward pass has to keep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.memory import available_bytes
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+
+#: Activations of a micro-batch may take this part of what is available; gradients and temporaries come on top.
+_PART = 1 / 8
+#: A CPU gains nothing from more at once, and has no allocator that says no in time.
+_MOST_ON_CPU = 1 << 30
+
+
+def fit_micro_batch(task: Task, draws: Draws) -> None:
+    """Reduce `task.micro_batch_size` to what fits every rank; to be called inside `preserved`.
+
+    On a CPU this is what keeps the system from ending the process.
+    """
+    fits = most_at_once(task, draws)
+    if fits < task.micro_batch_size:
+        task.micro_batch_size = task.planned_micro_batch_size = fits
+
+
+def most_at_once(task: Task, draws: Draws) -> int:
+    """The largest power of two of examples whose activations fit every rank, found from a few."""
+    device = task.parameters[0].device
+    available = available_bytes(device) or 8 * _MOST_ON_CPU
+    most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
+    most = min(task.ranks.gather(most))
+    each = _bytes_per_example(task, draws)
+    fits = max(1, int(most / max(each, 1)))
+    return 1 << (fits.bit_length() - 1)
+
+
+def _bytes_per_example(task: Task, draws: Draws) -> int:
+    """What autograd keeps for the backward pass of one example: what two more examples add, parameters left out."""
+    few = _bytes_kept(task, 2, draws)
+    more = _bytes_kept(task, 4, draws) if few is not None else None
+    if few is not None and more is not None:
+        return max(more - few, 0) // 2
+    one = _bytes_kept(task, 1, draws) if few is None else few // 2
+    return 1 << 62 if one is None else one
+
+
+def _bytes_kept(task: Task, examples: int, draws: Draws) -> int | None:
+    """What autograd keeps of a forward pass; None where it does not fit."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        try:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
+            kept[-id(tensor)] = tensor.numel() * tensor.element_size()
+        return tensor.detach()  # an output that holds itself through its graph would stay in memory for good
+
+    batch = task.batches.fetch(draws.indices(examples, task.batches.length))
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = task.loss(batch, draws.seed(), f"a batch of {examples} examples")
+    except OutOfMemoryError:
+        return None
+    del loss
+    return sum(kept.values())

@@ -1,0 +1,1 @@
+"""How long the steps of training take."""

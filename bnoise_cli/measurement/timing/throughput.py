@@ -1,0 +1,220 @@
+"""How fast and how large: training steps timed at a range of micro-batches on any device."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+import numpy as np
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+from bnoise_cli.records import StepTime, Throughput
+
+#: The first visits, which also warm up, may take this part of the time; the rounds share what is left. Rounds are
+#: half as long as the first visits, so that the fewest fit.
+_FIRST_VISITS = 0.4
+_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 8
+#: A line needs so many sizes, whatever they cost; no range begins above this size.
+_FEWEST_SIZES, _LARGEST_START = 2, 64
+#: The largest micro-batch is known when the smallest that does not fit is at most so many times larger.
+_BRACKET = 1.08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedStep:
+    """One training step."""
+
+    seconds: float  # forward and backward passes and the optimizer step
+    optimizer_seconds: float  # the last of these
+    loading_seconds: float  # reading its examples
+    peak_memory_bytes: int | None = None
+    alone_seconds: float | None = (
+        None  # without the exchange of gradients, where there is one that can be left out
+    )
+
+
+class Steps(Protocol):
+    """A device that takes training steps."""
+
+    memory_bytes: int | None  # all that training could use; None: unknown
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        """Take one of so many examples.
+
+        Raises:
+            OutOfMemoryError: it does not fit; nothing of it is held any more.
+        """
+
+
+def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Throughput:
+    """Time steps at micro-batches of 1, 2, 4 … examples, in turns, as far as memory, need and time go.
+
+    Each size is visited once to warm up and once to be timed; then rounds over all sizes follow, so that a
+    disturbance of the device falls on all alike, and a median of three or more leaves it out. A size that
+    fails although smaller ones work ends the range; where small ones fail, the range begins above them.
+
+    Args:
+        most: a larger micro-batch has no use.
+        budget_seconds: time for all steps; the two smallest sizes are timed in any case.
+
+    Raises:
+        RunError: no size works.
+    """
+    run = _Timing(steps)
+    limited_by = run.ascend(most, _FIRST_VISITS * budget_seconds)
+    if limited_by == "memory":
+        run.refine(most)
+    run.go_round(budget_seconds)
+    return run.throughput(limited_by)
+
+
+class _Timing:
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.timed: dict[int, list[TimedStep]] = defaultdict(list)
+        self.quickest: dict[int, float] = {}  # of the first visit of each size
+        self.spent = 0.0  # as it was
+        self.visits = 0.0  # the first visits, as they would have been without a disturbance
+        self.failure: str | None = None
+        self.too_large: int | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted(self.timed)
+
+    def ascend(self, most: int, budget_seconds: float) -> str:
+        """Double the micro-batch until something forbids it; says what."""
+        size = self._smallest(most)
+        while size < most:
+            size = min(2 * size, most)
+            expected = 4 * self.quickest[self.sizes[-1]]
+            if len(self.timed) >= _FEWEST_SIZES and self.visits + expected > budget_seconds:
+                return "time"
+            try:
+                fits = self._should_fit(size) and self._visit(size)
+            except RunError as error:
+                self.failure = f"a step of {size} examples failed: {error}"
+                return "failure"
+            if not fits:
+                self.too_large = size
+                return "memory"
+        return "need"
+
+    def _smallest(self, most: int) -> int:
+        """The smallest size that works: a model may need two examples or more."""
+        size = 1
+        while True:
+            try:
+                if not self._visit(size):
+                    raise RunError(
+                        f"a training step on {size} example{'s' if size > 1 else ''} does not fit the memory."
+                    )
+            except RunError:
+                if 2 * size > min(most, _LARGEST_START) or self.too_large is not None:
+                    raise
+                size *= 2
+            else:
+                return size
+
+    def refine(self, most: int) -> None:
+        """Narrow down the largest micro-batch that fits, between the last that did and the first that did not."""
+        low, high = self.sizes[-1], min(self.too_large or most, most + 1)
+        while high > low + 1 and high > _BRACKET * low:
+            middle = self._extrapolated(low, high) or round(math.sqrt(low * high))
+            if self._visit(middle):
+                low = middle
+                if self.steps.memory_bytes is not None:
+                    return
+            else:
+                high = middle
+
+    def go_round(self, budget_seconds: float) -> None:
+        """Time every size again in turn, while there is time for a whole round."""
+        whole = sum(self.quickest.values())
+        for done in range(_MOST_ROUNDS):
+            if done >= _FEWEST_ROUNDS and self.spent + whole > budget_seconds:
+                return
+            for size in self.sizes:
+                self._step(size)
+
+    def throughput(self, limited_by: str) -> Throughput:
+        measured = [_step_time(size, self.timed[size]) for size in self.sizes]
+        line = fit_line([s.micro_batch_size for s in measured], [s.seconds for s in measured])
+        return Throughput(
+            step_times=tuple(measured),
+            optimizer_seconds=median(step.optimizer_seconds for step in self.timed[self.sizes[0]]),
+            fixed_seconds=line.fixed_seconds,
+            seconds_per_example=line.seconds_per_example,
+            worst_misfit=line.worst_misfit,
+            largest_micro_batch_size=self.sizes[-1],
+            limited_by=limited_by,
+            memory_bytes=self.steps.memory_bytes,
+            seconds=self.spent,
+            failure=self.failure,
+        )
+
+    def _visit(self, size: int) -> bool:
+        """Warm up and time once; False: it does not fit."""
+        try:
+            warm = self.steps.step(size)
+            self.spent += _whole(warm)
+            self._step(size)
+        except OutOfMemoryError:
+            self.timed.pop(size, None)
+            if not self.timed:
+                self.too_large = size
+            return False
+        self.quickest[size] = min(_whole(step) for step in (warm, *self.timed[size]))
+        self.visits += 2 * self.quickest[size]
+        return True
+
+    def _step(self, size: int) -> None:
+        step = self.steps.step(size)
+        self.spent += _whole(step)
+        self.timed[size].append(step)
+
+    def _memory_line(self) -> tuple[float, float] | None:
+        """Bytes held at no example, and for each more; from the two largest sizes. None: unknown."""
+        sizes = self.sizes[-2:]
+        peaks = [self.timed[size][-1].peak_memory_bytes for size in sizes]
+        if len(sizes) < 2 or peaks[0] is None or peaks[1] is None:
+            return None
+        per_example = max(peaks[1] - peaks[0], 0) / (sizes[1] - sizes[0])
+        return peaks[1] - per_example * sizes[1], per_example
+
+    def _should_fit(self, size: int) -> bool:
+        line, memory = self._memory_line(), self.steps.memory_bytes
+        if line is None or memory is None:
+            return True
+        return line[0] + line[1] * size <= MEMORY_PART * memory
+
+    def _extrapolated(self, low: int, high: int) -> int | None:
+        line, memory = self._memory_line(), self.steps.memory_bytes
+        if line is None or memory is None or line[1] == 0:
+            return None
+        size = math.floor((MEMORY_PART * memory - line[0]) / line[1])
+        return size if low < size < high else None
+
+
+def _whole(step: TimedStep) -> float:
+    return step.seconds + step.loading_seconds + (step.alone_seconds or 0.0)
+
+
+def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
+    seconds = [step.seconds for step in steps]
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
+    exchange = [step.seconds - step.alone_seconds for step in steps if step.alone_seconds is not None]
+    return StepTime(
+        micro_batch_size=size,
+        seconds=float(middle),
+        spread=float((high - low) / 2 / middle),
+        loading_seconds=median(step.loading_seconds for step in steps),
+        peak_memory_bytes=max(peaks) if peaks else None,
+        exchange_seconds=max(median(exchange), 0.0) if exchange else 0.0,
+    )

@@ -1,0 +1,186 @@
+"""Real training steps of a task, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bnoise_cli.errors import NotFiniteError, RunError
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
+from bnoise_cli.measurement.task.passes import cut_short
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
+from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
+from bnoise_cli.records import Throughput
+from bnoise_cli.spec.schema import Config
+
+#: Micro-batches up to one device's part of so many B_crit are tried: there a run takes 65 times the fewest examples.
+_LARGEST_OF_USE = 64
+#: Timing takes about this part of the time of the measurement before it.
+_SHARE = 0.12
+
+
+def time_training_steps(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    origin: list[Tensor],
+    config: Config,
+    critical: float | None,
+    *,
+    budget_seconds: float,
+) -> Throughput:
+    """Time steps of the planned run; to be called last and inside `preserved`, it uses the optimizer up.
+
+    Args:
+        origin: the weights, as `preserved` gives them.
+        critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
+        budget_seconds: what the measurement before it took; a part of that is used.
+    """
+    plan, ranks = config.training, task.ranks
+    local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
+    steps = TrainingSteps(task, optimizer, origin, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
+    most = max(1, min(int(local), task.batches.length))
+    found = measure_throughput(steps, most=most, budget_seconds=ranks.share(_SHARE * budget_seconds))
+    if ranks.size == 1:
+        return found
+    return replace(found, world_size=ranks.size, parallel="fsdp" if task.sharded else "ddp")
+
+
+class TrainingSteps:
+    """Takes training steps at learning rate zero: all the work, and the weights stay where they are.
+
+    Several ranks take a step together, each on its own micro-batch: as DistributedDataParallel does, timed with and
+    without its exchange of gradients, or with sharded parameters. A step takes what it takes the slowest of them.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        origin: list[Tensor],
+        *,
+        max_grad_norm: float | None,
+        seed: int,
+    ) -> None:
+        self._task, self._optimizer, self._max_grad_norm = task, optimizer, max_grad_norm
+        self._origin = origin
+        self._device = task.parameters[0].device
+        self._draws = Draws(seed, (1 << 23) + task.ranks.rank)
+        self._exchanges = task.ranks.size > 1 and not task.sharded
+        self._together: DistributedDataParallel | None = None
+        self._unused = False  # whether a parameter has no gradient
+        available = task.ranks.gather(available_bytes(self._device))
+        self.memory_bytes = min((size for size in available if size is not None), default=None)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        """One training step of all ranks.
+
+        Raises:
+            OutOfMemoryError: it does not fit one of them; nothing of it is held any more.
+            RunError: the user's code failed.
+        """
+        alone = self._agreed(micro_batch_size, self._loss_alone)
+        if not self._exchanges:
+            return alone
+        together = self._agreed(micro_batch_size, self._loss_together)
+        return replace(together, alone_seconds=alone.seconds)
+
+    def _agreed(self, size: int, loss: Callable[[Any, int, str], Tensor]) -> TimedStep:
+        """A step whose failure on one rank is one on all of them."""
+        ranks, failure = self._task.ranks, None
+        forget_peak(self._device)
+        try:
+            step = self._step(size, loss)
+        except (OutOfMemoryError, RunError) as error:
+            if self._task.sharded and not isinstance(error, NotFiniteError):
+                raise cut_short(self._task, size, error) from error
+            failure = error
+            self._optimizer.zero_grad(set_to_none=True)
+        if (found := ranks.agree(failure)) is None:
+            return _slowest(ranks.gather(step))
+        if isinstance(found, OutOfMemoryError):
+            give_back(self._device)
+            raise OutOfMemoryError
+        raise found
+
+    def _loss_alone(self, batch: Any, masks: int, what: str) -> Tensor:
+        return self._task.loss(batch, masks, what)
+
+    def _loss_together(self, batch: Any, masks: int, what: str) -> Tensor:
+        if self._together is None:
+            unused = self._task.ranks.total([self._unused])[0] > 0
+            self._together = DistributedDataParallel(_Loss(self._task), find_unused_parameters=unused)
+        loss: Tensor = self._together(batch, masks, what)
+        return loss
+
+    def _step(self, size: int, loss_of: Callable[[Any, int, str], Tensor]) -> TimedStep:
+        task, what = self._task, f"a micro-batch of {size} examples"
+        begun = time.perf_counter()
+        batch = task.batches.fetch(self._draws.indices(size, task.batches.length))
+        loaded = self._now()
+        task.ranks.total([0.0])  # all begin at once
+        read = self._now()
+        with user_code(f"a training step of {size} examples"):
+            loss = loss_of(batch, self._draws.seed(), what)
+            loss.backward()  # type: ignore[no-untyped-call]
+            gone_back = self._now()
+            self._unused = any(p.grad is None for p in task.trainable)
+            if self._max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(task.trainable, self._max_grad_norm)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        done = self._now()
+        return TimedStep(
+            seconds=done - read,
+            optimizer_seconds=done - gone_back,
+            loading_seconds=loaded - begun,
+            peak_memory_bytes=self._peak_after(size),
+        )
+
+    def _peak_after(self, size: int) -> int | None:
+        """The peak of a step; a gradient that is not finite spoils weights even at rate zero, and is an error."""
+        peak = peak_bytes(self._device)
+        norms = torch.stack([norm.double() for norm in torch._foreach_norm(self._task.parameters)])
+        if not bool(torch.isfinite(norms).all()):
+            with torch.no_grad():
+                torch._foreach_copy_(self._task.parameters, self._origin)
+            self._optimizer.state.clear()
+            raise NotFiniteError(f"the gradient of {size} examples is not finite.")
+        return peak
+
+    def _now(self) -> float:
+        """The time when the device has done all it was told."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class _Loss(nn.Module):
+    """A task's loss as a module, which is what DistributedDataParallel takes."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model, self._task = task.model, task
+
+    def forward(self, batch: Any, masks: int, what: str) -> Tensor:
+        return self._task.loss(batch, masks, what)
+
+
+def _slowest(steps: Sequence[TimedStep]) -> TimedStep:
+    """The step of ranks that wait for one another."""
+    peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
+    return TimedStep(
+        seconds=max(step.seconds for step in steps),
+        optimizer_seconds=max(step.optimizer_seconds for step in steps),
+        loading_seconds=max(step.loading_seconds for step in steps),
+        peak_memory_bytes=max(peaks, default=None),
+    )
