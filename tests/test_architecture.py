@@ -11,20 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "bnoise_cli"
 #: Each layer may import those after it.
-LAYERS = [
-    "cli",
-    "report",
-    "advice",
-    "sweeping",
-    "probing",
-    "timing",
-    "building",
-    "task",
-    "outcome",
-    "spec",
-    "maths",
-    "leaves",
-]
+LAYERS = ["cli", "report", "advice", "sweeping", "probing", "timing", "building", "task", "outcome"]
+LAYERS += ["spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}
 LEAVES = {"errors", "records", "storage", "numbers"}

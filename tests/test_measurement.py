@@ -22,6 +22,7 @@ from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
 from bnoise_cli.measurement.probing.replicate import measure_replicate
 from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.training import Trainer
@@ -57,7 +58,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
     task = mlp_task(micro_batch_size=micro_batch_size)
     indices = np.array([3, 3, 50, 7, 11, 20, 41])
     found = task.zeros()
-    blocks = task.add_gradient(found, indices, Draws(0))
+    blocks = add_gradient(task, found, indices, Draws(0))
     cross_entropy(task.model, task.batches.fetch(indices)).backward()
     for value, parameter in zip(found, task.parameters, strict=True):
         assert parameter.grad is not None
@@ -67,7 +68,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
     start = 0
     for block in blocks:
         part = task.zeros()
-        task.add_gradient(part, indices[start : start + block.examples], Draws(0))
+        add_gradient(task, part, indices[start : start + block.examples], Draws(0))
         start += block.examples
         norm = pytest.approx(sum(float((g**2).sum()) for g in part))
         assert block.squared_norm == block.preconditioned == norm
@@ -89,7 +90,7 @@ def test_a_parameter_that_is_not_used_has_no_gradient() -> None:
     task.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
     task = Task(task.model, cross_entropy, task.batches, micro_batch_size=4)
     found = task.zeros()
-    task.add_gradient(found, np.arange(4), Draws(0))
+    add_gradient(task, found, np.arange(4), Draws(0))
     assert not found[0].any()
 
 
@@ -105,8 +106,8 @@ def test_micro_batches_are_halved_until_they_fit() -> None:
 
     small = Task(task.model, objective, task.batches, micro_batch_size=16)
     found, expected = small.zeros(), task.zeros()
-    small.add_gradient(found, np.arange(18), Draws(0))
-    task.add_gradient(expected, np.arange(18), Draws(0))
+    add_gradient(small, found, np.arange(18), Draws(0))
+    add_gradient(task, expected, np.arange(18), Draws(0))
     torch.testing.assert_close(found, expected)
     assert seen == [4, 4, 4, 3, 3]
     assert small.micro_batch_size == 4
@@ -118,7 +119,7 @@ def test_no_memory_for_one_example_is_an_error() -> None:
 
     task = Task(mlp_task().model, objective, mlp_task().batches, micro_batch_size=4)
     with pytest.raises(RunError, match="out of memory with a single example"):
-        task.add_gradient(task.zeros(), np.arange(4), Draws(0))
+        add_gradient(task, task.zeros(), np.arange(4), Draws(0))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_no_memory_for_one_example_is_an_error() -> None:
 def test_what_is_wrong_with_a_loss_is_said(objective: Any, words: str) -> None:
     task = Task(mlp_task().model, objective, mlp_task().batches, micro_batch_size=4)
     with pytest.raises(RunError, match=words):
-        task.add_gradient(task.zeros(), np.arange(4), Draws(0))
+        add_gradient(task, task.zeros(), np.arange(4), Draws(0))
 
 
 # --- batches ------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ def test_a_line_is_the_loss_at_moved_weights(preconditioned: bool) -> None:
     if preconditioned:
         task.preconditioner = [torch.rand_like(p) + 0.5 for p in task.parameters]
     total = task.zeros()
-    task.add_gradient(total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0))
     examples = np.arange(20, 45)
     with preserved(task.model, 0) as origin:
         curve = evaluate_line(task, origin, total, 6, 0.3, examples, Draws(1))
@@ -224,7 +225,7 @@ def test_a_line_is_the_loss_at_moved_weights(preconditioned: bool) -> None:
 def test_slope_and_curvature_are_those_of_autograd() -> None:
     task = mlp_task()
     total = task.zeros()
-    task.add_gradient(total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0))
     examples = np.arange(20, 45)
     with preserved(task.model, 0) as origin:
         scale = 1e-3
@@ -246,7 +247,7 @@ def test_the_same_masks_at_every_step_size() -> None:
     task.stochastic = True
     total = task.zeros()
     with preserved(task.model, 0) as origin:
-        task.add_gradient(total, np.arange(6), Draws(0))
+        add_gradient(task, total, np.arange(6), Draws(0))
         curve = evaluate_line(task, origin, total, 6, 1e-6, np.arange(20, 45), Draws(1))
     assert abs(curve[1]) < 1e-3 * abs(curve[0])
 
@@ -261,7 +262,7 @@ def test_a_line_that_leaves_the_finite_says_so_and_restores() -> None:
     task = Task(task.model, steep, task.batches, micro_batch_size=8)
     before = [p.detach().clone() for p in task.parameters]
     total = task.zeros()
-    task.add_gradient(total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0))
     with preserved(task.model, 0) as origin, pytest.raises(DivergedError, match="not finite"):
         evaluate_line(task, origin, total, 6, 1e4, np.arange(20), Draws(1))
     assert all(torch.equal(p, q) for p, q in zip(task.parameters, before, strict=True))
@@ -288,7 +289,7 @@ def test_a_replicate_equals_its_naive_twin() -> None:
             drawn.extend(fresh)
             batch = np.array(fresh if stage.blocks else drawn)
             total = task.zeros()
-            task.add_gradient(total, batch, Draws(0))
+            add_gradient(task, total, batch, Draws(0))
             examples = draws.indices(12 // stage.lines, 60)
             base = full_loss(task, examples)
             changes = []
@@ -305,7 +306,7 @@ def test_a_replicate_equals_its_naive_twin() -> None:
 
     def mean_gradient(indices: np.ndarray) -> torch.Tensor:
         total = task.zeros()
-        task.add_gradient(total, indices, Draws(0))
+        add_gradient(task, total, indices, Draws(0))
         return torch.cat([t.flatten() for t in total]) / len(indices)
 
     means = [mean_gradient(block) for block in gradients]
@@ -411,7 +412,7 @@ def test_batch_norm_makes_groups(tracked: bool) -> None:
     groups = task.in_groups()
     assert (groups.batches.group, groups.micro_batch_size) == (8, 1)
     found, expected = groups.zeros(), task.zeros()
-    blocks = groups.add_gradient(found, np.array([5, 9]), Draws(0))
+    blocks = add_gradient(groups, found, np.array([5, 9]), Draws(0))
     assert [(block.examples, block.weight) for block in blocks] == [(1, 1.0)] * 2
     for index in (5, 9):
         members = groups.batches.examples(np.array([index]))
@@ -419,7 +420,7 @@ def test_batch_norm_makes_groups(tracked: bool) -> None:
         assert np.array_equal(members, groups.batches.examples(np.array([index]))), (
             "a group is always the same"
         )
-        task.add_gradient(expected, members, Draws(0))
+        add_gradient(task, expected, members, Draws(0))
     torch.testing.assert_close([8 * value for value in found], expected)
 
 
@@ -533,6 +534,6 @@ def test_norms_of_large_tensors_are_exact(weighted: bool) -> None:
     if weighted:
         task.preconditioner = [scale]
     exact = [float((vector.double() ** 2).sum()), float((vector.double() ** 2 * scale.double()).sum())]
-    plain, preconditioned = task.squared_norms([vector])
+    plain, preconditioned = squared_norms(task, [vector])
     assert plain == pytest.approx(exact[0], rel=3e-6)
     assert preconditioned == pytest.approx(exact[weighted], rel=3e-6)

@@ -21,6 +21,8 @@ from bnoise_cli.measurement.probing.pilot import Plan
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task.activations import fit_micro_batch
 from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.gradients import add_gradient
+from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.training import take_step
 from bnoise_cli.measurement.task.weighing import tokens_in
@@ -98,12 +100,12 @@ def test_sums_are_those_over_tokens_however_they_are_split(micro_batch_size: int
         return torch.stack([model.losses(Sentences()[int(i)]["input_ids"]) for i in indices]).sum()
 
     found = task.zeros()
-    blocks = task.add_gradient(found, indices, Draws(0))
+    blocks = add_gradient(task, found, indices, Draws(0))
     [expected] = torch.autograd.grad(over_tokens() / average, list(model.parameters()))
     torch.testing.assert_close(found[0], expected)
     tokens = sum(len(Sentences()[int(i)]["input_ids"]) - 1 for i in indices)
     assert sum(block.weight for block in blocks) == pytest.approx(tokens / average)
-    assert task.mean_loss(indices, Draws(0)) == pytest.approx(over_tokens().item() / tokens)
+    assert mean_loss(task, indices, Draws(0)) == pytest.approx(over_tokens().item() / tokens)
     origin = [p.detach().clone() for p in task.parameters]
     before = over_tokens().item()
     curve = evaluate_line(task, origin, found, len(indices), 0.5, indices, Draws(0))

@@ -17,6 +17,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.gradients import gradient
 from bnoise_cli.measurement.task.task import Task
 
 Array = NDArray[np.float64]
@@ -37,9 +38,9 @@ def signals_and_noises(
         total = task.zeros()
         for _ in range(devices):
             batch = task.batches.fetch(draws.indices(b, task.batches.length))
-            gradient = task.gradient(batch, b, draws)
-            small[step] += _squared_norm(gradient) / devices
-            torch._foreach_add_(total, gradient, alpha=1 / devices)
+            of_batch = gradient(task, batch, b, draws)
+            small[step] += _squared_norm(of_batch) / devices
+            torch._foreach_add_(total, of_batch, alpha=1 / devices)
         large[step] = _squared_norm(total)
     return (B * large - b * small) / (B - b), (small - large) / (1 / b - 1 / B)
 

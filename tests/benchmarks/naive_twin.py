@@ -17,6 +17,7 @@ from scipy.optimize import least_squares
 from tasks import Exact
 
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.task import Task
 
 #: Step sizes over the best one: eight, from a quarter to four times.
@@ -70,7 +71,7 @@ def _changes(
     length = task.batches.length
     origin = [parameter.detach().clone() for parameter in task.parameters]
     total = task.zeros()
-    task.add_gradient(total, draws.indices(batch_size, length), draws)
+    add_gradient(task, total, draws.indices(batch_size, length), draws)
     batch, seed = task.batches.fetch(draws.indices(examples, length)), draws.seed()
     before = task.loss_value(batch, seed, "an evaluation batch")
     after = []

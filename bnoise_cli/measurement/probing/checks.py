@@ -19,6 +19,8 @@ from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.task.activations import fit_micro_batch
 from bnoise_cli.measurement.task.batch_norms import batch_norms
 from bnoise_cli.measurement.task.batches import Draws, Indices, map_tensors
+from bnoise_cli.measurement.task.gradients import gradient, squared_norms
+from bnoise_cli.measurement.task.losses import finite_loss_values, mean_loss, mean_values
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -56,12 +58,12 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         same, other = draws.seed(), draws.seed()
 
         def thrice(batch: Any, part: Indices) -> list[float]:
-            return task.finite_loss_values(
-                batch, (same, same, other), f"a batch of {len(part)} examples", part
+            return finite_loss_values(
+                task, batch, (same, same, other), f"a batch of {len(part)} examples", part
             )
 
         few = indices[: max(_EXAMPLES // task.at_once, 1) * task.at_once]
-        parts = [weight / len(few) * np.array(found) for weight, found in task.mean_values(few, thrice)]
+        parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
         values = np.sum(parts, axis=0)
         if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
             raise RunError(
@@ -91,7 +93,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         loss = float(values[0])
         if task.group > 1:
             groups = task.in_groups()
-            loss = groups.mean_loss(draws.indices(1, groups.batches.length), draws)
+            loss = mean_loss(groups, draws.indices(1, groups.batches.length), draws)
     parameters = sum(p.numel() for p in task.model.parameters())
     return TaskFindings(
         loss=loss,
@@ -161,8 +163,8 @@ def _gap_of_halves(task: Task, indices: Indices, draws: Draws) -> float:
     else:  # of no form that is known
         halves = [task.batches.fetch(indices[:middle]), task.batches.fetch(indices[middle:])]
     whole, sums = task.zeros(), task.zeros()
-    torch._foreach_add_(whole, task.gradient(batch, count, draws))
-    norm = task.squared_norms(whole)[0]
+    torch._foreach_add_(whole, gradient(task, batch, count, draws))
+    norm = squared_norms(task, whole)[0]
     if norm == 0:
         return 0.0
 
@@ -170,9 +172,9 @@ def _gap_of_halves(task: Task, indices: Indices, draws: Draws) -> float:
         """With these weights of the halves' means."""
         torch._foreach_zero_(sums)
         for half, size, weight in zip(halves, sizes, weights, strict=True):
-            torch._foreach_add_(sums, task.gradient(half, size, draws), alpha=weight / sum(weights))
+            torch._foreach_add_(sums, gradient(task, half, size, draws), alpha=weight / sum(weights))
         torch._foreach_sub_(sums, whole)
-        return math.sqrt(task.squared_norms(sums)[0] / norm)
+        return math.sqrt(squared_norms(task, sums)[0] / norm)
 
     by_examples = gap(sizes)
     if by_examples <= _EXACT:

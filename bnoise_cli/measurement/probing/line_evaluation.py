@@ -13,6 +13,7 @@ from torch import Tensor
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths import line
 from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.losses import mean_values, require_finite
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.numbers import counted
 
@@ -63,11 +64,11 @@ def evaluate_line(
         finally:
             _go_back(task, origin)
         base, *moved = torch.stack(losses).tolist()
-        task.require_finite(base, what, part)
+        require_finite(task, base, what, part)
         return [base - loss for loss in moved]
 
     with task.full_precision() if task.full_lines else nullcontext():
-        for weight, values in task.mean_values(indices, along):
+        for weight, values in mean_values(task, indices, along):
             changes += weight / len(indices) * np.array(values)
     task.evaluation_examples += len(indices) * (1 + len(line.NODES))
     if not np.all(np.isfinite(changes)):

@@ -23,6 +23,8 @@ from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
 from bnoise_cli.measurement.probing.replicate import GradientSum
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
+from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
 
 #: The first updates: this many of this many examples each; where groups are drawn, of one group.
@@ -95,7 +97,7 @@ def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | Non
     everything = np.arange(task.batches.length)
     grown = GradientSum(task)
     grown.add(everything, draws)
-    signal, slope = (value / grown.count**2 for value in task.squared_norms(grown.total))
+    signal, slope = (value / grown.count**2 for value in squared_norms(task, grown.total))
     if signal <= _ROUNDING * noise_given_signal(grown.norms()[0], signal):
         return None
 
@@ -206,7 +208,7 @@ def _noise_curvature(
         lines = []
         for _ in range(_FIRST_BLOCKS):
             torch._foreach_zero_(block)
-            task.add_gradient(block, draws.indices(first, task.batches.length), draws)
+            add_gradient(task, block, draws.indices(first, task.batches.length), draws)
             indices = draws.indices(each, task.batches.length)
             lines.append(evaluate_line(task, origin, block, first, scale, indices, draws))
         average: Array = np.mean(lines, axis=0)
@@ -248,8 +250,8 @@ def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple
 
 def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:
     indices = draws.indices(_FIRST_BLOCKS, task.batches.length)
-    loss = abs(task.mean_loss(indices, draws))
-    own = task.squared_norms(grown.total)[1] / grown.count**2
+    loss = abs(mean_loss(task, indices, draws))
+    own = squared_norms(task, grown.total)[1] / grown.count**2
     if own == 0:
         raise RunError(
             f"the gradient of {grown.count} examples is exactly zero. "

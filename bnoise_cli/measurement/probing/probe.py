@@ -22,7 +22,10 @@ from bnoise_cli.measurement.probing.replicate import Replicate, measure_replicat
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task.activations import most_at_once
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
+from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.pass_size import choose_pass_size
+from bnoise_cli.measurement.task.passes import apart, settle
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 
@@ -186,7 +189,7 @@ class _Run:
     def _loss(self) -> float:
         draws, length = self._draws(0), self.task.batches.length
         few = min(max(1, _LOSS_EXAMPLES // self.group), length)
-        return self.task.mean_loss(draws.indices(few, length), draws)
+        return mean_loss(self.task, draws.indices(few, length), draws)
 
     def _pilot(self) -> Plan:
         self.task.full_lines = True
@@ -244,12 +247,12 @@ class _Run:
     def _time_an_example(self) -> float:
         """Seconds of a gradient example of the ranks that make one replicate."""
         seconds, failure = math.inf, None
-        with nullcontext() if self.task.sharded else self.task.apart():
+        with nullcontext() if self.task.sharded else apart(self.task):
             try:
-                seconds = self.task.seconds_per_gradient_example(self._draws(3))
+                seconds = seconds_per_gradient_example(self.task, self._draws(3))
             except RunError as error:
                 failure = error
-        self.task.settle(failure)
+        settle(self.task, failure)
         return self.ranks.share(seconds)
 
     def _whole_dataset_is_cheap(self) -> bool:
@@ -306,7 +309,7 @@ class _Run:
             return [self._replicate(plan, replans, number)]
         before = self.task.gradient_examples, self.task.evaluation_examples
         attempt: Replicate | RunError | None = None
-        with self.task.apart() as ranks:
+        with apart(self.task) as ranks:
             if self._left() >= (ranks.rank + 1) * plan.largest:
                 try:
                     attempt = self._replicate(plan, replans, number + ranks.rank)

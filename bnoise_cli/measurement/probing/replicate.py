@@ -14,7 +14,9 @@ from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal
 from bnoise_cli.maths.pass_plan import Stage
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.task.batches import Draws, Indices
-from bnoise_cli.measurement.task.task import Block, Task
+from bnoise_cli.measurement.task.gradients import Block, add_gradient, squared_norms
+from bnoise_cli.measurement.task.passes import expect
+from bnoise_cli.measurement.task.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,12 @@ class GradientSum:
     def add(self, indices: NDArray[np.int64], draws: Draws, into: list[Tensor] | None = None) -> None:
         """Add the gradients of the examples at `indices`."""
         target = self.total if into is None else into
-        self._blocks += self._task.add_gradient(target, indices, draws)
+        self._blocks += add_gradient(self._task, target, indices, draws)
         self.count += len(indices)
 
     def norms(self) -> tuple[SumNorms, SumNorms]:
         """Norms for A = 1 and for A = P."""
-        plain, weighted = self._task.squared_norms(self.total)
+        plain, weighted = squared_norms(self._task, self.total)
         sizes = sum(block.examples**2 for block in self._blocks)
 
         def norms(of_total: float, of_blocks: float) -> SumNorms:
@@ -88,7 +90,7 @@ def measure_replicate(
     for stage, scale, of_stage in zip(stages, scales, drawn, strict=True):
         lines = []
         for gradient, evaluation in of_stage:
-            task.expect(*coming)
+            expect(task, *coming)
             coming = coming[2:]
             if stage.blocks:
                 torch._foreach_zero_(block)

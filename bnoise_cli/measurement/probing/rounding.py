@@ -12,6 +12,8 @@ from torch import Tensor
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.probing.pilot import Plan
 from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.gradients import add_gradient
+from bnoise_cli.measurement.task.losses import mean_values
 from bnoise_cli.measurement.task.task import Task
 
 #: Updates on which both precisions are compared, and perturbations by one rounding.
@@ -36,7 +38,7 @@ def choose_line_precision(task: Task, origin: list[Tensor], plan: Plan, draws: D
     update, differences = task.zeros(), []
     for number in range(_LINES):
         torch._foreach_zero_(update)
-        task.add_gradient(update, draws.indices(size, task.batches.length), draws)
+        add_gradient(task, update, draws.indices(size, task.batches.length), draws)
         evaluation, masks = draws.indices(each, task.batches.length), draws.seed()
         gains = []
         for task.full_lines in (False, True):
@@ -71,7 +73,7 @@ def rounding_floor(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -
 
     with task.full_precision():
         for _ in range(_PERTURBATIONS):
-            parts = task.mean_values(draws.indices(each, task.batches.length), moved)
+            parts = mean_values(task, draws.indices(each, task.batches.length), moved)
             before, after = np.mean([pair for _, pair in parts], axis=0)
             moves.append(math.hypot(after - before, own * before))
     return float(np.sqrt(np.mean(np.square(moves))))

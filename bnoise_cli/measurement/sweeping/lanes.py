@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.task.training import take_step
 
@@ -196,6 +197,6 @@ def evaluation_loss(task: Task, evaluation: Indices) -> float:
     """The mean loss of the evaluation examples, without dropout; NaN where it is not finite."""
     task.model.eval()
     try:
-        return task.mean_loss(evaluation, Draws(0, 1 << 25))
+        return mean_loss(task, evaluation, Draws(0, 1 << 25))
     except NotFiniteError:
         return math.nan

@@ -23,6 +23,7 @@ from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.sweeping.training_runs import Goal
 from bnoise_cli.measurement.sweeping.tuning import Tuner
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
@@ -83,7 +84,7 @@ class SweepSession:
         config, length = self.config, self.task.batches.length
         with preserved(self.task.model, config.probe.seed):
             start_loss = self.shared.start_loss
-            seconds = self.task.seconds_per_gradient_example(Draws(config.probe.seed, 1 << 22))
+            seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, 1 << 22))
         batch_size, given = config.training.batch_size, config.sweep.batch_sizes
         sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
         number = _USUAL_SIZES if isinstance(given, str) else len(given)

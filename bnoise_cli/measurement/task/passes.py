@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from bnoise_cli.errors import NotFiniteError, RunError
-from bnoise_cli.measurement.task.batches import Indices
+from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.ranks import ALONE, Ranks
+from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
-
-if TYPE_CHECKING:
-    from bnoise_cli.measurement.task.task import Task
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
     Raises:
         RunError: no memory for a single example, or what `run` raised on any rank.
     """
-    task.expect(indices)
+    expect(task, indices)
     start = 0
     while start < len(indices):
         part = indices[start : start + even_part(len(indices) - start, task.at_once)]
@@ -91,3 +91,63 @@ def cut_short(task: Task, examples: int, error: Exception) -> RunError:
 
 def _amount(group: int) -> str:
     return "a single example" if group == 1 else f"the {group} examples that one device is to take at once"
+
+
+def expect(task: Task, *coming: Indices) -> None:
+    """Say which examples will be asked for next, so that they can be read in the meantime."""
+    ranks = task.ranks
+    parts = (ranks.own(part) for indices in coming for part in even_parts(indices, task.at_once))
+    task.batches.expect(part for part in parts if len(part))
+
+
+@contextmanager
+def apart(task: Task) -> Iterator[Ranks]:
+    """Inside, this rank makes passes of its own, whose parameters are not sharded; gives all ranks."""
+    kept, task.ranks = task.ranks, ALONE
+    try:
+        yield kept
+    finally:
+        task.ranks = kept
+
+
+def deal(
+    task: Task, indices: Indices, draws: Draws, work: Callable[[Indices], tuple[float, float]]
+) -> tuple[float, float]:
+    """Sums of what `work` finds on each micro-batch of `indices`, which the ranks take in turn.
+
+    Micro-batches are those of a single process where the loss is no mean over examples; else each rank has one at
+    least. Sharded parameters need all ranks for each.
+
+    Raises:
+        RunError: what `work` raised on any rank.
+    """
+    if task.sharded:
+        return work(indices)
+    sums, failure, planned = [0.0, 0.0], None, task.micro_batch_size
+    with apart(task) as ranks:
+        size = planned if task.group > 1 else min(planned, -(-len(indices) // ranks.size))
+        for number, part in enumerate(even_parts(indices, size)):
+            if number % ranks.size != ranks.rank:
+                draws.seed()  # of the masks that another rank uses
+                continue
+            try:
+                sums = [have + found for have, found in zip(sums, work(part), strict=True)]
+            except RunError as error:
+                failure = error
+                break
+    changed = failure is not None or task.micro_batch_size < planned
+    weight, value, changes = task.ranks.total([*sums, changed])
+    if changes:
+        settle(task, failure)
+    return weight, value
+
+
+def settle(task: Task, failure: RunError | None) -> None:
+    """After passes apart: one rank's failure is everyone's, and so is the smallest micro-batch.
+
+    Raises:
+        RunError: the failure of the first rank that had one.
+    """
+    if (found := task.ranks.agree(failure)) is not None:
+        raise found
+    task.micro_batch_size = min(task.ranks.gather(task.micro_batch_size))

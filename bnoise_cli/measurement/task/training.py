@@ -9,6 +9,8 @@ import torch
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.gradients import add_gradient
+from bnoise_cli.measurement.task.passes import deal, expect
 from bnoise_cli.measurement.task.sharding import as_part_of
 from bnoise_cli.measurement.task.task import Task
 
@@ -28,9 +30,9 @@ def take_step(
     gradient, before = task.zeros(), task.gradient_examples
 
     def add(part: Indices) -> tuple[float, float]:
-        return math.fsum(block.weight for block in task.add_gradient(gradient, part, draws)), 0.0
+        return math.fsum(block.weight for block in add_gradient(task, gradient, part, draws)), 0.0
 
-    weight, _ = task.deal(indices, draws, add)
+    weight, _ = deal(task, indices, draws, add)
     task.gradient_examples = before + len(indices)
     if not task.sharded:
         task.ranks.add(gradient)
@@ -71,7 +73,7 @@ class Trainer:
         task.model.train()
         while self.step < step:
             indices, self._coming = self._coming, self._draw()
-            task.expect(indices, self._coming)
+            expect(task, indices, self._coming)
             try:
                 take_step(task, self._optimizer, indices, self._max_grad_norm, self._draws)
             except RunError as error:

@@ -1,0 +1,199 @@
+"""Gradients of chosen examples: sums over passes, and their norms."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnoise_cli.errors import NotFiniteError, RunError
+from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.passes import passes
+from bnoise_cli.measurement.task.sharding import local_part
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import user_code
+from bnoise_cli.numbers import counted
+
+#: On a CPU torch adds a tensor's squares up in a few float32 sums, which lose half a percent of 40 million of them;
+#: pieces of this size lose 3e-7. A GPU adds in a tree: there they only bound what is made besides.
+_PIECE, _PIECE_ON_GPU = 1 << 16, 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A sum S of the gradients of a few examples that went through the model together."""
+
+    examples: int
+    weight: float  # of their mean in the sum: the number of examples, or what `Task.weighing` makes of it
+    squared_norm: float  # |S|²
+    preconditioned: float  # SᵀPS
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A pass of which the device may still be making the gradient."""
+
+    examples: int  # of all ranks
+    own: Indices  # of this one
+    weight: float  # of this rank's mean
+    seen: Tensor  # mean loss, |S|, √(SᵀPS); shape (3,)
+
+
+def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
+    """Add the gradients of the examples at `indices` to `into`; returns the norms of each pass's sum.
+
+    Where a loss is a mean over tokens, the gradient of an example is that of its tokens' sum over the tokens of an
+    average example: sums over examples stay sums of independent draws.
+
+    Raises:
+        RunError: NaN or infinite loss or gradient, or no memory for a single example.
+    """
+    made: list[_Pass] = []
+    for count, (own, weight, loss, gradient) in passes(task, indices, lambda own: _pass(task, own, draws)):
+        if not task.sharded:  # else the backward pass has added them up
+            task.ranks.add(gradient)
+        torch._foreach_add_(into, gradient)
+        seen = torch.cat([loss.double().reshape(1), _norms(task, gradient)])
+        made.append(_Pass(count, own, weight, seen))
+        del gradient  # not to be held during the next pass
+    task.gradient_examples += len(indices)
+    return _blocks(task, made) if made else []
+
+
+def _blocks(task: Task, made: Sequence[_Pass]) -> list[Block]:
+    """What passes came to; here alone is waited for the device, and the ranks exchange numbers."""
+    losses, *norms = torch.stack([one.seen for one in made], dim=1).tolist()
+    failure: Exception | None = None
+    for one, loss in zip(made, losses, strict=True):
+        if failure is None and not math.isfinite(loss):
+            examples = task.names(one.own)
+            failure = NotFiniteError(f"{_no_loss(task, loss, len(one.own))} The examples are {examples}.")
+    if (failure := task.ranks.agree(failure)) is not None:
+        raise failure
+    weights = task.ranks.total([one.weight for one in made])
+    plain, weighted = ([norm**2 for norm in of_all] for of_all in norms)
+    if task.sharded:
+        plain, weighted = task.ranks.total(plain), task.ranks.total(weighted)
+    for one, square in zip(made, plain, strict=True):
+        if not math.isfinite(square):
+            raise NotFiniteError(
+                f"the gradient of {one.examples * task.batches.group} examples is not finite. Lower the learning "
+                "rate of the warm-up, or look for a division or a logarithm at zero in the loss."
+            )
+    counts = [one.examples for one in made]
+    return [Block(*numbers) for numbers in zip(counts, weights, plain, weighted, strict=True)]
+
+
+def seconds_per_gradient_example(task: Task, draws: Draws) -> float:
+    """Forward and backward in one pass: the shorter of two times, after one to warm up."""
+    into, seconds = task.zeros(), []
+    for _ in range(3):
+        begun = time.monotonic()
+        indices = draws.indices(task.at_once, task.batches.length)
+        add_gradient(task, into, indices, draws)
+        seconds.append((time.monotonic() - begun) / len(indices))
+    return min(seconds[1:])
+
+
+def squared_norms(task: Task, vector: list[Tensor]) -> tuple[float, float]:
+    """(|v|², vᵀPv) in float64, of a vector that is spread as the parameters are."""
+    plain, weighted = (norm**2 for norm in _norms(task, vector).tolist())
+    if task.sharded:
+        plain, weighted = task.ranks.total([plain, weighted])
+    return plain, weighted
+
+
+def _norms(task: Task, vector: list[Tensor]) -> Tensor:
+    """(|v|, √(vᵀPv)) in float64 of what this rank holds, on the device; without waiting for it."""
+    pieces = _pieces(vector)
+    norms = [_norm(list(torch._foreach_norm(pieces)))]
+    if task.preconditioner is not None:
+        pairs = zip(pieces, _pieces(task.preconditioner), strict=True)
+        norms.append(_norm([(v * p.sqrt()).norm() for v, p in pairs]))
+    return torch.stack([norms[0], norms[-1]])
+
+
+def _pass(task: Task, own: Indices, draws: Draws) -> tuple[Indices, float, Tensor, list[Tensor]]:
+    """This rank's examples, their weight, mean loss, and gradient as it adds up to that of the pass."""
+    part = own if len(own) else np.zeros(1, dtype=np.int64)  # in a sharded model every rank takes part
+    weight, batch = task.weighed(own, part)
+    # The backward pass of sharded parameters gives the mean over the ranks.
+    scale = weight * (task.ranks.size if task.sharded else 1)
+    loss, gradient = _backward(task, batch, len(part), draws, scale)
+    return part, weight, loss, gradient
+
+
+def gradient(task: Task, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
+    """The gradient of a batch's mean loss, by the backward pass that training makes.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite.
+        RunError: it depends on no parameter, or the user's code failed.
+        OutOfMemoryError: the batch does not fit.
+    """
+    loss, gradient = _backward(task, batch, examples, draws, 1.0)
+    if not math.isfinite(value := float(loss)):
+        raise NotFiniteError(_no_loss(task, value, examples))
+    return gradient
+
+
+def _backward(
+    task: Task, batch: Any, examples: int, draws: Draws, scale: float
+) -> tuple[Tensor, list[Tensor]]:
+    """The mean loss, which may be NaN or infinite, and its gradient times `scale`; without waiting for them."""
+    what = _batch_of(task, examples)
+    loss = task.loss(batch, draws.seed(), what)
+    if not loss.requires_grad:
+        raise RunError(
+            "the loss does not depend on any trainable parameter. "
+            "Check that the objective uses the model's output and detaches nothing."
+        )
+    _forget_gradient(task)
+    try:
+        with user_code(f"computing the gradient of {what}"):
+            loss.backward(torch.full_like(loss, scale))  # type: ignore[no-untyped-call]
+        return loss.detach(), [_dense(p) for p in task.trainable]
+    finally:
+        _forget_gradient(task)
+
+
+def _batch_of(task: Task, examples: int) -> str:
+    return f"a batch of {counted(examples * task.batches.group)}"
+
+
+def _no_loss(task: Task, value: float, examples: int) -> str:
+    return (
+        f"the loss of {_batch_of(task, examples)} is {value}. Lower the learning rate of the warm-up, start from a "
+        "checkpoint, or look for the cause in the data."
+    )
+
+
+def _forget_gradient(task: Task) -> None:
+    for parameter in task.trainable:
+        parameter.grad = None
+
+
+def _dense(parameter: Tensor) -> Tensor:
+    """What this rank holds of its gradient; zero where it has none, dense where an embedding's is sparse."""
+    found = parameter.grad
+    if found is None:
+        return torch.zeros_like(local_part(parameter))
+    return found.to_dense() if found.is_sparse else local_part(found)
+
+
+def _pieces(vector: list[Tensor]) -> list[Tensor]:
+    """The same numbers in tensors of at most `_PIECE` each."""
+    size = _PIECE if vector[0].device.type == "cpu" else _PIECE_ON_GPU
+    return [piece for tensor in vector for piece in torch.split(tensor.reshape(-1), size)]
+
+
+def _norm(norms: list[Tensor]) -> Tensor:
+    """That of a whole vector, in float64, from those of its parts."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), dtype=torch.float64)
+    return norm
