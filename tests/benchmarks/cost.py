@@ -23,8 +23,8 @@ Then the probe as parameters (least squares with as many inputs as outputs, B_no
 half of the seeds; and `bnoise probe` of configs/stdlib_gpt.yaml under torchrun with a fixed number of examples.
 
 One core of a shared x86-64 machine, torch 2.13.0, 2026-11-23, 6 seeds: the probe takes 100,000 to 565,000 forward
-passes and 0.6 to 4.5 s, 3 to 4 times its passes' seconds (10 where examples are made when they are read); the twin 79 to
-3,038 times as many. B_simple as the plain mean takes 23,000 to 63,000 on three tasks; on the one where it is 49 times
+passes and 0.6 to 4.5 s, 3 to 4 times its passes' seconds (10 where examples are made when they are read); the twin 79
+to 3,038 times as many. B_simple as the plain mean takes 23,000 to 63,000 on three tasks; where it is 49 times
 B_noise it does not stay in the second half of 384,000. With decay 0.99 it never stays: within ±15% in 14% to 91% of the
 later steps. From 1,024 to 9,998,244 parameters the same 110,000 forward passes in 1.2 to 112 s, 8.2 to 1.5 times its
 passes' seconds. Two processes on two free cores were 1.58 times as fast as one, four 1.06 times.
