@@ -10,6 +10,9 @@ Memory: the peak of a process that probes over that of one that trains on the sa
 for a model whose parameters outweigh its activations, in copies of the parameters; then the same where two processes
 hold a half of the parameters each (FSDP2), in copies of that half.
 
+Where there is a GPU, both also for a GPT of 126 million parameters with sequences of 1024 bytes in mixed precision, and
+the seconds to an answer to ±20%.
+
 What was tried for speed, on one core of a shared x86-64 machine (torch 2.13.0, CPU, 2026-11-23); together it brought
 the probe from 1.22 times its bare passes to 1.03:
 
@@ -34,15 +37,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from bnoise_cli.measurement.building.build import build_optimizer, build_task
+from bnoise_cli.measurement.outcome import Measurement
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws
@@ -58,6 +62,13 @@ _ROUNDS, _WARMUP_STEPS = 3, 50
 _SETTINGS = ProbeSettings(max_examples=2048, budget_seconds=1e6)
 #: 28.5 million parameters, which outweigh the activations of few tokens.
 _LARGE = ("model.width=768", "model.layers=4", "model.context=16", "dataset.context=16")
+#: 126 million parameters, in float32, computed in bfloat16.
+_FOR_GPU = (
+    "model={_target_: bnoise_cli.examples.models.ByteGPT, layers: 13, width: 896, heads: 14, context: 1024}",
+    "dataset.context=1024",
+    "optimizer={_target_: torch.optim.AdamW, lr: 3e-4}",
+    "probe.precision_mode=bf16-mixed",
+)
 _SHARDED = ("training.world_size=2", "training.parallel=fsdp")
 _OPTIMIZERS = {
     "SGD": "optimizer={_target_: torch.optim.SGD, lr: 0.1}",
@@ -69,8 +80,8 @@ _TRAINING_STEPS = 10
 #: glibc gives freed blocks above this size back at once: the peak is what was held, not what was kept.
 _RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
-#: Examples of a pass, and whether it went backward.
-Pass = tuple[int, bool]
+#: Examples of a pass, whether it went backward, and whether in lower precision.
+Pass = tuple[int, bool, bool]
 
 
 class Recorder:
@@ -78,6 +89,7 @@ class Recorder:
 
     def __init__(self, model: nn.Module) -> None:
         self.passes: list[Pass] = []
+        self._kind = next(model.parameters()).device.type
         self._handle = model.register_forward_pre_hook(self._note)
 
     def __enter__(self) -> list[Pass]:
@@ -87,20 +99,20 @@ class Recorder:
         self._handle.remove()
 
     def _note(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self.passes.append((len(arguments[0]), torch.is_grad_enabled()))
+        lower = torch.is_autocast_enabled(self._kind)
+        self.passes.append((len(arguments[0]), torch.is_grad_enabled(), lower))
 
 
-def time_overhead() -> None:
+def time_overhead(session: Session) -> None:
     """Print the seconds of the probe and of its bare passes, round by round, and their ratio."""
-    session = Session(load_spec(_CONFIG), _CPU)
-    session.trainer.train_until(_WARMUP_STEPS, lambda _: None)
+    warm_up(session)
     task = session.task
     with Recorder(task.model) as passes:
         found = probe(task, _SETTINGS)
-    backward = sum(goes_back for _, goes_back in passes)
+    backward = sum(goes_back for _, goes_back, _ in passes)
     print(
-        f"{_CONFIG.name} after {_WARMUP_STEPS} steps: a probe of {found.gradient_examples} gradient examples "
-        f"in {backward} passes and {found.evaluation_examples} evaluations in {len(passes) - backward} passes"
+        f"after {_WARMUP_STEPS} steps: a probe of {found.gradient_examples} gradient examples in {backward} passes "
+        f"and {found.evaluation_examples} evaluations in {len(passes) - backward} passes"
     )
     batches = batches_of(task, passes)
     print("round    probe (s)   bare passes (s)    ratio    ratio of CPU times")
@@ -116,18 +128,47 @@ def time_overhead() -> None:
     print(f"ratio: min {min(ratios):.3f}, median {median(ratios):.3f}, max {max(ratios):.3f}", flush=True)
 
 
+def warm_up(session: Session) -> None:
+    """Train as a call of the probe does before it measures."""
+    session.trainer.train_until(_WARMUP_STEPS, lambda _: None)
+    session.task.preconditioner = preconditioner(session.optimizer, session.task.trainable)
+
+
+def on_gpu(device: torch.device) -> None:
+    """Print overheads and the time to an answer on a GPU, with its name."""
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {date.today()}")
+    session = Session(load_spec(_CONFIG, _FOR_GPU), device)
+    time_overhead(session)
+    task = session.task
+    found: list[Measurement] = []
+    seconds, _ = timed(lambda: found.append(probe(task, ProbeSettings(precision=0.2, budget_seconds=1e6))))
+    analysis = found[0].analysis
+    print(f"to ±20%: {seconds:.0f} s, {analysis.noise_scale if analysis is not None else 'no answer'}")
+    peaks = {}
+    for name, run in {
+        "probe": lambda: probe(task, _MEMORY_SETTINGS),
+        "training": lambda: train(task, session.optimizer),
+    }.items():
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        peaks[name] = torch.cuda.max_memory_allocated(device)
+    print_memory(peaks["training"], peaks["probe"], bytes_of(task), "AdamW")
+
+
 def batches_of(task: Task, passes: Sequence[Pass]) -> dict[int, Any]:
     """A batch of each size that the passes have."""
     draws = Draws(0)
     return {
-        size: task.batches.fetch(draws.indices(size, task.batches.length)) for size in {s for s, _ in passes}
+        size: task.batches.fetch(draws.indices(size, task.batches.length))
+        for size in {size for size, *_ in passes}
     }
 
 
 def replay(task: Task, passes: Sequence[Pass], batches: dict[int, Any]) -> None:
     """Make the recorded passes and nothing else."""
-    for size, goes_back in passes:
-        with torch.set_grad_enabled(goes_back):
+    kind = task.parameters[0].device.type
+    for size, goes_back, lower in passes:
+        with torch.set_grad_enabled(goes_back), torch.autocast(kind, task.autocast, enabled=lower):
             loss = task.objective(task.model, batches[size])
         if goes_back:
             torch.autograd.grad(loss, task.trainable)
@@ -137,23 +178,29 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
     """Wall-clock and CPU time; the second is steady also where others use the machine."""
     begun, begun_cpu = time.perf_counter(), time.process_time()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - begun, time.process_time() - begun_cpu
 
 
 def memory_overhead() -> None:
     """Print the peaks of both processes and their difference in copies of the parameters, for each optimizer."""
-    mebibyte = 2**20
     for processes in (1, 2):
         for optimizer in _OPTIMIZERS:
             (trains, size), (probes, _) = (
                 _peak_of(what, optimizer, processes) for what in ("train", "probe")
             )
-            print(
-                f"{processes} x {size / mebibyte:.1f} MiB of parameters with {optimizer}: peak memory "
-                f"{trains / mebibyte:.0f} MiB in training, {probes / mebibyte:.0f} MiB in the probe: "
-                f"{(probes - trains) / size:.2f} copies of the parameters more",
-                flush=True,
-            )
+            print_memory(trains, probes, size, f"{optimizer}, {processes} process(es)")
+
+
+def print_memory(trains: int, probes: int, size: int, what: str) -> None:
+    """A line about two peaks and the size of the parameters, in bytes."""
+    mebibyte = 2**20
+    print(
+        f"{size / mebibyte:.1f} MiB of parameters, {what}: peak memory {trains / mebibyte:.0f} MiB in training, "
+        f"{probes / mebibyte:.0f} MiB in the probe: {(probes - trains) / size:.2f} copies of the parameters more",
+        flush=True,
+    )
 
 
 def _peak_of(what: str, optimizer: str, processes: int) -> tuple[int, int]:
@@ -183,17 +230,26 @@ def _alone(what: str, name: str) -> None:
             probe(task, _MEMORY_SETTINGS)
         else:
             task = build_task(spec, _CPU, ranks)
-            optimizer, draws = build_optimizer(spec, task), Draws(0)
-            for _ in range(_TRAINING_STEPS):
-                inputs, targets = task.batches.fetch(
-                    draws.indices(task.micro_batch_size, task.batches.length)
-                )
-                optimizer.zero_grad()
-                cross_entropy(task.model(inputs), targets).backward()
-                optimizer.step()
-        size = sum(parameter.numel() * parameter.element_size() for parameter in task.parameters)
+            train(task, build_optimizer(spec, task))
         if ranks.rank == 0:
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, size)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, bytes_of(task))
+
+
+def train(task: Task, optimizer: torch.optim.Optimizer) -> None:
+    """A few steps as anyone would write them, on one micro-batch each."""
+    draws, kind = Draws(0), task.parameters[0].device.type
+    for _ in range(_TRAINING_STEPS):
+        batch = task.batches.fetch(draws.indices(task.micro_batch_size, task.batches.length))
+        optimizer.zero_grad()
+        with torch.autocast(kind, task.autocast, enabled=task.autocast is not None):
+            loss = task.objective(task.model, batch)
+        loss.backward()
+        optimizer.step()
+
+
+def bytes_of(task: Task) -> int:
+    """The size of what this process holds of the trainable parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in task.parameters)
 
 
 def main() -> None:
@@ -205,8 +261,11 @@ def main() -> None:
     if arguments.alone is not None:
         _alone(*arguments.alone)
         return
-    time_overhead()
+    print(f"{_CONFIG.name}, torch {torch.__version__}, one thread, {date.today()}")
+    time_overhead(Session(load_spec(_CONFIG), _CPU))
     memory_overhead()
+    if torch.cuda.is_available():
+        on_gpu(torch.device("cuda", 0))
 
 
 if __name__ == "__main__":
