@@ -41,6 +41,10 @@ class NotFiniteError(RunError):
     """A loss or a gradient is NaN or infinite."""
 
 
+class CutShortError(RunError):
+    """One rank could not go on in the middle of an exchange; nothing more can be exchanged."""
+
+
 class LostRankError(RunError):
     """Another process that measures together with this one has ended, or says nothing any more."""
 

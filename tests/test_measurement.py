@@ -26,7 +26,7 @@ from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.training import Trainer
-from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from tests.conftest import CPU, quadratic_task
 
 
@@ -508,6 +508,14 @@ def test_divergence_in_the_warm_up_names_the_step() -> None:
     )
     with pytest.raises(RunError, match=r"warm-up training, step [1-9].*batch of 4"):
         trainer.train_until(50, lambda step: None)
+
+
+def test_an_error_is_placed_in_the_users_own_file_not_in_the_package() -> None:
+    with (
+        pytest.raises(RunError, match=r"the maths failed with \w+: .* \(at .*test_measurement.py:\d+"),
+        user_code("the maths"),
+    ):
+        line.coefficients(np.zeros(1))
 
 
 def test_out_of_memory_is_recognised() -> None:

@@ -178,6 +178,26 @@ def test_ctrl_c_keeps_what_was_measured() -> None:
         interrupted_probe(KeyboardInterrupt(), 20)
 
 
+def test_no_room_for_another_copy_of_the_parameters_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = quadratic_task(10.0)
+    made, zeros = 0, task.zeros
+
+    def until_full() -> list[torch.Tensor]:
+        nonlocal made
+        made += 1
+        if made > 20:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return zeros()
+
+    monkeypatch.setattr(task, "zeros", until_full)
+    found = probe(task, examples(100_000, precision=0.001))
+    assert found.stop is StopReason.FAILED
+    assert found.replicates > 1
+    assert str(found.failure).startswith("out of memory while probing. Free memory on the device")
+
+
 def test_a_failure_in_the_users_code_keeps_what_was_measured() -> None:
     found = interrupted_probe(ValueError("the disk fell out"), 2500)
     assert found.stop is StopReason.FAILED

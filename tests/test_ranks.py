@@ -25,11 +25,18 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-def model(dropout=0.0, width=32, norm=False):
+NORMS = {False: nn.Identity, True: nn.BatchNorm1d, 'sync': nn.SyncBatchNorm}
+
+def model(dropout=0.0, width=32, norm=False, tied=False):
     blocks = nn.ModuleList(
         nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout)) for _ in range(2)
     )
-    return Net(nn.Linear(6, width), blocks, nn.BatchNorm1d(width) if norm else nn.Identity(), nn.Linear(width, 3))
+    net = Net(nn.Linear(6, width), blocks, NORMS[norm](width), nn.Linear(width, 3))
+    if tied:
+        net.parts = nn.ModuleDict({"mixing": nn.Linear(width, width, bias=False), "blocks": blocks})
+        net.norm = nn.Sequential(nn.Linear(width, width, bias=False), net.parts["mixing"])
+        net.norm[0].weight = net.parts["mixing"].weight
+    return net
 
 class Net(nn.Module):
     def __init__(self, first, blocks, norm, last):
@@ -76,10 +83,32 @@ sweep: {batch_sizes: [4, 8, 16], steps: 12, seeds: 1, max_steps: 200}
 """
 #: The program, whose ranks are lost when they say nothing for a few seconds.
 PROGRAM = """\
-import sys
+import os
 from datetime import timedelta
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.building import build
 from bnoise_cli.measurement.task import ranks
+from bnoise_cli.measurement.timing.training_steps import TrainingSteps
+
 ranks.TIMEOUT = timedelta(seconds=12)
+fault, _, rank = os.environ.get("FAULT_OUTSIDE", "").partition(":")
+
+def broken(*_):
+    raise RunError("a file of this rank is missing.")
+
+if rank == os.environ.get("RANK"):
+    if fault == "device":
+        choose = build.choose_device
+        build.choose_device = lambda _: choose("cuda:7")
+    if fault == "exchange":
+        TrainingSteps._loss_together = broken
+    if fault == "reading":
+        step = TrainingSteps.step
+        def unread(self, size):
+            self._task.batches.fetch = broken
+            return step(self, size)
+        TrainingSteps.step = unread
+
 from bnoise_cli.__main__ import main
 main()
 """
@@ -178,8 +207,9 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> None:
         [],
         ["--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}", "--set", "training.max_grad_norm=0.1"],
         ["--set", "model.norm=true", "--set", "training.batch_size=12"],
+        ["--set", "model.norm=true", "--set", "training.batch_size=4", "--set", "training.world_size=2"],
     ],
-    ids=["SGD", "AdamW with clipping", "BatchNorm"],
+    ids=["SGD", "AdamW with clipping", "BatchNorm", "BatchNorm of two examples"],
 )
 def test_two_processes_find_what_one_finds(together: Together, changed: list[str]) -> None:
     alone = together(1, "probe", *changed)
@@ -212,6 +242,14 @@ def test_sharded_parameters_give_the_same_answer(together: Together) -> None:
     assert both.codes == [0, 0], both.err
     _same(both.result(), one)
     assert "Warning" not in both.err[0]
+
+
+def test_tied_parameters_stay_tied_when_they_are_sharded(together: Together) -> None:
+    tied = ["--set", "model.tied=true"]
+    one = together(1, "probe", *tied).result()
+    both = together(2, "probe", *tied, *FSDP)
+    assert both.codes == [0, 0], both.err
+    _same(both.result(), one)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -300,6 +338,26 @@ def test_what_was_measured_before_a_rank_fails_is_kept(
     assert "failed" in {doubt["code"] for doubt in stored["doubts"]}
 
 
+@pytest.mark.parametrize("fault", ["reading", "exchange"])
+def test_a_failure_of_one_rank_while_steps_are_timed_keeps_the_answer(together: Together, fault: str) -> None:
+    """Another rank may be waiting for it then, in an exchange of gradients that it will not make."""
+    ended = together(2, "probe", "--set", "probe.max_examples=600", FAULT_OUTSIDE=f"{fault}:1")
+    assert ended.codes == [4, 0]
+    assert _told(ended).startswith("on rank 1: a file of this rank is missing.")
+    stored = ended.result()
+    assert stored["simple_noise_scale"]["value"] is not None
+    assert "untimed" in {doubt["code"] for doubt in stored["doubts"]}
+    assert ended.seconds < PATIENCE / 4
+
+
+def test_a_rank_without_a_device_is_named(together: Together) -> None:
+    ended = together(2, "probe", FAULT_OUTSIDE="device:1")
+    assert ended.codes == [2, 0]
+    assert _told(ended).startswith(
+        "on rank 1: --device needs a device that this torch can use; 'cuda:7' is none"
+    )
+
+
 def test_a_rank_that_says_nothing_is_lost_after_the_timeout(together: Together) -> None:
     ended = together(2, "probe", FAULT="SIGSTOP:1:700")
     assert ended.codes == [4, -signal.SIGKILL]
@@ -317,7 +375,7 @@ def test_sharded_parameters_need_the_memory_that_is_planned(together: Together) 
     ended = together(2, "probe", *FSDP, FAULT="memory:1:0")
     assert ended.codes == [4, 0]
     told = _told(ended)
-    assert "out of memory with 24 examples on one device of a model in 2 parts" in told
+    assert "out of memory with 24 examples on one device, in a pass of all 2 of them" in told
     assert "training.batch_size" in told
 
 
@@ -325,6 +383,12 @@ def test_an_interrupt_keeps_what_was_measured(together: Together) -> None:
     ended = together(2, "probe", FAULT="SIGINT:0:700")
     assert ended.codes == [130, 0]
     assert "interrupted" in {doubt["code"] for doubt in ended.result()["doubts"]}
+
+
+def test_layers_with_exchanges_of_their_own_are_refused(together: Together) -> None:
+    ended = together(2, "probe", "--set", "model.norm=sync")
+    assert ended.codes == [4, 0]
+    assert "Build it without convert_sync_batchnorm" in _told(ended)
 
 
 def test_datasets_of_different_length_are_refused(together: Together) -> None:

@@ -83,8 +83,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
         from bnoise_cli.measurement.probing.session import Session
         from bnoise_cli.measurement.task.ranks import joined
 
-        own = choose_device(device)
-        with joined(own) as ranks:
+        with joined(lambda: choose_device(device)) as (own, ranks):
             plan = dry_run(Session(spec, own, ranks))
     if json:
         show_json(asdict(plan))
@@ -115,7 +114,6 @@ def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
         from bnoise_cli.measurement.probing.session import Session
         from bnoise_cli.measurement.task.ranks import joined
 
-        own = choose_device(device)
-        with joined(own) as ranks:
+        with joined(lambda: choose_device(device)) as (own, ranks):
             session = Session(spec, own, ranks)
             return measure(session, lambda run: probe_result(run, spec), target, line, timed=True)

@@ -95,8 +95,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
         from bnoise_cli.measurement.task.ranks import joined
 
-        own = choose_device(device)
-        with joined(own) as ranks:
+        with joined(lambda: choose_device(device)) as (own, ranks):
             plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
     if json:
         show_json(asdict(plan))
@@ -133,8 +132,7 @@ def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outpu
         from bnoise_cli.measurement.task.ranks import joined
 
         timed = spec.config.sweep.branch is None
-        own = choose_device(device)
-        with joined(own) as ranks:
+        with joined(lambda: choose_device(device)) as (own, ranks):
             session = SweepSession(spec, own, ledger, ranks)
             found = measure(session, lambda run: sweep_result(run, spec), target, line, timed=timed)
     return finish(found, target, outputs, quiet=quiet)

@@ -220,7 +220,7 @@ def _peak_of(what: str, optimizer: str, processes: int) -> tuple[int, int]:
 
 def _alone(what: str, name: str) -> None:
     """Train or probe the larger model, and print this process's peak and the size of the parameters."""
-    with joined(_CPU) as ranks:
+    with joined(lambda: _CPU) as (_, ranks):
         spec = load_spec(_CONFIG, (*_LARGE, *(_SHARDED if ranks.size > 1 else ()), _OPTIMIZERS[name]))
         if what == "probe":
             session = Session(spec, _CPU, ranks)

@@ -72,6 +72,12 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
         model = build(config.model, folder)
     if not isinstance(model, nn.Module):
         raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
+    if ranks.size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise RunError(
+            "the model has SyncBatchNorm layers, which take statistics over all processes in every pass, and here "
+            "processes make passes of their own. Build it without convert_sync_batchnorm: a batch is then made of "
+            "groups of what one device takes at once."
+        )
     if config.checkpoints:
         load_weights(model, read_checkpoint(spec.checkpoints()[0]))
     mixed = config.probe.precision_mode == "bf16-mixed"

@@ -21,6 +21,7 @@ from bnoise_cli.measurement.task.batch_norms import batch_norms
 from bnoise_cli.measurement.task.batches import Draws, Indices, map_tensors
 from bnoise_cli.measurement.task.gradients import gradient, squared_norms
 from bnoise_cli.measurement.task.losses import finite_loss_values, mean_loss, mean_values
+from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -63,8 +64,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             )
 
         few = indices[: max(_EXAMPLES // task.at_once, 1) * task.at_once]
-        parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
-        values = np.sum(parts, axis=0)
+        with alike(task):
+            parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
+        values = task.ranks.share(np.sum(parts, axis=0))
         if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
             raise RunError(
                 "computing the loss changed the model's parameters in place. The probe holds them fixed: "
@@ -80,7 +82,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         for layer in normalised:
             layer.eval()  # what else is there that is no mean?
         with task.full_precision():
-            gap = _mean_gap(task, draws, without_masks=stochastic)
+            gap = task.ranks.share(_mean_gap(task, draws, without_masks=stochastic))
         for layer in normalised:
             layer.train()
         task.stochastic = stochastic
@@ -125,9 +127,13 @@ def _read(task: Task, indices: Indices) -> None:
     if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()
     task.batches.random = any(
-        not torch.equal(one, other)
-        for one, other in zip(once, again, strict=True)
-        if isinstance(one, Tensor) and one.shape == other.shape
+        task.ranks.gather(
+            any(
+                not torch.equal(one, other)
+                for one, other in zip(once, again, strict=True)
+                if isinstance(one, Tensor) and one.shape == other.shape
+            )
+        )
     )
 
 

@@ -10,6 +10,7 @@ from bnoise_cli.measurement.outcome import DryRun
 from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
+from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preserve import preserved
 
 #: Copies of the trainable parameters that a probe holds beside the model and its gradients: the start
@@ -22,7 +23,7 @@ def dry_run(session: Session) -> DryRun:
     task, config = session.task, session.config
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
-    with preserved(task.model, config.probe.seed):
+    with preserved(task.model, config.probe.seed), alike(task):
         seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, 1 << 22))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(

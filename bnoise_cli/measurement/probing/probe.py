@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,9 +24,10 @@ from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.pass_size import choose_pass_size
-from bnoise_cli.measurement.task.passes import apart, settle
+from bnoise_cli.measurement.task.passes import alike, apart
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import enough_memory
 
 #: No stop for precision before this many replicates: the variance itself must be known.
 _FEWEST_REPLICATES = 12
@@ -121,14 +121,15 @@ class _Run:
         stop, loss = StopReason.BUDGET, None
         failure: RunError | None = None
         try:
-            self._choose_pass_size()
-            loss = self._loss()
-            self._report("pilot")
-            self.plan = self._pilot()
-            self._require_time_for(self.plan)
-            choose_line_precision(self.task, self.origin, self.plan, self._draws(5))
-            self.rounding_floor = rounding_floor(self.task, self.origin, self.plan, self._draws(6))
-            stop = self._replicate_until_known(self.plan)
+            with enough_memory("probing"):
+                self._choose_pass_size()
+                loss = self._loss()
+                self._report("pilot")
+                self.plan = self._pilot()
+                self._require_time_for(self.plan)
+                choose_line_precision(self.task, self.origin, self.plan, self._draws(5))
+                self.rounding_floor = rounding_floor(self.task, self.origin, self.plan, self._draws(6))
+                stop = self._replicate_until_known(self.plan)
         except KeyboardInterrupt:
             if not self.replicates:
                 raise
@@ -246,13 +247,9 @@ class _Run:
 
     def _time_an_example(self) -> float:
         """Seconds of a gradient example of the ranks that make one replicate."""
-        seconds, failure = math.inf, None
-        with nullcontext() if self.task.sharded else apart(self.task):
-            try:
-                seconds = seconds_per_gradient_example(self.task, self._draws(3))
-            except RunError as error:
-                failure = error
-        settle(self.task, failure)
+        with alike(self.task):
+            seconds = seconds_per_gradient_example(self.task, self._draws(3))
+        self.task.gradient_examples = self.ranks.share(self.task.gradient_examples)
         return self.ranks.share(seconds)
 
     def _whole_dataset_is_cheap(self) -> bool:

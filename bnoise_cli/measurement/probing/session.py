@@ -22,6 +22,7 @@ from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.training import Trainer
+from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
@@ -49,7 +50,8 @@ class Session:
         try:
             for place in self.places:
                 begun = time.monotonic()
-                self._go_to(place, on_progress)
+                with enough_memory("training"):
+                    self._go_to(place, on_progress)
                 warmup_seconds += time.monotonic() - begun
                 points.append(self._measure(place.step, points, on_progress))
                 if points[-1].stop in (StopReason.INTERRUPTED, StopReason.FAILED):
@@ -91,6 +93,7 @@ class Session:
             RunError: a single example does not fit, or the user's code failed.
         """
         seconds = sum(point.seconds for point in run.points)
+        self.task.preconditioner = None  # training holds no such copy
         with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(
                 self.task, self.optimizer, origin, self.config, critical, budget_seconds=seconds
@@ -165,8 +168,10 @@ class Session:
             max_examples=examples,
             seed=plan.seed,
         )
-        self.task.preconditioner = self._preconditioner()
-        measurement = probe(self.task, settings, step=step, on_progress=on_progress)
+        self.task.preconditioner = None  # the former is let go first
+        with enough_memory("copying the parameters"):
+            self.task.preconditioner = self._preconditioner()
+            measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
         if exact is None or self.task.preconditioner is not None or self.task.sharded:
             return measurement

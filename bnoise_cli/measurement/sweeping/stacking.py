@@ -24,7 +24,7 @@ _CAREFUL = 0.25
 def stacking_pays(shared: SweepTask, batch_size: int, runs: int) -> bool:
     """Train `runs` for a few steps both ways; False also where torch.func refuses the model."""
     task = shared.task
-    if task.ranks.size > 1 or shared.findings.stochastic or task.weighing is not None or task.group > 1:
+    if shared.findings.stochastic or task.weighing is not None or task.group > 1:
         return False
     if sum(p.numel() for p in task.parameters) > _LARGEST:
         return False

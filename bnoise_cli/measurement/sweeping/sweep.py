@@ -24,6 +24,7 @@ from bnoise_cli.measurement.sweeping.training_runs import Goal
 from bnoise_cli.measurement.sweeping.tuning import Tuner
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
+from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
@@ -84,7 +85,8 @@ class SweepSession:
         config, length = self.config, self.task.batches.length
         with preserved(self.task.model, config.probe.seed):
             start_loss = self.shared.start_loss
-            seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, 1 << 22))
+            with alike(self.task):
+                seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, 1 << 22))
         batch_size, given = config.training.batch_size, config.sweep.batch_sizes
         sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
         number = _USUAL_SIZES if isinstance(given, str) else len(given)
@@ -109,6 +111,7 @@ class SweepSession:
             RunError: a single example does not fit, or the user's code failed.
         """
         seconds = sum(run.seconds for run in found.runs)
+        self.shared.__dict__.pop("start", None)  # training holds no such copy
         optimizer = make_optimizer(self.shared.spec, self.task.trainable)
         with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(

@@ -114,6 +114,8 @@ class Tuner:
         )
 
     def _stacks(self, batch_size: int, runs: int) -> bool:
+        if self._shared.task.ranks.size > 1:  # whatever a process by itself found out
+            return False
         if batch_size not in self._known.stacks:
             self._known.add_stacks(batch_size, stacking_pays(self._shared, batch_size, runs))
         return self._known.stacks[batch_size]

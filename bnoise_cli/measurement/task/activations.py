@@ -31,10 +31,9 @@ def most_at_once(task: Task, draws: Draws) -> int:
     device = task.parameters[0].device
     available = available_bytes(device) or 8 * _MOST_ON_CPU
     most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
-    most = min(task.ranks.gather(most))
     each = _bytes_per_example(task, draws)
     fits = max(1, int(most / max(each, 1)))
-    return 1 << (fits.bit_length() - 1)
+    return 1 << (min(task.ranks.gather(fits)).bit_length() - 1)
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:

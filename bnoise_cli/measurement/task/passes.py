@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from bnoise_cli.errors import NotFiniteError, RunError
+from bnoise_cli.errors import CutShortError, LostRankError, NotFiniteError, RunError
 from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.task import Task
@@ -80,11 +80,13 @@ def _make_smaller(task: Task, part: int, failure: Exception) -> None:
 
 
 def cut_short(task: Task, examples: int, error: Exception) -> RunError:
-    """What a pass of sharded parameters ends with, when one rank cannot go on."""
-    if isinstance(error, RunError):
+    """What a pass ends with, in the middle of which one rank cannot go on."""
+    if isinstance(error, LostRankError):
         return error
-    return RunError(
-        f"out of memory with {examples} examples on one device of a model in {task.ranks.size} parts. "
+    if isinstance(error, RunError):
+        return CutShortError(str(error))
+    return CutShortError(
+        f"out of memory with {examples} examples on one device, in a pass of all {task.ranks.size} of them. "
         f"Lower training.batch_size (over world_size), or use more devices. The allocator said: {error}"
     )
 
@@ -148,6 +150,25 @@ def settle(task: Task, failure: RunError | None) -> None:
     Raises:
         RunError: the failure of the first rank that had one.
     """
+    task.micro_batch_size = min(task.ranks.gather(task.micro_batch_size))
     if (found := task.ranks.agree(failure)) is not None:
         raise found
-    task.micro_batch_size = min(task.ranks.gather(task.micro_batch_size))
+
+
+@contextmanager
+def alike(task: Task) -> Iterator[None]:
+    """Inside, every rank makes the same passes, each by itself where the parameters are not sharded.
+
+    Raises:
+        RunError: what any of them raised.
+    """
+    failure: RunError | None = None
+    if task.sharded:
+        yield
+        return
+    with apart(task):
+        try:
+            yield
+        except RunError as error:
+            failure = error
+    settle(task, failure)

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from bnoise_cli.errors import BnoiseError, LostRankError, RunError
+from bnoise_cli.errors import BnoiseError, CallError, LostRankError, RunError
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BnoiseError)
@@ -30,7 +30,9 @@ TIMEOUT = timedelta(minutes=10)
 _PIECE = 1 << 25
 #: How long a rank that ended may take to have said why.
 _SECONDS_TO_SAY_WHY = 2.0
-_FAILURE = "bnoise/failure"
+#: How long the ranks may take to find one another and their devices.
+_MEETING = timedelta(minutes=2)
+_FAILURE, _DEVICE = "bnoise/failure", "bnoise/device"
 
 
 class Ranks:
@@ -41,10 +43,12 @@ class Ranks:
 
     Attributes:
         rank, size: this one of how many; rank 0 decides what depends on time, and alone reports.
+        explained: whether something has ended the measurement on this rank.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
         self.rank, self.size, self._store = rank, size, store
+        self.explained = False
 
     def gather(self, value: T) -> list[T]:
         """What every rank gave, by rank.
@@ -105,6 +109,7 @@ class Ranks:
         """
         if self._store is None:
             return error
+        self.explained = True
         if not isinstance(error, LostRankError):
             self._say(str(error))
             return error
@@ -151,36 +156,61 @@ def world() -> tuple[int, int]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """All processes that were started for this call, with gloo between hosts and NCCL between GPUs.
+def joined(choose: Callable[[], torch.device]) -> Iterator[tuple[torch.device, Ranks]]:
+    """This process's device, and all processes of this call, with gloo between hosts and NCCL between GPUs.
 
     Raises:
+        CallError: what `choose` raised on any of them.
         RunError: they do not find one another, or one of them failed.
     """
     rank, size = world()
     if size == 1:
-        yield ALONE
+        yield choose(), ALONE
         return
     try:
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=_MEETING))
+        device = _chosen(choose, store, rank, size)
+        # A rank that is lost must not end this process before it has stored what was measured.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"rank {rank} of {size} found no way to the others: {_first_line(error)}. Start all of them with torchrun, "
-            "and check MASTER_ADDR and MASTER_PORT."
+            "with the same files on every machine, and check MASTER_ADDR and MASTER_PORT."
         ) from None
     ranks = Ranks(rank, size, store)
     try:
-        yield ranks
+        yield device, ranks
     except BnoiseError as error:
         raise ranks.explain(error) from error
     except Exception:
         ranks._say(traceback.format_exc())
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    if (
+        device.type == "cpu" and not ranks.explained
+    ):  # NCCL is taken down by all together, or by the process's end
+        dist.destroy_process_group()
+
+
+def _chosen(choose: Callable[[], torch.device], store: Store, rank: int, size: int) -> torch.device:
+    """This rank's device, when all of them have one."""
+    device, why_not = None, ""
+    try:
+        device = choose()
+    except CallError as error:
+        why_not = str(error)
+    store.set(f"{_DEVICE}/{rank}", why_not)
+    until = time.monotonic() + _MEETING.total_seconds()
+    for other in range(size):
+        while not store.check([f"{_DEVICE}/{other}"]):  # in short waits, which Ctrl-C can end
+            if time.monotonic() > until:
+                raise RuntimeError(f"rank {other} did not come")
+            time.sleep(0.05)
+        if told := store.get(f"{_DEVICE}/{other}").decode():
+            raise CallError(f"on rank {other}: {told}")
+    assert device is not None
+    return device
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -57,7 +58,8 @@ def as_part_of(part: Tensor, other: Tensor) -> Tensor:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Parts of the model that repeat, inner ones first."""
+    """Parts of the model that repeat, inner ones first; none that shares a parameter with others: it stays tied."""
+    holders = _holders(model)
     whole = set(getattr(model, "_no_split_modules", None) or [])
     repeated = {
         id(child)
@@ -69,5 +71,16 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
         if module is model or next(module.parameters(), None) is None:
             continue
         holds_others = isinstance(module, nn.ModuleList | nn.ModuleDict)
-        if not holds_others and (id(module) in repeated or type(module).__name__ in whole):
+        repeats = id(module) in repeated or type(module).__name__ in whole
+        if repeats and not holds_others and _holders(module).items() <= holders.items():
             yield module
+
+
+def _holders(module: nn.Module) -> Counter[int]:
+    """In how many places of a module each parameter is."""
+    return Counter(
+        id(parameter)
+        for _, part in module.named_modules(remove_duplicate=False)
+        for parameter in part._parameters.values()
+        if parameter is not None
+    )

@@ -11,7 +11,7 @@ import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 #: What the exchange between ranks says, inside a pass of a sharded model, when one of them is gone.
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 #: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries.
@@ -41,6 +41,23 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
             raise LostRankError.of(str(error)) from None
         text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
         raise RunError(f"{text.removesuffix('.')}. {remedy}".rstrip()) from error
+
+
+@contextmanager
+def enough_memory(doing: str) -> Iterator[None]:
+    """
+    Raises:
+        RunError: there is no room for what is held besides batches and their activations, as copies of the parameters.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"out of memory while {doing}. Free memory on the device, use a larger one, or several with "
+            f"training.parallel: fsdp. The allocator said: {error}"
+        ) from None
 
 
 def kind_of(value: object) -> str:

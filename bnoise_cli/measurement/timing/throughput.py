@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import CutShortError, LostRankError, RunError
 from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.records import StepTime, Throughput
@@ -97,6 +97,8 @@ class _Timing:
                 return "time"
             try:
                 fits = self._should_fit(size) and self._visit(size)
+            except (CutShortError, LostRankError):
+                raise
             except RunError as error:
                 self.failure = f"a step of {size} examples failed: {error}"
                 return "failure"
@@ -114,6 +116,8 @@ class _Timing:
                     raise RunError(
                         f"a training step on {size} example{'s' if size > 1 else ''} does not fit the memory."
                     )
+            except (CutShortError, LostRankError):
+                raise
             except RunError:
                 if 2 * size > min(most, _LARGEST_START) or self.too_large is not None:
                     raise

@@ -95,22 +95,35 @@ class TrainingSteps:
         return replace(together, alone_seconds=alone.seconds)
 
     def _agreed(self, size: int, loss: Callable[[Any, int, str], Tensor]) -> TimedStep:
-        """A step whose failure on one rank is one on all of them."""
-        ranks, failure = self._task.ranks, None
+        """A step whose failure on one rank is one on all of them; in the middle of an exchange it ends them."""
+        failure: Exception | None = None
+        exchanging = self._task.sharded or loss == self._loss_together
         forget_peak(self._device)
+        begun = time.perf_counter()
         try:
-            step = self._step(size, loss)
+            batch = self._task.batches.fetch(self._draws.indices(size, self._task.batches.length))
         except (OutOfMemoryError, RunError) as error:
-            if self._task.sharded and not isinstance(error, NotFiniteError):
+            failure = error
+        loading = self._now() - begun
+        self._raise_any(failure)  # and all begin at once
+        try:
+            step = self._step(size, batch, loss, loading)
+        except (OutOfMemoryError, RunError) as error:
+            if exchanging and not isinstance(error, NotFiniteError):
                 raise cut_short(self._task, size, error) from error
             failure = error
             self._optimizer.zero_grad(set_to_none=True)
-        if (found := ranks.agree(failure)) is None:
-            return _slowest(ranks.gather(step))
+        self._raise_any(failure)
+        return _slowest(self._task.ranks.gather(step))
+
+    def _raise_any(self, failure: Exception | None) -> None:
+        """Raise what failed on any rank."""
+        found = self._task.ranks.agree(failure)
         if isinstance(found, OutOfMemoryError):
             give_back(self._device)
             raise OutOfMemoryError
-        raise found
+        if found is not None:
+            raise found
 
     def _loss_alone(self, batch: Any, masks: int, what: str) -> Tensor:
         return self._task.loss(batch, masks, what)
@@ -122,13 +135,11 @@ class TrainingSteps:
         loss: Tensor = self._together(batch, masks, what)
         return loss
 
-    def _step(self, size: int, loss_of: Callable[[Any, int, str], Tensor]) -> TimedStep:
+    def _step(
+        self, size: int, batch: Any, loss_of: Callable[[Any, int, str], Tensor], loading_seconds: float
+    ) -> TimedStep:
         task, what = self._task, f"a micro-batch of {size} examples"
-        begun = time.perf_counter()
-        batch = task.batches.fetch(self._draws.indices(size, task.batches.length))
-        loaded = self._now()
-        task.ranks.total([0.0])  # all begin at once
-        read = self._now()
+        begun = self._now()
         with user_code(f"a training step of {size} examples"):
             loss = loss_of(batch, self._draws.seed(), what)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -140,9 +151,9 @@ class TrainingSteps:
             self._optimizer.zero_grad(set_to_none=True)
         done = self._now()
         return TimedStep(
-            seconds=done - read,
+            seconds=done - begun,
             optimizer_seconds=done - gone_back,
-            loading_seconds=loaded - begun,
+            loading_seconds=loading_seconds,
             peak_memory_bytes=self._peak_after(size),
         )
 
