@@ -39,10 +39,12 @@ def _leave(code: int) -> None:
 
     At once: the threads of torch's exchanges were seen to abort while the interpreter was taken down.
     """
+    from bnoise_cli.cli.torchrun import is_follower
+
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    os._exit(code if os.environ.get("RANK", "0") == "0" else 0)
+    os._exit(0 if is_follower() else code)
 
 
 def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:

@@ -120,9 +120,8 @@ def _read(task: Task, indices: Indices) -> None:
     """
     before = _random_states()
     once, again = (tree_leaves(task.batches.fetch(indices)) for _ in range(2))
-    begun = (
-        time.perf_counter()
-    )  # for examples that no cache holds yet, where nothing is done for the first time
+    # Other examples, which no cache holds yet; and nothing is done for the first time.
+    begun = time.perf_counter()
     task.batches.fetch((indices + task.batches.length // 2) % task.batches.length)
     if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()

@@ -238,7 +238,7 @@ class _Run:
         """Not where a budget in examples must repeat, nor where a trial that does not fit would end the probe."""
         if self.settings.max_examples is not None or self.group > 1 or self.task.sharded:
             return
-        most = self.ranks.share(most_at_once(self.task, self._draws(7)))
+        most = most_at_once(self.task, self._draws(7))
         choose_pass_size(self.task, most, self._time_an_example, self.settings.budget_seconds)
 
     @cached_property

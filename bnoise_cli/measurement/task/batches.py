@@ -38,9 +38,8 @@ class Draws:
 
     def seed(self) -> int:
         """A seed for torch's own stream: the dropout masks of one batch."""
-        return (
-            int(self._masks.bit_generator.random_raw()) >> 1
-        )  # what `integers(2**63)` makes, in a tenth of the time
+        # What `integers(2**63)` makes, in a tenth of the time.
+        return int(self._masks.bit_generator.random_raw()) >> 1
 
 
 class Batches:

@@ -162,10 +162,10 @@ def alike(task: Task) -> Iterator[None]:
     Raises:
         RunError: what any of them raised.
     """
-    failure: RunError | None = None
     if task.sharded:
         yield
         return
+    failure: RunError | None = None
     with apart(task):
         try:
             yield

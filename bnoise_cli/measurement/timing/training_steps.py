@@ -88,16 +88,15 @@ class TrainingSteps:
             OutOfMemoryError: it does not fit one of them; nothing of it is held any more.
             RunError: the user's code failed.
         """
-        alone = self._agreed(micro_batch_size, self._loss_alone)
+        alone = self._agreed(micro_batch_size, self._loss_alone, exchanging=self._task.sharded)
         if not self._exchanges:
             return alone
-        together = self._agreed(micro_batch_size, self._loss_together)
+        together = self._agreed(micro_batch_size, self._loss_together, exchanging=True)
         return replace(together, alone_seconds=alone.seconds)
 
-    def _agreed(self, size: int, loss: Callable[[Any, int, str], Tensor]) -> TimedStep:
+    def _agreed(self, size: int, loss: Callable[[Any, int, str], Tensor], *, exchanging: bool) -> TimedStep:
         """A step whose failure on one rank is one on all of them; in the middle of an exchange it ends them."""
         failure: Exception | None = None
-        exchanging = self._task.sharded or loss == self._loss_together
         forget_peak(self._device)
         begun = time.perf_counter()
         try:
