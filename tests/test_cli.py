@@ -175,6 +175,15 @@ def test_dry_run_measures_nothing(bnoise: Call, write: Write) -> None:
     assert not Path(".bnoise/q.probe.json").exists()
 
 
+def test_dry_run_counts_the_copy_of_an_adaptive_optimizer(bnoise: Call, write: Write) -> None:
+    config = str(write("q.yaml", QUADRATIC_CONFIG))
+    own = json.loads(bnoise("probe", config, "--dry-run", "--json")[1])
+    adam = ["--set", "optimizer._target_=torch.optim.Adam", "--set", "probe.warmup_steps=2"]
+    adaptive = json.loads(bnoise("probe", config, "--dry-run", "--json", *adam)[1])
+    assert own["extra_bytes"] == 3 * 4 * own["parameters"]
+    assert adaptive["extra_bytes"] == 4 * 4 * own["parameters"]
+
+
 def test_several_points_make_a_trajectory(bnoise: Call, write: Write) -> None:
     config = str(write("q.yaml", QUADRATIC_CONFIG))
     code, out, _ = bnoise("probe", config, "--json", "--set", "probe.at_steps=[0, 30, 60]",

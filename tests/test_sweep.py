@@ -647,6 +647,22 @@ def test_a_full_disk_prints_the_result(write: Write, bnoise: Call, monkeypatch: 
     assert not Path(".bnoise/q.sweep.json").exists()
 
 
+def test_no_room_for_copies_of_the_parameters_keeps_what_is_known(write: Write) -> None:
+    write("q.yaml", TINY)
+    spec, full = load_spec(Path("q.yaml")), torch.OutOfMemoryError("tried to allocate")
+
+    def at_the_third(progress: SweepProgress) -> None:
+        if progress.sizes_done == 2:
+            raise full
+
+    run = swept(spec, Path("runs.jsonl"), at_the_third)
+    assert str(run.failure).startswith("out of memory while sweeping. Free memory on the device")
+    assert not run.complete
+    assert len(run.chosen) == 2
+    with pytest.raises(RunError, match="out of memory while sweeping"):
+        swept(spec, Path("other.jsonl"), stop_at("training", full))
+
+
 # --- Ctrl-C and the budget ----------------------------------------------------------------------------
 
 

@@ -11,11 +11,12 @@ from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import alike
+from bnoise_cli.measurement.task.preconditioner import is_identity
 from bnoise_cli.measurement.task.preserve import preserved
 
 #: Copies of the trainable parameters that a probe holds beside the model and its gradients: the start
-#: of every line, the growing sum, and the block that is evaluated.
-PARAMETER_COPIES = 3
+#: of every line, the growing sum, and the block that is evaluated; P of an adaptive optimizer is one more.
+_COPIES = 3
 
 
 def dry_run(session: Session) -> DryRun:
@@ -25,6 +26,7 @@ def dry_run(session: Session) -> DryRun:
         torch.cuda.reset_peak_memory_stats(session.device)
     with preserved(task.model, config.probe.seed), alike(task):
         seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, 1 << 22))
+    copies = _COPIES + (not is_identity(session.optimizer, task.trainable))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(
         device=device_name(session.device, session.ranks),
@@ -36,6 +38,6 @@ def dry_run(session: Session) -> DryRun:
         seconds_per_example=seconds,
         warmup_seconds=seconds * config.training.batch_size * training_steps(session.places),
         budget_seconds=config.probe.budget,
-        extra_bytes=PARAMETER_COPIES * sum(p.numel() * p.element_size() for p in task.parameters),
+        extra_bytes=copies * sum(p.numel() * p.element_size() for p in task.parameters),
         peak_bytes=peak,
     )

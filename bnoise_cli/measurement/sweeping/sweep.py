@@ -28,6 +28,7 @@ from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
+from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
@@ -77,7 +78,7 @@ class SweepSession:
             RunError, KeyboardInterrupt: before a single run was finished.
         """
         known = KnownRuns(self._ledger, self.shared.rate)
-        with preserved(self.task.model, self.config.probe.seed):
+        with enough_memory("copying the parameters"), preserved(self.task.model, self.config.probe.seed):
             return _Run(self.shared, known, on_progress).measure()
 
     def plan(self) -> SweepPlan:
@@ -139,15 +140,18 @@ class _Run:
         failure: RunError | None = None
         trajectory: list[dict[str, Any]] = []
         try:
-            if self.plan.branch is not None:
-                self.expected = len(self.plan.branch.multiples)
-                goal = Goal(loss=math.nan, start_loss=self.shared.start_loss, max_steps=self.plan.max_steps)
-                on_step = lambda size, step: self._tell("branch", step, size)  # noqa: E731
-                train_branches(self.shared, self.known, self.plan.branch, on_step)
-            else:
-                goal = self._goal()
-                self._measure_batch_sizes(goal)
-                trajectory = self._trajectory()
+            with enough_memory("sweeping"):
+                if self.plan.branch is not None:
+                    self.expected = len(self.plan.branch.multiples)
+                    goal = Goal(
+                        loss=math.nan, start_loss=self.shared.start_loss, max_steps=self.plan.max_steps
+                    )
+                    on_step = lambda size, step: self._tell("branch", step, size)  # noqa: E731
+                    train_branches(self.shared, self.known, self.plan.branch, on_step)
+                else:
+                    goal = self._goal()
+                    self._measure_batch_sizes(goal)
+                    trajectory = self._trajectory()
             complete = True
         except KeyboardInterrupt:
             interrupted = True

@@ -47,17 +47,32 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
         CallError: it has no state yet, or none is known.
     """
     require_known(optimizer)
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    rates = [float(groups[id(p)]["lr"]) for p in parameters]
-    highest = max(rates)
-    relative = [rate / highest if highest > 0 else 1.0 for rate in rates]
+    if is_identity(optimizer, parameters):
+        return None
+    relative = _relative_rates(optimizer, parameters)
     if isinstance(optimizer, torch.optim.SGD):
-        if set(relative) == {1.0}:
-            return None
         return [torch.full_like(local_part(p), rate) for p, rate in zip(parameters, relative, strict=True)]
+    groups = _groups(optimizer)
     own = [_of_one(optimizer, p, groups[id(p)]) for p in parameters]
     torch._foreach_mul_(own, relative)
     return own
+
+
+def is_identity(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
+    """Whether P = 1, which takes no memory: SGD with one learning rate."""
+    return isinstance(optimizer, torch.optim.SGD) and set(_relative_rates(optimizer, parameters)) == {1.0}
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    return {id(p): group for group in optimizer.param_groups for p in group["params"]}
+
+
+def _relative_rates(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[float]:
+    """The learning rate of each parameter over the highest."""
+    groups = _groups(optimizer)
+    rates = [float(groups[id(p)]["lr"]) for p in parameters]
+    highest = max(rates)
+    return [rate / highest if highest > 0 else 1.0 for rate in rates]
 
 
 def _of_one(optimizer: torch.optim.Optimizer, parameter: Tensor, group: dict[str, Any]) -> Tensor:
