@@ -85,12 +85,18 @@ sweep: {batch_sizes: [4, 8, 16], steps: 12, seeds: 1, max_steps: 200}
 PROGRAM = """\
 import os
 from datetime import timedelta
+from bnoise_cli.cli.torchrun import is_follower, mute
+if is_follower():
+    mute()  # as the program does, before torch is imported
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.building import build
 from bnoise_cli.measurement.task import ranks
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
 
-ranks.TIMEOUT = timedelta(seconds=12)
+ranks.TIMEOUT, ranks._PARTING = timedelta(seconds=12), timedelta(seconds=6)
+where, _, folder = os.environ.get("ELSEWHERE", "").partition(":")
+if where == os.environ.get("RANK"):
+    os.chdir(folder)
 fault, _, rank = os.environ.get("FAULT_OUTSIDE", "").partition(":")
 
 def broken(*_):
@@ -179,7 +185,7 @@ def _start(command: Sequence[str], folder: Path, environment: dict[str, str]) ->
 def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What a process says that should end soon; one that does not is killed, which its exit code shows."""
     try:
-        return process.communicate(timeout=10)
+        return process.communicate(timeout=20)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.communicate()
@@ -405,6 +411,34 @@ def test_mistakes_in_the_call_are_told_once(together: Together) -> None:
     alone = together(2, "report", "x.json")
     assert alone.codes == [2, 0]
     assert "Call it without torchrun." in _told(alone)
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ({}, "on rank 1: c.yaml: found no such file"),
+        (
+            {"c.yaml": CONFIG.replace("batch_size: 48", "batch_size: 96")},
+            "on rank 1 `training.batch_size` is not that",
+        ),
+        ({"c.yaml": CONFIG, "train.py": USER.replace("n=400", "n=300")}, "on rank 1 train.py is not that"),
+    ],
+    ids=["missing", "another config", "other code"],
+)
+def test_the_files_of_another_machine_are_missing_or_old(
+    together: Together, tmp_path: Path, there: dict[str, str], words: str
+) -> None:
+    """The second process works in a folder of its own."""
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, text in ({"train.py": USER} | there).items():
+        (other / name).write_text(text)
+    ended = together(2, "probe", "c.yaml", "--out", "o.json", ELSEWHERE=f"1:{other}")
+    assert ended.codes == [2, 0]
+    assert words in _told(ended)
+    assert ended.seconds < PATIENCE / 4
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_torchrun_starts_it(together: Together, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from bnoise_cli.cli.outputs import (
     SeedOption,
     SetOption,
 )
+from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import ExitCode, NothingMeasuredError
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path
@@ -57,10 +58,11 @@ def probe(
     overrides = list(override or [])
     overrides += [f"probe.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
-    spec = load_spec(config, overrides)
     target = out if out is not None else default_path(config, "probe")
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    outputs.require(target, inputs=[config])
+    with prepared():
+        spec = load_spec(config, overrides)
+        outputs.require(target, inputs=[config])
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:

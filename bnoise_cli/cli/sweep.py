@@ -24,7 +24,7 @@ from bnoise_cli.cli.outputs import (
     SeedOption,
     SetOption,
 )
-from bnoise_cli.cli.torchrun import is_follower
+from bnoise_cli.cli.torchrun import is_follower, prepared
 from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
@@ -58,11 +58,12 @@ def sweep(
     overrides = list(override or [])
     overrides += [f"sweep.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
-    spec = load_spec(config, overrides)
-    _require_one_start(spec)
     target = out if out is not None else default_path(config, "sweep")
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    outputs.require(target, target.with_suffix(".runs.jsonl"), inputs=[config])
+    with prepared():
+        spec = load_spec(config, overrides)
+        _require_one_start(spec)
+        outputs.require(target, target.with_suffix(".runs.jsonl"), inputs=[config])
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:

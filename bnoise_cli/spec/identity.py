@@ -76,6 +76,12 @@ def code_hashes(spec: Spec) -> dict[str, str]:
     return {name: _code_hash(files[name].read_bytes()) for name in sorted(files)}
 
 
+def contents(spec: Spec) -> dict[str, str]:
+    """Every value of the config by its dotted key, and the hash of every file of code that it names."""
+    values = {f"`{key}`": _canonical(value) for key, value in _leaves(spec.config.model_dump()).items()}
+    return {**values, **code_hashes(spec)}
+
+
 def weights_hash(spec: Spec) -> str | None:
     """Of the checkpoint's file `ends_hash`, of more files the hash of theirs; None where one is not at hand."""
     files = {str(path): files_of(path) for path in spec.checkpoints()}

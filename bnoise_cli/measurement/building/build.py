@@ -19,6 +19,7 @@ from bnoise_cli.measurement.task.sharding import shard
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.task.user_code import kind_of, user_code
 from bnoise_cli.measurement.task.weighing import IGNORED
+from bnoise_cli.spec.identity import contents
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
@@ -62,10 +63,12 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     Several ranks begin with the weights of the first, or with each its part of them (`training.parallel: fsdp`).
 
     Raises:
+        CallError: the ranks have different configs or code.
         ConfigError: a target or its arguments are wrong.
         RunError: the user's code failed, or what it built cannot be probed.
     """
     config, folder = spec.config, spec.folder
+    _require_alike(spec, ranks)
     spec.require_targets()
     torch.manual_seed(config.probe.seed)
     with user_code("building the model"):
@@ -105,6 +108,19 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
         autocast=torch.bfloat16 if mixed else None,
         ranks=ranks,
     )
+
+
+def _require_alike(spec: Spec, ranks: Ranks) -> None:
+    """Machines with files of their own may have old ones."""
+    first, *others = ranks.gather(contents(spec) if ranks.size > 1 else {})
+    for rank, other in enumerate(others, 1):
+        if differing := sorted(
+            key for key in first.keys() | other.keys() if first.get(key) != other.get(key)
+        ):
+            raise CallError(
+                f"all ranks need the same config and code; on rank {rank} {', '.join(differing)} is not that of "
+                "rank 0. Put the same files on every machine."
+            )
 
 
 def _in_float32(model: nn.Module) -> None:

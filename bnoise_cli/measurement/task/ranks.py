@@ -7,7 +7,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ _PIECE = 1 << 25
 _SECONDS_TO_SAY_WHY = 2.0
 #: How long the ranks may take to find one another and their devices.
 _MEETING = timedelta(minutes=2)
+#: How long one that will not join waits for the first to hear it, which has torch to import.
+_PARTING = timedelta(seconds=20)
 _FAILURE, _DEVICE = "bnoise/failure", "bnoise/device"
 
 
@@ -191,6 +193,14 @@ def joined(choose: Callable[[], torch.device]) -> Iterator[tuple[torch.device, R
         device.type == "cpu" and not ranks.explained
     ):  # NCCL is taken down by all together, or by the process's end
         dist.destroy_process_group()
+
+
+def stay_away(why: str) -> None:
+    """Leave word that this rank will not join, for the others to end with."""
+    rank, size = world()
+    with suppress(RuntimeError, ValueError):  # the first one may have ended by the same mistake
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=_PARTING))
+        store.set(f"{_DEVICE}/{rank}", why)
 
 
 def _chosen(choose: Callable[[], torch.device], store: Store, rank: int, size: int) -> torch.device:
