@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from bnoise_cli.cli import app
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
@@ -22,6 +23,8 @@ from bnoise_cli.measurement.task.task import Task
 
 os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)
+# One commit has one verdict; --hypothesis-profile=default hunts with new examples.
+settings.register_profile("repeatable", derandomize=True)
 
 CPU = torch.device("cpu")
 #: The program, called: its arguments to its exit code, stdout and stderr.

@@ -516,11 +516,46 @@ _LEAVES = (
     st.none()
     | st.booleans()
     | st.integers(-3, 3)
+    | st.sampled_from([5e-324, 1e308, 10**400])
     | st.floats()
     | st.text(max_size=3)
     | st.just([])
     | st.just({})
 )
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        (("provenance", "group"), 0, "`provenance.group`"),
+        (("config", "training", "batch_size"), 1, "`config.training`"),
+        (("config", "advice"), {"deadline": 5}, "`config.advice`"),
+        (("config", "optimizer"), {}, "`config.optimizer`"),
+        (("noise_scale", "value"), math.inf, "`noise_scale`"),
+        (("noise_scale", "low"), 10**400, "`noise_scale.low`"),
+    ],
+)
+def test_an_impossible_plan_or_number_is_damage(
+    tmp_path: Path, keys: tuple[str, ...], value: object, words: str
+) -> None:
+    data = plan(world_size=2).to_json()
+    place = data
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(CallError, match="damaged") as error:
+        read_result(path)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("improvement", [5e-324, 1e308])
+def test_a_point_of_any_size_is_drawn(improvement: float) -> None:
+    found = plan()
+    points = (dataclasses.replace(found.points[0], improvement=improvement), *found.points[1:])
+    sections = report_sections([("r", dataclasses.replace(found, points=points))], drawing_width=80)
+    assert "●" in render(layout(sections, 80), width=80, color=False, encoding="utf-8")
 
 
 @settings(max_examples=150, deadline=None)

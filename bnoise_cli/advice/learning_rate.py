@@ -21,7 +21,7 @@ def measured_learning_rate(batches: Sequence[BatchOutcome], batch_size: int) -> 
     known = [(batch.batch_size, batch.learning_rate) for batch in batches if batch.learning_rate]
     if not known:
         return None, "no learning rate reached the goal: re-tune it"
-    sizes, rates = (np.log(values) for values in zip(*known, strict=True))
+    sizes, rates = np.log(np.array(known, dtype=float)).T
     value = math.exp(float(np.interp(math.log(batch_size), sizes, rates)))
     return _rounded(value), "between the best rates that the sweep found: a starting point, re-tune it"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,10 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from bnoise_cli.errors import CallError
 from bnoise_cli.records import SCHEMA_VERSION, Estimate, ProbeResult, Result, SweepResult
 from bnoise_cli.spec.schema import Advice, Probe, Section, Sweep, Training
+from bnoise_cli.spec.targets import is_target
 from bnoise_cli.storage import read_json
 
 S = TypeVar("S", bound=Section)
-_MAPPING = TypeAdapter(dict[str, Any])
 _KINDS: dict[str, type[Any]] = {"probe": ProbeResult, "sweep": SweepResult}
 
 
@@ -50,7 +50,7 @@ def checked_result(path: Path, data: Any) -> Result:
         kinds = " and ".join(map(repr, _KINDS))
         raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads {kinds}.")
     try:
-        result: Result = _reader(data["kind"]).validate_python(_printable(data))
+        result: Result = _reader(data["kind"]).validate_python(_clean(data))
         result = replace(result, config=_completed(result.config))
     except ValidationError as error:
         first = error.errors()[0]
@@ -88,25 +88,19 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
         name: {**_section(model, config, name).model_dump(mode="json"), **config.get(name, {})}
         for name, model in sections.items()
     }
-    _MAPPING.validate_python(config.get("optimizer"))
     return {**config, **full}
 
 
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
     """Values that arithmetic relies on, and whether they are possible."""
     estimates: list[tuple[str, Estimate]] = [("critical_batch_size", result.critical_batch_size)]
+    place, trajectory = "trajectory", result.trajectory if isinstance(result, ProbeResult) else ()
     if isinstance(result, ProbeResult):
         estimates += [
             (n, getattr(result, n)) for n in ("noise_scale", "max_improvement", "simple_noise_scale")
         ]
         for i, point in enumerate(result.points):
-            numbers = (point.improvement, point.std_error, point.step_size)
-            good = all(map(math.isfinite, numbers)) and point.std_error >= 0
-            yield f"points.{i}", good and (point.batch_size is None or point.batch_size > 0)
-        for i, along in enumerate(result.trajectory):
-            yield f"trajectory.{i}", along.batch_size is None or 0 < along.batch_size < math.inf
-            estimates.append((f"trajectory.{i}.noise_scale", along.noise_scale))
-            estimates.append((f"trajectory.{i}.simple_noise_scale", along.simple_noise_scale))
+            yield f"points.{i}", point.std_error >= 0 and (point.batch_size is None or point.batch_size > 0)
         if result.schedule is not None:
             taken = (result.schedule.steps_ratio, result.schedule.examples_ratio)
             yield "schedule", 0 < result.schedule.gamma <= 1 and all(1 < ratio <= 2 for ratio in taken)
@@ -114,14 +108,26 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         estimates += [(n, getattr(result, n)) for n in ("min_steps", "min_examples")]
         for i, batch in enumerate(result.batches):
             known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
-            yield f"batches.{i}", all(value is None or 0 < value < math.inf for value in known)
+            yield f"batches.{i}", all(value is None or value > 0 for value in known)
+        if result.predicted is not None:
+            estimates.append(("predicted.critical_batch_size", result.predicted.critical_batch_size))
+            place, trajectory = "predicted.trajectory", result.predicted.trajectory
+    for i, along in enumerate(trajectory):
+        yield f"{place}.{i}", along.batch_size is None or along.batch_size > 0
+        estimates.append((f"{place}.{i}.noise_scale", along.noise_scale))
+        estimates.append((f"{place}.{i}.simple_noise_scale", along.simple_noise_scale))
+    yield "config.optimizer", is_target(result.config.get("optimizer"))
+    plan, wishes = planned(result.config)
+    yield "config.training", plan.batch_size % plan.world_size == 0
+    yield "config.advice", wishes.deadline is None or plan.steps is not None or plan.examples is not None
+    yield "provenance.group", result.provenance.group > 0
     factor = result.provenance.tokens_per_example
-    yield "provenance.tokens_per_example", factor is None or 0 < factor < math.inf
+    yield "provenance.tokens_per_example", factor is None or factor > 0
     for name, estimate in estimates:
         value, low, high = estimate.value, estimate.low, estimate.high
-        ordered = value is None or (0 < value < math.inf and low <= value * (1 + 1e-9))
-        bounded = high is None or (value is not None and value <= high * (1 + 1e-9) and high < math.inf)
-        yield name, ordered and bounded and 0 <= low < math.inf and 0 < estimate.confidence < 1
+        ordered = value is None or (value > 0 and low <= value * (1 + 1e-9))
+        bounded = high is None or (value is not None and value <= high * (1 + 1e-9))
+        yield name, ordered and bounded and low >= 0 and 0 < estimate.confidence < 1
     if result.throughput is not None:
         times = result.throughput
         sizes = [step.micro_batch_size for step in times.step_times]
@@ -131,9 +137,9 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
             times.optimizer_seconds,
             times.worst_misfit,
         )
-        yield "throughput", all(0 <= value < math.inf for value in measured)
+        yield "throughput", all(value >= 0 for value in measured)
         yield "throughput.step_times", bool(sizes) and sizes == sorted(set(sizes)) and sizes[0] > 0
-        yield "throughput.step_times", all(0 < step.seconds < math.inf for step in times.step_times)
+        yield "throughput.step_times", all(step.seconds > 0 for step in times.step_times)
         together = times.world_size > 1 and times.parallel in ("ddp", "fsdp")
         yield "throughput.parallel", together or (times.world_size == 1 and times.parallel is None)
         yield "throughput.step_times", all(0 <= s.exchange_seconds < s.seconds for s in times.step_times)
@@ -142,14 +148,16 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         yield "throughput.largest_micro_batch_size", times.largest_micro_batch_size == max(sizes, default=0)
 
 
-def _printable(value: Any) -> Any:
-    """Without control characters in texts: a file must not steer a terminal."""
+def _clean(value: Any) -> Any:
+    """Without control characters in texts: a file must not steer a terminal. No float's number is null, as written."""
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        return None
     if isinstance(value, str):
         return "".join(c for c in value if c.isprintable() or c == "\n")
     if isinstance(value, dict):
-        return {key: _printable(item) for key, item in value.items()}
+        return {key: _clean(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_printable(item) for item in value]
+        return [_clean(item) for item in value]
     return value
 
 

@@ -81,7 +81,8 @@ def _price_of(row: TradeoffRow) -> str:
     if row.run_seconds is not None:
         price = f" at a price of {significant(row.run_price)}" if row.run_price is not None else ""
         parts.append(f"{seconds(row.run_seconds)}{price}")
-    parts.append(f"{row.relative_time:.2f} times the fastest time")
+    if row.relative_time is not None:
+        parts.append(f"{row.relative_time:.2f} times the fastest time")
     parts.append(f"{row.examples_ratio:.2f} times the fewest examples")
     return ", ".join(parts)
 

@@ -30,7 +30,7 @@ def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
         return round((columns - 1) * math.log(size / left) / math.log(right / left))
 
     def row(gain: float) -> int:
-        part = math.log(gain / bottom) / math.log(top / bottom)
+        part = (math.log(gain) - math.log(bottom)) / (math.log(top) - math.log(bottom))
         return round((_HEIGHT - 1) * (1 - min(max(part, 0.0), 1.0)))
 
     cells = [[" "] * columns for _ in range(_HEIGHT)]
