@@ -11,6 +11,7 @@ from types import FrameType
 
 #: Ctrl-C; and what torchrun and job schedulers send before they kill.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:
         print("bnoise: interrupted before anything was measured.", file=sys.stderr)
-        code = 130
+        code = _INTERRUPTED
     if os.environ.get("WORLD_SIZE", "1") == "1":
         sys.exit(code)
     _leave(code)
@@ -41,10 +42,17 @@ def _leave(code: int) -> None:
     """
     from bnoise_cli.cli.torchrun import is_follower
 
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        code = 0 if is_follower() else code
+    elif not (is_follower() and code == _INTERRUPTED):
+        from bnoise_cli.measurement.task.ranks import last_word
+
+        with suppress(KeyboardInterrupt):
+            code = last_word(code)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    os._exit(0 if is_follower() else code)
+    os._exit(code)
 
 
 def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:

@@ -451,6 +451,37 @@ def test_torchrun_starts_it(together: Together, tmp_path: Path) -> None:
     _same(json.loads(out), one)
 
 
+@pytest.mark.parametrize(
+    ("there", "code", "words"),
+    [("c.yaml", 0, "The result is in"), ("d.yaml", 1, "bnoise: on rank 1: c.yaml: found no such file")],
+    ids=["done", "a file is missing"],
+)
+def test_two_machines_end_together(tmp_path: Path, there: str, code: int, words: str) -> None:
+    """A launcher whose process ends well would wait five minutes for that of a machine where one failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = [tmp_path / "0", tmp_path / "1"]
+    for folder, name in zip(machines, ("c.yaml", there), strict=True):
+        folder.mkdir()
+        (folder / "train.py").write_text(USER)
+        (folder / name).write_text(CONFIG)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+                "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
+    started = [
+        _start([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml"], folder, {})
+        for node, folder in enumerate(machines)
+    ]
+    try:
+        told = [process.communicate(timeout=PATIENCE) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [code, code], told
+    assert words in told[0][1]
+    assert "bnoise: " not in told[1][0] + told[1][1]
+
+
 def test_a_checkpoint_and_its_optimizer_state_are_spread_over_the_ranks(
     together: Together, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> Exit
     from bnoise_cli.cli.output import show_json, tell
 
     if is_follower():
-        return ExitCode.DONE
+        return ExitCode.INTERRUPTED if found.interrupted else ExitCode.DONE
     named = [(result_name(target), found.result)]
     if found.lost is not None:
         show_json(found.result.to_json())

@@ -34,7 +34,9 @@ _SECONDS_TO_SAY_WHY = 2.0
 _MEETING = timedelta(minutes=2)
 #: How long one that will not join waits for the first to hear it, which has torch to import.
 _PARTING = timedelta(seconds=20)
-_FAILURE, _DEVICE = "bnoise/failure", "bnoise/device"
+#: How often the others ask whether rank 0 has ended, and how long it leaves them to hear it.
+_ASKING, _HEARING = 0.05, 0.3
+_FAILURE, _DEVICE, _END = "bnoise/failure", "bnoise/device", "bnoise/end"
 
 
 class Ranks:
@@ -115,8 +117,8 @@ class Ranks:
         if not isinstance(error, LostRankError):
             self._say(str(error))
             return error
-        # Whoever started the ranks now ends the rest; what was measured is stored first.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.rank == 0:  # whoever started the ranks now ends the rest; what was measured is stored first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return self._told() or error
 
     def _say(self, text: str) -> None:
@@ -201,6 +203,34 @@ def stay_away(why: str) -> None:
     with suppress(RuntimeError, ValueError):  # the first one may have ended by the same mistake
         store, _, _ = next(rendezvous("env://", rank, size, timeout=_PARTING))
         store.set(f"{_DEVICE}/{rank}", why)
+
+
+def last_word(code: int) -> int:
+    """Rank 0's exit code, on all ranks of torchrun and when rank 0 is done: another one would end or hold up the rest.
+
+    torchrun ends the processes of a machine when one of them fails, and waits minutes for those of other machines when
+    some have failed and others not.
+
+    Args:
+        code: this rank's own, which stands where rank 0 was lost.
+    """
+    rank, size = world()
+    try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=_PARTING))
+        if rank == 0:
+            store.set(_END, str(int(code)))
+            time.sleep(_HEARING)
+            return code
+        until = time.monotonic() + TIMEOUT.total_seconds()
+        while not store.check([_END]):
+            if time.monotonic() > until:
+                return code
+            time.sleep(_ASKING)
+        code = int(store.get(_END))
+        time.sleep(2 * _HEARING)  # rank 0 ends first
+    except (RuntimeError, ValueError):  # the store went with rank 0
+        return code
+    return code
 
 
 def _chosen(choose: Callable[[], torch.device], store: Store, rank: int, size: int) -> torch.device:
