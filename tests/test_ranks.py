@@ -414,27 +414,32 @@ def test_mistakes_in_the_call_are_told_once(together: Together) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "words"),
+    ("name", "text", "words"),
     [
-        ({}, "on rank 1: c.yaml: found no such file"),
+        ("c.yaml", None, "on rank 1: c.yaml: found no such file"),
         (
-            {"c.yaml": CONFIG.replace("batch_size: 48", "batch_size: 96")},
+            "c.yaml",
+            CONFIG.replace("batch_size: 48", "batch_size: 96"),
             "on rank 1 `training.batch_size` is not that",
         ),
-        ({"c.yaml": CONFIG, "train.py": USER.replace("n=400", "n=300")}, "on rank 1 train.py is not that"),
+        ("train.py", USER.replace("n=400", "n=300"), "on rank 1 train.py is not that"),
+        ("w.pt", "old", "on rank 1 the checkpoint is not that"),
     ],
-    ids=["missing", "another config", "other code"],
+    ids=["missing", "config", "code", "checkpoint"],
 )
 def test_the_files_of_another_machine_are_missing_or_old(
-    together: Together, tmp_path: Path, there: dict[str, str], words: str
+    together: Together, tmp_path: Path, name: str, text: str | None, words: str
 ) -> None:
     """The second process works in a folder of its own."""
-    (tmp_path / "c.yaml").write_text(CONFIG)
+    here = {"c.yaml": CONFIG, "train.py": USER, "w.pt": "new"}
     other = tmp_path / "other"
     other.mkdir()
-    for name, text in ({"train.py": USER} | there).items():
-        (other / name).write_text(text)
-    ended = together(2, "probe", "c.yaml", "--out", "o.json", ELSEWHERE=f"1:{other}")
+    for folder, files in ((tmp_path, here), (other, here | {name: text})):
+        for file, content in files.items():
+            if content is not None:
+                (folder / file).write_text(content)
+    arguments = ["c.yaml", "--out", "o.json", "--set", "checkpoint=w.pt"]
+    ended = together(2, "probe", *arguments, ELSEWHERE=f"1:{other}")
     assert ended.codes == [2, 0]
     assert words in _told(ended)
     assert ended.seconds < PATIENCE / 4

@@ -77,9 +77,9 @@ def code_hashes(spec: Spec) -> dict[str, str]:
 
 
 def contents(spec: Spec) -> dict[str, str]:
-    """Every value of the config by its dotted key, and the hash of every file of code that it names."""
+    """Every value of the config by its dotted key, and hashes of the checkpoints and of every file of code it names."""
     values = {f"`{key}`": _canonical(value) for key, value in _leaves(spec.config.model_dump()).items()}
-    return {**values, **code_hashes(spec)}
+    return {**values, **code_hashes(spec), "the checkpoint": str(weights_hash(spec))}
 
 
 def weights_hash(spec: Spec) -> str | None:

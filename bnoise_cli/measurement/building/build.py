@@ -63,7 +63,7 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     Several ranks begin with the weights of the first, or with each its part of them (`training.parallel: fsdp`).
 
     Raises:
-        CallError: the ranks have different configs or code.
+        CallError: the ranks have different configs, code or checkpoints.
         ConfigError: a target or its arguments are wrong.
         RunError: the user's code failed, or what it built cannot be probed.
     """
@@ -118,7 +118,7 @@ def _require_alike(spec: Spec, ranks: Ranks) -> None:
             key for key in first.keys() | other.keys() if first.get(key) != other.get(key)
         ):
             raise CallError(
-                f"all ranks need the same config and code; on rank {rank} {', '.join(differing)} is not that of "
+                f"all ranks need the same files; on rank {rank} {', '.join(differing)} is not that of "
                 "rank 0. Put the same files on every machine."
             )
 
