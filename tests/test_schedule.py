@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from bnoise_cli.advice.probe_result import probe_result
 from bnoise_cli.advice.schedule import scheduled
 from bnoise_cli.advice.stored import checked_result
-from bnoise_cli.errors import CallError
+from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.trajectory import (
     adaptive_batch_size,
     adaptive_gamma,
@@ -27,7 +27,7 @@ from bnoise_cli.maths.trajectory import (
 from bnoise_cli.measurement.outcome import ProbeRun
 from bnoise_cli.records import CriticalBatchSize, Estimate, ProbeResult, TrajectoryPoint
 from bnoise_cli.report.page import write_page
-from bnoise_cli.report.plot import draw
+from bnoise_cli.report.plot import draw, plot_results
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.spec.load import load_spec
@@ -197,6 +197,16 @@ def test_the_schedule_is_a_column_and_a_sentence() -> None:
     assert "not worth the trouble" in words(probed(about(190), about(200), about(210)))
     assert "A schedule" not in words(probed(about(50), OPEN, about(800)))
     assert "(gamma = 0." in words(probed(about(50), about(400), about(2000)), encoding="ascii")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_more(tmp_path: Path) -> None:
+    found = probed(about(50.0), about(100.0), about(400.0))
+    first, *others = found.trajectory
+    damaged = dataclasses.replace(found, trajectory=(dataclasses.replace(first, loss=1e308), *others))
+    with pytest.raises(RunError, match="the picture cannot be drawn"):
+        plot_results([("r", damaged)], tmp_path / "r.png")
+    write_page([("r", damaged)], tmp_path / "r.html", None)
+    assert "Critical batch size" in (tmp_path / "r.html").read_text()
 
 
 def test_pages_and_pictures_show_the_trajectory(tmp_path: Path) -> None:

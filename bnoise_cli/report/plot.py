@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
@@ -39,20 +41,22 @@ def plot_results(results: Named, path: Path) -> None:
     """Draw the measurement, the trade-off and the training speed, several results over one another.
 
     Raises:
-        RunError: nothing was measured, or the file cannot be written.
+        RunError: nothing was measured, axes have no room for the numbers, or the file cannot be written.
     """
-    figure = draw(results)
-    write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
+    with _drawable():
+        figure = draw(results)
+        write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
 
 
 def svg(results: Named) -> str:
     """The same pictures as an SVG element to put into a page.
 
     Raises:
-        RunError: nothing was measured.
+        RunError: nothing was measured, or axes have no room for the numbers.
     """
     file = io.StringIO()
-    draw(results).savefig(file, format="svg")
+    with _drawable():
+        draw(results).savefig(file, format="svg")
     text = file.getvalue()
     return text[text.index("<svg") :]
 
@@ -95,6 +99,15 @@ def draw(results: Named) -> Figure:
             axes.set_title(f"({letter}) {panel(axes, chosen)}", loc="left", fontsize=10)
             axes.grid(which="major", alpha=0.2, lw=0.6)
     return figure
+
+
+@contextmanager
+def _drawable() -> Iterator[None]:
+    """Numbers at the ends of what floats hold, as damage leaves them, cost the picture and nothing else."""
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        raise RunError(f"the picture cannot be drawn: {error}.") from error
 
 
 def _label(name: str) -> str:
