@@ -148,10 +148,7 @@ def together(tmp_path: Path) -> Together:
     (tmp_path / "bnoise.yaml").write_text(CONFIG)
 
     def call(size: int, *arguments: str, **environment: str) -> Ended:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "WORLD_SIZE": str(size)}
         begun = time.monotonic()
         processes = [
             _start(
@@ -173,6 +170,12 @@ def together(tmp_path: Path) -> Together:
         return Ended(codes=codes, out=list(out), err=list(err), seconds=seconds, folder=tmp_path)
 
     return call
+
+
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def _start(command: Sequence[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -463,16 +466,13 @@ def test_torchrun_starts_it(together: Together, tmp_path: Path) -> None:
 )
 def test_two_machines_end_together(tmp_path: Path, there: str, code: int, words: str) -> None:
     """A launcher whose process ends well would wait five minutes for that of a machine where one failed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     machines = [tmp_path / "0", tmp_path / "1"]
     for folder, name in zip(machines, ("c.yaml", there), strict=True):
         folder.mkdir()
         (folder / "train.py").write_text(USER)
         (folder / name).write_text(CONFIG)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-                "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
+                "--master-addr=127.0.0.1", f"--master-port={_free_port()}"]  # fmt: skip
     started = [
         _start([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml"], folder, {})
         for node, folder in enumerate(machines)

@@ -94,8 +94,8 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
     """Values that arithmetic relies on, and whether they are possible."""
     estimates: list[tuple[str, Estimate]] = [("critical_batch_size", result.critical_batch_size)]
-    place, trajectory = "trajectory", result.trajectory if isinstance(result, ProbeResult) else ()
     if isinstance(result, ProbeResult):
+        place, trajectory = "trajectory", result.trajectory
         estimates += [
             (n, getattr(result, n)) for n in ("noise_scale", "max_improvement", "simple_noise_scale")
         ]
@@ -109,9 +109,10 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         for i, batch in enumerate(result.batches):
             known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
             yield f"batches.{i}", all(value is None or value > 0 for value in known)
+        place, trajectory = "predicted.trajectory", ()
         if result.predicted is not None:
             estimates.append(("predicted.critical_batch_size", result.predicted.critical_batch_size))
-            place, trajectory = "predicted.trajectory", result.predicted.trajectory
+            trajectory = result.predicted.trajectory
     for i, along in enumerate(trajectory):
         yield f"{place}.{i}", along.batch_size is None or along.batch_size > 0
         estimates.append((f"{place}.{i}.noise_scale", along.noise_scale))

@@ -27,11 +27,10 @@ def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
     bottom, top = min(*gains, limit / (1 + scale / left)), max(*gains, limit / (1 + scale / right))
 
     def column(size: float) -> int:
-        return round((columns - 1) * math.log(size / left) / math.log(right / left))
+        return round((columns - 1) * _part(size, left, right))
 
     def row(gain: float) -> int:
-        part = (math.log(gain) - math.log(bottom)) / (math.log(top) - math.log(bottom))
-        return round((_HEIGHT - 1) * (1 - min(max(part, 0.0), 1.0)))
+        return round((_HEIGHT - 1) * (1 - min(max(_part(gain, bottom, top), 0.0), 1.0)))
 
     cells = [[" "] * columns for _ in range(_HEIGHT)]
     for line in cells:
@@ -53,6 +52,11 @@ def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
     lines.append(f"{'':>{_MARGIN}}  {''.join(below).rstrip()}")
     head = "ΔL_opt (nats): ● measured, · law"
     return Drawing(lines=(f"{'':>{_MARGIN}}  {head}", *lines))
+
+
+def _part(value: float, low: float, high: float) -> float:
+    """Where a value lies between two others on a logarithmic axis; their ratios may be beyond floats."""
+    return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
 
 
 def _write(line: list[str], middle: int, text: str) -> None:

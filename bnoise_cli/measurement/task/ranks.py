@@ -34,7 +34,7 @@ _SECONDS_TO_SAY_WHY = 2.0
 _MEETING = timedelta(minutes=2)
 #: How long one that will not join waits for the first to hear it, which has torch to import.
 _PARTING = timedelta(seconds=20)
-#: How often the others ask whether rank 0 has ended, and how long it leaves them to hear it.
+#: How often a rank asks for the word of another one, and how long rank 0 leaves the others to hear its last.
 _ASKING, _HEARING = 0.05, 0.3
 _FAILURE, _DEVICE, _END = "bnoise/failure", "bnoise/device", "bnoise/end"
 
@@ -130,10 +130,8 @@ class Ranks:
         assert self._store is not None
         until = time.monotonic() + _SECONDS_TO_SAY_WHY
         try:
-            while not self._store.check([_FAILURE]):
-                if time.monotonic() > until:
-                    return None
-                time.sleep(0.05)
+            if not _comes(self._store, _FAILURE, until):
+                return None
             return RunError(self._store.get(_FAILURE).decode())
         except RuntimeError:  # the store went with rank 0
             return None
@@ -172,7 +170,7 @@ def joined(choose: Callable[[], torch.device]) -> Iterator[tuple[torch.device, R
         yield choose(), ALONE
         return
     try:
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=_MEETING))
+        store = _common_store(_MEETING)
         device = _chosen(choose, store, rank, size)
         # A rank that is lost must not end this process before it has stored what was measured.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
@@ -199,10 +197,8 @@ def joined(choose: Callable[[], torch.device]) -> Iterator[tuple[torch.device, R
 
 def stay_away(why: str) -> None:
     """Leave word that this rank will not join, for the others to end with."""
-    rank, size = world()
     with suppress(RuntimeError, ValueError):  # the first one may have ended by the same mistake
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=_PARTING))
-        store.set(f"{_DEVICE}/{rank}", why)
+        _common_store(_PARTING).set(f"{_DEVICE}/{world()[0]}", why)
 
 
 def last_word(code: int) -> int:
@@ -214,22 +210,14 @@ def last_word(code: int) -> int:
     Args:
         code: this rank's own, which stands where rank 0 was lost.
     """
-    rank, size = world()
-    try:
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=_PARTING))
-        if rank == 0:
+    with suppress(RuntimeError, ValueError):  # the store went with rank 0
+        store = _common_store(_PARTING)
+        if world()[0] == 0:
             store.set(_END, str(int(code)))
             time.sleep(_HEARING)
-            return code
-        until = time.monotonic() + TIMEOUT.total_seconds()
-        while not store.check([_END]):
-            if time.monotonic() > until:
-                return code
-            time.sleep(_ASKING)
-        code = int(store.get(_END))
-        time.sleep(2 * _HEARING)  # rank 0 ends first
-    except (RuntimeError, ValueError):  # the store went with rank 0
-        return code
+        elif _comes(store, _END, time.monotonic() + TIMEOUT.total_seconds()):
+            code = int(store.get(_END))
+            time.sleep(2 * _HEARING)  # rank 0 ends first
     return code
 
 
@@ -243,14 +231,27 @@ def _chosen(choose: Callable[[], torch.device], store: Store, rank: int, size: i
     store.set(f"{_DEVICE}/{rank}", why_not)
     until = time.monotonic() + _MEETING.total_seconds()
     for other in range(size):
-        while not store.check([f"{_DEVICE}/{other}"]):  # in short waits, which Ctrl-C can end
-            if time.monotonic() > until:
-                raise RuntimeError(f"rank {other} did not come")
-            time.sleep(0.05)
+        if not _comes(store, f"{_DEVICE}/{other}", until):
+            raise RuntimeError(f"rank {other} did not come")
         if told := store.get(f"{_DEVICE}/{other}").decode():
             raise CallError(f"on rank {other}: {told}")
     assert device is not None
     return device
+
+
+def _common_store(timeout: timedelta) -> Store:
+    """Where the processes of this call leave word for one another."""
+    store: Store = next(rendezvous("env://", *world(), timeout=timeout))[0]
+    return store
+
+
+def _comes(store: Store, key: str, until: float) -> bool:
+    """Whether some rank leaves this word in time; in short waits, which Ctrl-C can end."""
+    while not store.check([key]):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_ASKING)
+    return True
 
 
 @contextmanager
