@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnoise_cli.advice.advise import advise
+from bnoise_cli.advice.choices import Options
 from bnoise_cli.advice.learning_rate import learning_rate
-from bnoise_cli.advice.options import Options
-from bnoise_cli.advice.stored import planned, read_result
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.records import Estimate, ProbeResult, Recommendation
-from bnoise_cli.report.page import markdown
+from bnoise_cli.report.export.page import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
+from bnoise_cli.results.stored import planned, read_result
 from tests.samples import Device, plan, result, together
 
 

@@ -11,11 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "bnoise_cli"
 #: Each layer may import those after it.
-LAYERS = ["cli", "report", "advice", "sweeping", "probing", "timing", "building", "task", "outcome"]
-LAYERS += ["spec", "maths", "leaves"]
+LAYERS = ["cli", "report", "check", "advice", "results", "sweeping", "probing", "timing", "training", "building"]
+LAYERS += ["task", "outcome", "spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}
-LEAVES = {"errors", "records", "storage", "numbers"}
+LEAVES = {"errors", "records", "storage", "numbers", "amounts"}
 
 
 def layer_of(module: str) -> str:

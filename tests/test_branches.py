@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bnoise_cli.advice.branch_result import branch_critical, branch_outcomes
 from bnoise_cli.measurement.outcome import BranchEnd
+from bnoise_cli.results.branch import branch_critical, branch_outcomes
 from tests.conftest import QUADRATIC_CONFIG, Call
 
 Write = Callable[[str, str], Path]

@@ -22,8 +22,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnoise_cli.advice.checked import Rules
-from bnoise_cli.advice.verdict import Verdict, judge
+from bnoise_cli.check.check_config import Rules
+from bnoise_cli.check.verdict import Verdict, judge
 from bnoise_cli.cli import app
 from bnoise_cli.errors import ExitCode
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio

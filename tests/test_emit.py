@@ -27,7 +27,7 @@ from bnoise_cli.records import (
     Throughput,
     TradeoffRow,
 )  # fmt: skip
-from bnoise_cli.report.emit import FRAMEWORKS, NoAdviceError, emit, require_framework
+from bnoise_cli.report.export.emit import FRAMEWORKS, NoAdviceError, emit, require_framework
 
 ADVICE = Recommendation(
     roles=("balanced",),

@@ -25,8 +25,8 @@ from bnoise_cli.measurement.task.batches import Batches, Draws
 from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.task.training import Trainer
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
+from bnoise_cli.measurement.training.steps import Trainer
 from tests.conftest import CPU, quadratic_task
 
 

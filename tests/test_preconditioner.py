@@ -15,7 +15,7 @@ from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.preconditioner import preconditioner, require_known
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.task.training import Trainer
+from bnoise_cli.measurement.training.steps import Trainer
 from tests.conftest import CPU, quadratic_task
 
 

@@ -14,9 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from bnoise_cli.advice.probe_result import probe_result
-from bnoise_cli.advice.schedule import scheduled
-from bnoise_cli.advice.stored import checked_result
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.trajectory import (
     adaptive_batch_size,
@@ -26,10 +23,13 @@ from bnoise_cli.maths.trajectory import (
 )
 from bnoise_cli.measurement.outcome import ProbeRun
 from bnoise_cli.records import CriticalBatchSize, Estimate, ProbeResult, TrajectoryPoint
-from bnoise_cli.report.page import write_page
-from bnoise_cli.report.plot import draw, plot_results
+from bnoise_cli.report.export.page import write_page
+from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
+from bnoise_cli.results.probe import probe_result
+from bnoise_cli.results.schedule import scheduled
+from bnoise_cli.results.stored import checked_result
 from bnoise_cli.spec.load import load_spec
 from tests.conftest import QUADRATIC_CONFIG
 from tests.samples import ANALYSIS, OPEN, POINT, RUN, plan

@@ -23,8 +23,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnoise_cli.advice.sweep_doubts import branch_doubts
-from bnoise_cli.advice.sweep_result import sweep_result
 from bnoise_cli.cli import app
 from bnoise_cli.errors import RunError
 from bnoise_cli.examples.datasets import Digits
@@ -32,12 +30,14 @@ from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
-from bnoise_cli.measurement.sweeping.lanes import SingleLane, StackedLanes, Start
 from bnoise_cli.measurement.sweeping.stacking import stacking_pays
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start
 from bnoise_cli.records import BatchOutcome, Estimate, TrainingRun
+from bnoise_cli.results.sweep import sweep_result
+from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep

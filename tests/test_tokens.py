@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from bnoise_cli.advice.advise import advise
-from bnoise_cli.advice.amounts import Amounts
-from bnoise_cli.advice.probe_result import probe_result
-from bnoise_cli.advice.schedule import scheduled
-from bnoise_cli.advice.stored import checked_result
-from bnoise_cli.advice.sweep_result import sweep_result
+from bnoise_cli.amounts import Amounts
 from bnoise_cli.errors import CallError, ConfigError
 from bnoise_cli.numbers import tokens
 from bnoise_cli.records import Estimate, ProbeResult, Result, TrajectoryPoint
-from bnoise_cli.report.plot import draw
+from bnoise_cli.report.plots.draw import draw
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
+from bnoise_cli.results.probe import probe_result
+from bnoise_cli.results.schedule import scheduled
+from bnoise_cli.results.stored import checked_result
+from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.identity import ledger_hash, measured_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.units import parse_tokens

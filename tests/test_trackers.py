@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bnoise_cli.errors import CallError, ExitCode, RunError
-from bnoise_cli.report.trackers import TRACKERS, log_result, require_tracker
+from bnoise_cli.report.export.trackers import TRACKERS, log_result, require_tracker
 from tests.test_emit import RESULT
 
 # Of RESULT, whose simple noise scale is only bounded below; written out by hand.

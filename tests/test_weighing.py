@@ -24,8 +24,8 @@ from bnoise_cli.measurement.task.batches import Batches, Draws
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.task.training import take_step
 from bnoise_cli.measurement.task.weighing import tokens_in
+from bnoise_cli.measurement.training.steps import take_step
 from tests.conftest import CPU
 
 

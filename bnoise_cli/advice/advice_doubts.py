@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnoise_cli.advice import limits
-from bnoise_cli.advice.options import Option, Options
+from bnoise_cli.advice.choices import Option, Options
 from bnoise_cli.numbers import count, counted, percent, seconds
 from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.spec.schema import Advice, Training

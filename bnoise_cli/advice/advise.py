@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.advice_doubts import MISFIT, advice_doubts, unjudged_doubts
-from bnoise_cli.advice.amounts import Amounts, unit_doubts
+from bnoise_cli.advice.choices import RANGE, Option, Options, across, untimed_row
 from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
-from bnoise_cli.advice.options import RANGE, Option, Options, across, untimed_row
-from bnoise_cli.advice.stored import planned
+from bnoise_cli.amounts import Amounts, unit_doubts
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import ProbeResult, Recommendation, Result, SweepResult
+from bnoise_cli.results.stored import planned
 
 R = TypeVar("R", bound=ProbeResult | SweepResult)
 

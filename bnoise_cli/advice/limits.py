@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bnoise_cli.advice.options import RANGE, Option, Options
+from bnoise_cli.advice.choices import RANGE, Option, Options
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Advice

@@ -10,9 +10,9 @@ import typer
 from bnoise_cli import __version__
 from bnoise_cli.cli.check import check
 from bnoise_cli.cli.init import init
-from bnoise_cli.cli.output import tell
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
+from bnoise_cli.cli.streams import tell
 from bnoise_cli.cli.sweep import sweep
 from bnoise_cli.cli.torchrun import require_alone
 from bnoise_cli.errors import BnoiseError, ExitCode

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.advice.checked import Checked, Rules, Wish, check_config, validate_config
-from bnoise_cli.advice.shelf import Shelf
-from bnoise_cli.cli.outputs import DeviceOption, QuietOption, SetOption
+from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
+from bnoise_cli.cli.exports import DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.records import Result
+from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.units import parse_tokens
@@ -163,8 +163,8 @@ def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Re
 
 
 def _show(checked: list[Checked], rules: Rules, form: Format, *, seconds: float) -> None:
-    from bnoise_cli.cli.output import show_json, show_sections, show_text
-    from bnoise_cli.report import check_words as words
+    from bnoise_cli.cli.streams import show_json, show_sections, show_text
+    from bnoise_cli.report.words import check as words
 
     match form:
         case Format.TEXT:
@@ -174,18 +174,18 @@ def _show(checked: list[Checked], rules: Rules, form: Format, *, seconds: float)
         case Format.MARKDOWN:
             show_text(_markdown(checked))
         case Format.GITHUB:
-            from bnoise_cli.report.check_ci import github_annotations, write_github_files
+            from bnoise_cli.report.export.ci import github_annotations, write_github_files
 
             show_text(github_annotations(checked, rules))
             write_github_files(checked, rules, _markdown(checked))
         case Format.JUNIT:
-            from bnoise_cli.report.check_ci import junit
+            from bnoise_cli.report.export.ci import junit
 
             show_text(junit(checked, rules, seconds))
 
 
 def _markdown(checked: list[Checked]) -> str:
-    from bnoise_cli.report.check_words import check_table
     from bnoise_cli.report.markdown import markdown
+    from bnoise_cli.report.words.check import check_table
 
     return markdown("bnoise check", check_table(checked), None)

@@ -34,7 +34,7 @@ def init(
 
     With --model, the code that is named is imported and run.
     """
-    from bnoise_cli.cli.output import show_json, tell
+    from bnoise_cli.cli.streams import show_json, tell
     from bnoise_cli.spec.load import load_spec
     from bnoise_cli.spec.schema import json_schema
     from bnoise_cli.spec.template import companions, config_for, example_config

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from bnoise_cli.cli.outputs import Outputs, result_name, tell_unmet
+from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
 from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult, Throughput
@@ -52,7 +52,7 @@ class Found:
 
 def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> ExitCode:
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
-    from bnoise_cli.cli.output import show_json, tell
+    from bnoise_cli.cli.streams import show_json, tell
 
     if is_follower():
         return ExitCode.INTERRUPTED if found.interrupted else ExitCode.DONE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnoise_cli.cli.outputs import (
+from bnoise_cli.cli.exports import (
     DeviceOption,
     DryRunOption,
     EmitOption,
@@ -71,9 +71,9 @@ def probe(
 
 
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.output import show_json, show_sections
-    from bnoise_cli.report.dry_run_words import dry_run_sections
+    from bnoise_cli.cli.streams import show_json, show_sections
     from bnoise_cli.report.progress import LOADING, ProgressLine
+    from bnoise_cli.report.words.dry_run import dry_run_sections
 
     with (
         redirect_stdout(sys.stderr),
@@ -111,10 +111,10 @@ def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
         line.say(LOADING)
-        from bnoise_cli.advice.probe_result import probe_result
         from bnoise_cli.measurement.building.build import choose_device
         from bnoise_cli.measurement.probing.session import Session
         from bnoise_cli.measurement.task.ranks import joined
+        from bnoise_cli.results.probe import probe_result
 
         with joined(lambda: choose_device(device)) as (own, ranks):
             session = Session(spec, own, ranks)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.outputs import (
+from bnoise_cli.cli.exports import (
     EmitOption,
     JsonOption,
     LogToOption,
@@ -48,8 +48,8 @@ def report(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks.")] = False,
 ) -> None:
     """Print or export stored results again, without measuring; several are compared."""
-    from bnoise_cli.advice.stored import read_result
-    from bnoise_cli.cli.output import tell
+    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.results.stored import read_result
 
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     outputs.require(inputs=[*results, *([config] if config is not None else [])])

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.outputs import (
+from bnoise_cli.cli.exports import (
     DeviceOption,
     DryRunOption,
     EmitOption,
@@ -82,9 +82,9 @@ def _require_one_start(spec: Spec) -> None:
 
 
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.output import show_json, show_sections
-    from bnoise_cli.report.dry_run_words import sweep_plan_sections
+    from bnoise_cli.cli.streams import show_json, show_sections
     from bnoise_cli.report.progress import LOADING, ProgressLine
+    from bnoise_cli.report.words.dry_run import sweep_plan_sections
 
     with (
         redirect_stdout(sys.stderr),
@@ -114,7 +114,7 @@ def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -
 
 def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outputs, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.measuring import finish, measure
-    from bnoise_cli.cli.output import tell
+    from bnoise_cli.cli.streams import tell
     from bnoise_cli.report.progress import LOADING, ProgressLine
 
     if ledger.set_aside is not None:
@@ -127,10 +127,10 @@ def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outpu
         ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
     ):
         line.say(LOADING)
-        from bnoise_cli.advice.sweep_result import sweep_result
         from bnoise_cli.measurement.building.build import choose_device
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
         from bnoise_cli.measurement.task.ranks import joined
+        from bnoise_cli.results.sweep import sweep_result
 
         timed = spec.config.sweep.branch is None
         with joined(lambda: choose_device(device)) as (own, ranks):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from bnoise_cli.records import Result, SweepResult
 from bnoise_cli.report.chart import improvement_chart
-from bnoise_cli.report.compare_words import comparison_sections
 from bnoise_cli.report.document import Section
-from bnoise_cli.report.probe_words import probe_sections
-from bnoise_cli.report.sweep_words import sweep_sections
+from bnoise_cli.report.words.compare import comparison_sections
+from bnoise_cli.report.words.probe import probe_sections
+from bnoise_cli.report.words.sweep import sweep_sections
 
 
 def report_sections(

@@ -21,9 +21,9 @@ from statistics import median
 import torch
 
 from bnoise_cli.measurement.building.build import choose_device
-from bnoise_cli.measurement.sweeping.lanes import Lanes
 from bnoise_cli.measurement.sweeping.stacking import stacking_pays
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+from bnoise_cli.measurement.training.lanes import Lanes
 from bnoise_cli.spec.load import load_spec
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"

@@ -42,7 +42,6 @@ import torch
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from bnoise_cli.advice.sweep_result import sweep_result
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.maths.crossing import crossing
 from bnoise_cli.maths.hyperbola import fit_hyperbola
@@ -50,6 +49,7 @@ from bnoise_cli.measurement.building.build import build_task
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.records import Estimate, SweepResult
+from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger
 

@@ -21,9 +21,9 @@ from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.training import Trainer
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
+from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
 

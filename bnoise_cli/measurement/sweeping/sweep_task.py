@@ -12,10 +12,10 @@ from torch import Tensor
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.probing.checks import check_task
-from bnoise_cli.measurement.sweeping.lanes import SingleLane, StackedLanes, Start, evaluation_loss
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.training import Trainer
+from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start, evaluation_loss
+from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec
 
 #: The loss of a run is the mean over the whole dataset up to so many examples, and over this many of a larger one.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled
-from bnoise_cli.measurement.sweeping.lanes import Lanes
+from bnoise_cli.measurement.training.lanes import Lanes
 
 #: Evaluations follow one another at this growth of the step while the goal is far, and at this one near it.
 _FAR, _NEAR = 1.15, 1.03

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from bnoise_cli import __version__
-from bnoise_cli.advice.doubts import below_a_group, probe_doubts
-from bnoise_cli.advice.schedule import scheduled
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
 from bnoise_cli.records import (
@@ -21,6 +19,8 @@ from bnoise_cli.records import (
     Provenance,
     TrajectoryPoint,
 )
+from bnoise_cli.results.probe_doubts import below_a_group, probe_doubts
+from bnoise_cli.results.schedule import scheduled
 from bnoise_cli.spec.identity import code_hashes, measured_hash, weights_hash
 from bnoise_cli.spec.load import Spec
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bnoise_cli.advice.amounts import EXAMPLES, Amounts
+from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import CriticalBatchSize, Doubt, Limits, Result

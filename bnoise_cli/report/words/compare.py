@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.amounts import Amounts
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate, ProbeResult, Result
-from bnoise_cli.report.advice_words import remarks
 from bnoise_cli.report.document import Grid, Part, Section
+from bnoise_cli.report.words.advice import remarks
 
 _IN_TOKENS = ("critical\nin tokens", "recommended\nin tokens", "planned\nin tokens")
 

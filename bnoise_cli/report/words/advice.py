@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.numbers import count, percent, seconds, significant, size
 from bnoise_cli.records import Doubt, Limits, Recommendation, Result, Throughput, TradeoffRow

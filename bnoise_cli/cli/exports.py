@@ -76,17 +76,17 @@ class Outputs:
         if is_follower():  # it makes none
             return
         if self.emit is not None:
-            from bnoise_cli.report.emit import require_framework
+            from bnoise_cli.report.export.emit import require_framework
 
             require_framework(self.emit)
             if self.json:
                 raise CallError("--emit and --json both print on standard output; choose one.")
         if self.plot is not None:
-            from bnoise_cli.report.plot import require_plot_format
+            from bnoise_cli.report.plots.draw import require_plot_format
 
             require_plot_format(self.plot)
         if self.page is not None:
-            from bnoise_cli.report.page import require_page_format
+            from bnoise_cli.report.export.page import require_page_format
 
             require_page_format(self.page)
         files = [path for path in (*others, self.plot, self.page) if path is not None]
@@ -98,7 +98,7 @@ class Outputs:
             if path.exists() and path.resolve() in {file.resolve() for file in files}:
                 raise CallError(f"an output would replace {path}, which is read. Name another file.")
         if self.log_to is not None:
-            from bnoise_cli.report.trackers import require_tracker
+            from bnoise_cli.report.export.trackers import require_tracker
 
             require_tracker(self.log_to)
 
@@ -132,8 +132,8 @@ class Outputs:
         Raises:
             NoAdviceError: there is nothing to emit.
         """
-        from bnoise_cli.cli.output import is_watched, show_json, show_sections, show_text, terminal_width
-        from bnoise_cli.report.emit import emit
+        from bnoise_cli.cli.streams import is_watched, show_json, show_sections, show_text, terminal_width
+        from bnoise_cli.report.export.emit import emit
         from bnoise_cli.report.sections import report_sections
 
         if self.emit is not None:
@@ -155,7 +155,7 @@ def result_name(path: Path) -> str:
 def tell_unmet(results: Sequence[Result]) -> bool:
     """Say on stderr which of the user's own limits cannot be met; whether there are any."""
     from bnoise_cli.advice.limits import IMPOSSIBLE
-    from bnoise_cli.cli.output import tell
+    from bnoise_cli.cli.streams import tell
 
     unmet = [doubt for result in results for doubt in result.doubts if doubt.code in IMPOSSIBLE]
     for doubt in unmet:
@@ -164,21 +164,21 @@ def tell_unmet(results: Sequence[Result]) -> bool:
 
 
 def _draw(results: Sequence[tuple[str, Result]], path: Path) -> str:
-    from bnoise_cli.report.plot import plot_results
+    from bnoise_cli.report.plots.draw import plot_results
 
     plot_results(results, path)
     return f"The picture is in {path}."
 
 
 def _write_page(results: Sequence[tuple[str, Result]], path: Path, picture: Path | None) -> str:
-    from bnoise_cli.report.page import write_page
+    from bnoise_cli.report.export.page import write_page
 
     write_page(results, path, picture if picture is not None and picture.exists() else None)
     return f"The page is in {path}."
 
 
 def _log(name: str, result: Result, tracker: str) -> str:
-    from bnoise_cli.report.trackers import log_result
+    from bnoise_cli.report.export.trackers import log_result
 
     with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         picture = Path(folder) / "bnoise.png"

@@ -13,11 +13,11 @@ import numpy as np
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import SweepResult
-from bnoise_cli.report.plot_probe import draw_improvement, draw_speed, measured_points
-from bnoise_cli.report.plot_style import STYLE, Named
-from bnoise_cli.report.plot_sweep import arrived, branched, draw_branches, draw_rates, draw_steps
-from bnoise_cli.report.plot_tradeoff import draw_tradeoff
-from bnoise_cli.report.plot_trajectory import draw_trajectory, probed_along
+from bnoise_cli.report.plots.probe import draw_improvement, draw_speed, measured_points
+from bnoise_cli.report.plots.style import STYLE, Named
+from bnoise_cli.report.plots.sweep import arrived, branched, draw_branches, draw_rates, draw_steps
+from bnoise_cli.report.plots.tradeoff import draw_tradeoff
+from bnoise_cli.report.plots.trajectory import draw_trajectory, probed_along
 from bnoise_cli.storage import write_whole
 
 if TYPE_CHECKING:

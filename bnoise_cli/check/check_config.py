@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bnoise_cli.advice.amounts import Amounts
-from bnoise_cli.advice.shelf import Shelf
-from bnoise_cli.advice.verdict import Judgement, Verdict, judge
+from bnoise_cli.amounts import Amounts
+from bnoise_cli.check.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
 from bnoise_cli.records import Doubt, Result
+from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bnoise_cli.advice.checked import Checked, Rules
-from bnoise_cli.advice.verdict import Verdict
+from bnoise_cli.check.check_config import Checked, Rules
+from bnoise_cli.check.verdict import Verdict
 from bnoise_cli.errors import ExitCode, RunError, printable
-from bnoise_cli.report.check_words import WORDS, one_line
+from bnoise_cli.report.words.check import WORDS, one_line
 
 #: What XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bnoise_cli.advice.amounts import EXAMPLES, Amounts
+from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate, SweepResult
-from bnoise_cli.report.advice_words import advice_sections, remarks
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.probe_words import along_training
+from bnoise_cli.report.words.advice import advice_sections, remarks
+from bnoise_cli.report.words.probe import along_training
 
 
 def sweep_sections(result: SweepResult) -> list[Section]:

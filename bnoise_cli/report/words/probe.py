@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
 from bnoise_cli.numbers import count, percent, seconds, significant, within
 from bnoise_cli.records import ProbeResult, TrajectoryPoint
-from bnoise_cli.report.advice_words import advice_sections, remarks
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+from bnoise_cli.report.words.advice import advice_sections, remarks
 
 #: A schedule that saves less of the steps and examples is not advised; merely chosen.
 _WORTH = 0.05

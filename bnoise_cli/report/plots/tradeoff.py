@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import count
 from bnoise_cli.records import Result, TradeoffRow
-from bnoise_cli.report.advice_words import role_words
-from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARKERS, ROLE_MARKERS, Named, plain_ticks
+from bnoise_cli.report.plots.style import COLOURS, DASHES, GREY, MARKERS, ROLE_MARKERS, Named, plain_ticks
+from bnoise_cli.report.words.advice import role_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bnoise_cli.advice.branch_result import branch_critical, branch_outcomes
-from bnoise_cli.advice.probe_result import UNKNOWN, provenance
-from bnoise_cli.advice.sweep_doubts import branch_doubts, sweep_doubts
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
@@ -24,6 +21,9 @@ from bnoise_cli.records import (
     TrainingRun,
     TrajectoryPoint,
 )
+from bnoise_cli.results.branch import branch_critical, branch_outcomes
+from bnoise_cli.results.probe import UNKNOWN, provenance
+from bnoise_cli.results.sweep_doubts import branch_doubts, sweep_doubts
 from bnoise_cli.spec.identity import measured_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.schema import Branch

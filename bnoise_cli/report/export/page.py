@@ -10,8 +10,8 @@ from pathlib import Path
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
 from bnoise_cli.report.markdown import markdown, one_line
-from bnoise_cli.report.plot import svg
-from bnoise_cli.report.plot_style import Named
+from bnoise_cli.report.plots.draw import svg
+from bnoise_cli.report.plots.style import Named
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.storage import write_whole
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnoise_cli.advice.amounts import Amounts
+from bnoise_cli.amounts import Amounts
 from bnoise_cli.numbers import tokens
 from bnoise_cli.records import Estimate, Limits, Result
 

@@ -15,7 +15,7 @@ from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
-from bnoise_cli.measurement.task.training import take_step
+from bnoise_cli.measurement.training.steps import take_step
 
 #: Builds the optimizer of a run over its parameters, at its learning rate.
 MakeOptimizer = Callable[[Sequence[Tensor], float], torch.optim.Optimizer]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.advice.stored import checked_result
 from bnoise_cli.errors import CallError
 from bnoise_cli.records import Result
+from bnoise_cli.results.stored import checked_result
 from bnoise_cli.spec.identity import code_hashes, differences, measured_hash, weights_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.storage import default_path, read_json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import ProbeResult, Result, TrajectoryPoint
-from bnoise_cli.report.plot_style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, beside, plain_ticks
+from bnoise_cli.report.plots.style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, beside, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

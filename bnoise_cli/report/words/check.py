@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bnoise_cli.advice.amounts import Amounts
-from bnoise_cli.advice.checked import Checked, Rules
-from bnoise_cli.advice.verdict import Verdict
+from bnoise_cli.amounts import Amounts
+from bnoise_cli.check.check_config import Checked, Rules
+from bnoise_cli.check.verdict import Verdict
 from bnoise_cli.errors import printable
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize

@@ -9,7 +9,7 @@ import numpy as np
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Point, ProbeResult, Result
-from bnoise_cli.report.plot_style import (
+from bnoise_cli.report.plots.style import (
     COLOURS,
     DASHES,
     MARK,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from bnoise_cli.advice.doubts import about_a_stream
 from bnoise_cli.maths.hyperbola import Hyperbola
 from bnoise_cli.measurement.outcome import SweepRun
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import BatchOutcome, Doubt, Estimate, Prediction
+from bnoise_cli.results.probe_doubts import about_a_stream
 from bnoise_cli.spec.schema import Config
 
 #: Fewer batch sizes than this on one side of B_crit leave that branch of the hyperbola to the fit.

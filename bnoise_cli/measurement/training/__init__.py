@@ -1,0 +1,1 @@
+"""Training runs: single steps, and several runs side by side."""

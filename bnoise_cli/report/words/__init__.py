@@ -1,0 +1,1 @@
+"""Words: what each section of a report says."""
