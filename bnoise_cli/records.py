@@ -5,21 +5,45 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 SCHEMA_VERSION = 1
-#: An interval whose limits differ by more than this factor cannot tell; merely chosen.
+#: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
 WIDEST_INTERVAL = 10.0
+
+# The limits of these types are checked when a stored result is read, not when a measurement makes one.
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+#: A number of examples, devices or steps that cannot be zero.
+Size = Annotated[int, Field(gt=0)]
+
+#: What B_crit rests on: one point of training, several, runs of some steps from one start, or whole runs.
+Basis = Literal["probe", "trajectory", "horizon", "sweep"]
+#: How devices share the model.
+Parallel = Literal["ddp", "fsdp"]
+#: Why no larger micro-batch was timed: it does not fit, it failed, the time was over, or it has no use.
+LimitedBy = Literal["memory", "failure", "time", "need"]
+#: How a training run ended: at the goal, later than a better rate, beyond all bounds, or short of the goal.
+RunEnd = Literal["reached", "beaten", "diverged", "unreached"]
+#: Why a batch size is worth naming; the last two are the user's own limits.
+Role = Literal["fastest", "cheapest", "balanced", "deadline", "max_compute_overhead"]
+#: A doubt about the advice is made anew whenever the advice is.
+Subject = Literal["measurement", "advice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A measured quantity with its confidence interval, in the unit of `value`."""
 
-    value: float | None  # None: the data do not resolve it
-    low: float  # 0.0 where unbounded below
-    high: float | None  # None where unbounded above
-    confidence: float = 0.95
+    #: None: the data do not resolve it.
+    value: Positive | None
+    #: 0.0 if there is no lower limit.
+    low: NotNegative
+    #: None if there is no upper limit.
+    high: float | None
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +52,15 @@ class NoiseScale(Estimate):
 
     unit: str = "examples"
     definition: str = "B_noise in ΔL_opt(B) = ΔL_max / (1 + B_noise/B), arXiv:1812.06162 eq. 2.7"
-    exact: float | None = None  # where the task knows its own answer
+    #: The true value, if the task knows its own answer.
+    exact: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticalBatchSize(Estimate):
     """The batch size that takes twice the fewest steps and twice the fewest examples."""
 
-    basis: str  # "probe" | "trajectory" | "sweep"
+    basis: Basis
     definition: str = "twice the fewest steps and twice the fewest examples, arXiv:1812.06162 eq. 2.11"
 
 
@@ -43,22 +68,31 @@ class CriticalBatchSize(Estimate):
 class Quadratic:
     """The witness: ΔL(ε, B) = ε·a − ½ε²·(b + c/B), arXiv:1812.06162 eq. 2.5 and 2.8."""
 
-    curvature: float  # b = GᵀPHPG
-    noise: float  # c = tr(PHPΣ)
-    noise_scale: float | None  # c/b; None where b is not positive
-    ratio: float | None  # noise_scale over the fit's
+    #: b = GᵀPHPG.
+    curvature: float
+    #: c = tr(PHPΣ).
+    noise: float
+    #: c/b; None if b is not positive.
+    noise_scale: float | None
+    #: `noise_scale` over the fitted one.
+    ratio: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """What the best step at one batch size gains, averaged over draws."""
 
-    batch_size: int | None  # None: the gradient of the whole dataset
-    improvement: float  # nats, or the loss's unit
-    std_error: float
-    step_size: float  # the learning rate of that best step
-    fitted: float | None  # the law at this batch size
-    gradient_error: float | None  # sqrt(B_simple/B), eq. 2.10
+    #: None: the gradient of the whole dataset.
+    batch_size: Size | None
+    #: In nats, or the loss's unit.
+    improvement: float
+    std_error: NotNegative
+    #: The learning rate of that best step.
+    step_size: float
+    #: The improvement that the law gives at this batch size.
+    fitted: float | None
+    #: sqrt(B_simple/B), eq. 2.10.
+    gradient_error: float | None
     draws: int
 
 
@@ -66,7 +100,8 @@ class Point:
 class Fit:
     """How well the law describes the points."""
 
-    chi2: float | None  # Hotelling's T² of the residuals; None with too few replicates or points
+    #: Hotelling's T² of the residuals; None with too few replicates or points.
+    chi2: float | None
     dof: int
     r_squared: float | None
     p_value: float | None
@@ -74,7 +109,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an interval makes of a figure; high is None where that is unbounded."""
+    """The range of a figure over the interval that it depends on; `high` is None if there is no upper limit."""
 
     low: float
     high: float | None
@@ -88,93 +123,123 @@ class TrajectoryPoint:
     loss: float | None
     noise_scale: Estimate
     simple_noise_scale: Estimate
-    batch_size: float | None = None  # of the schedule; None: there is none, as some noise scale is unresolved
-    batch_size_limits: Limits | None = None  # of this point's noise scale, the exchange rate held
+    #: The batch size that the schedule takes here; None if there is no schedule, because a noise scale is unresolved.
+    batch_size: Positive | None = None
+    #: Its range over the interval of this point's noise scale, with the exchange rate held.
+    batch_size_limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """What a batch size that follows the noise scale would take: B(s) = sqrt(r·B_noise(s)), M18 appendix D."""
 
-    exchange_rate: float  # r, the examples that one step is worth: B_crit of the stretch
-    gamma: float  # (S/S_min − 1)(E/E_min − 1), which is 1 for any fixed batch size
-    steps_ratio: float  # steps over the fewest; at B_crit a fixed batch takes 2
-    examples_ratio: float  # examples over the fewest
+    #: r, the number of examples that one step is worth: B_crit of the stretch.
+    exchange_rate: float
+    #: (S/S_min − 1)(E/E_min − 1), which is 1 for any fixed batch size.
+    gamma: Annotated[float, Field(gt=0, le=1)]
+    #: Steps over the fewest; a fixed batch of B_crit takes 2.
+    steps_ratio: Annotated[float, Field(gt=1, le=2)]
+    #: Examples over the fewest.
+    examples_ratio: Annotated[float, Field(gt=1, le=2)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """A training step at one micro-batch size of each device."""
+    """A training step at one micro-batch size on each device."""
 
-    micro_batch_size: int
-    seconds: float  # median; forward, backward and optimizer step, the examples at hand
-    spread: float  # half the distance between the quartiles over the median
-    loading_seconds: float  # reading these examples in one process; median
-    peak_memory_bytes: int | None  # where the device can tell
-    exchange_seconds: float = (
-        0.0  # the part of `seconds` that waits for gradients and accumulation does not repeat
-    )
+    micro_batch_size: Size
+    #: Median of forward, backward and optimizer step, with the examples in memory.
+    seconds: Positive
+    #: Half the distance between the quartiles over the median.
+    spread: float
+    #: Median time of one process to read these examples.
+    loading_seconds: float
+    #: None if the device cannot tell.
+    peak_memory_bytes: int | None
+    #: The part of `seconds` that waits for other devices' gradients, which accumulation does not repeat.
+    exchange_seconds: NotNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """What training steps take on this device or these together, and how large a micro-batch can be."""
+    """The time of training steps on one device or several, and how large a micro-batch can be."""
 
-    step_times: tuple[StepTime, ...]  # ascending micro-batch sizes
-    optimizer_seconds: float  # the part of a step that accumulation does not repeat
-    fixed_seconds: float  # t₀ in t = t₀ + t₁·m
-    seconds_per_example: float  # t₁
-    worst_misfit: float  # the largest relative distance of a measured time from that line
+    #: In ascending order of micro-batch size.
+    step_times: tuple[StepTime, ...]
+    #: The part of a step that accumulation does not repeat.
+    optimizer_seconds: NotNegative
+    #: t₀ in t = t₀ + t₁·m.
+    fixed_seconds: NotNegative
+    #: t₁.
+    seconds_per_example: NotNegative
+    #: The largest relative distance of a measured time from that line.
+    worst_misfit: NotNegative
     largest_micro_batch_size: int
-    limited_by: (
-        str  # "memory": more does not fit | "failure" | "time" | "need": more was not tried, or has no use
-    )
-    memory_bytes: int | None  # what the device can give to training
-    seconds: float  # what these timings took
-    failure: str | None = None  # why a larger step failed
-    world_size: int = 1  # devices that took each step together
-    parallel: str | None = None  # "ddp" | "fsdp" where they are several
+    limited_by: LimitedBy
+    #: The memory that the device can give to training.
+    memory_bytes: int | None
+    #: The time that the timing itself took.
+    seconds: float
+    #: Why a larger step failed.
+    failure: str | None = None
+    #: The number of devices that took each step together.
+    world_size: Size = 1
+    #: None for one device.
+    parallel: Parallel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeoffRow:
-    """What training at one batch size costs on the planned devices; None where they were not timed."""
+    """What training at one batch size costs on the planned devices; times are None if no step was timed."""
 
     batch_size: int
-    steps_ratio: float  # steps over the fewest, 1 + B_crit/B
-    examples_ratio: float  # examples over the fewest, 1 + B/B_crit
-    time_efficiency: float  # the fewest steps over these: speed relative to the limit
-    compute_efficiency: float  # the fewest examples over these
+    #: Steps over the fewest, 1 + B_crit/B.
+    steps_ratio: float
+    #: Examples over the fewest, 1 + B/B_crit.
+    examples_ratio: float
+    #: The fewest steps over these: the speed relative to its limit.
+    time_efficiency: float
+    #: The fewest examples over these.
+    compute_efficiency: float
     steps_limits: Limits
     examples_limits: Limits
     micro_batch_size: int | None = None
     accumulation_steps: int | None = None
     step_seconds: float | None = None
     examples_per_second: float | None = None
-    relative_time: float | None = None  # over the fastest batch size on these devices
+    #: Run time over that of the fastest batch size on these devices.
+    relative_time: float | None = None
     relative_time_limits: Limits | None = None
-    relative_cost: float | None = None  # device time over the least, on these devices or fewer
-    pareto: bool | None = None  # no other batch size takes both less time and fewer examples
-    peak_memory_bytes: int | None = None  # of the micro-batch
-    fits: bool | None = None  # in one micro-batch, without accumulation
-    run_steps: float | None = None  # to where the planned run ends; None without a planned length
+    #: Device time over the least, on these devices or fewer.
+    relative_cost: float | None = None
+    #: Whether no other batch size takes both less time and fewer examples.
+    pareto: bool | None = None
+    #: Of the micro-batch.
+    peak_memory_bytes: int | None = None
+    #: Whether the batch is one micro-batch, without accumulation.
+    fits: bool | None = None
+    #: Steps until the run gets as far as the planned one; None if the plan has no length.
+    run_steps: float | None = None
     run_seconds: float | None = None
-    run_price: float | None = None  # in the currency of training.price_per_device_hour
+    #: In the currency of training.price_per_device_hour.
+    run_price: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """A batch size to train with, how to split it, and why."""
 
-    roles: tuple[str, ...]  # of "fastest", "cheapest", "balanced", "deadline", "max_compute_overhead"
+    roles: tuple[Role, ...]
     batch_size: int
     micro_batch_size: int
     accumulation_steps: int
     world_size: int
-    learning_rate: float | None  # a starting point to re-tune; None where no rule is known
+    #: A starting point to re-tune; None if no rule is known.
+    learning_rate: float | None
     learning_rate_rule: str
     reason: str
-    row: TradeoffRow  # on `world_size` devices
+    #: On `world_size` devices.
+    row: TradeoffRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,16 +249,17 @@ class Doubt:
     code: str
     finding: str
     remedy: str
-    about: str = "measurement"  # or "advice": made anew whenever the advice is
+    about: Subject = "measurement"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the measurement spent, warm-up training apart."""
+    """What the measurement spent; the training before it is counted apart."""
 
     seconds: float
     gradient_examples: int
-    evaluation_examples: int  # forward passes, each step size of a line counted
+    #: Forward passes; every step size of a line counts.
+    evaluation_examples: int
     warmup_seconds: float = 0.0
 
 
@@ -207,51 +273,71 @@ class Provenance:
     device: str
     dtype: str
     seed: int
-    time: str  # UTC, ISO 8601
+    #: UTC, ISO 8601.
+    time: str
     dataset_length: int
-    dataset_hash: str | None = None  # where the dataset offers one
-    code: dict[str, str] = field(default_factory=dict)  # of the user's files that the config names: sha256
-    weights: str | None = None  # sha256 of the ends of the checkpoint
+    #: None if the dataset offers no hash.
+    dataset_hash: str | None = None
+    #: sha256 of each of the user's files that the config names.
+    code: dict[str, str] = field(default_factory=dict)
+    #: sha256 of both ends of the checkpoint.
+    weights: str | None = None
     micro_batch_size: int | None = None
     replicates: int = 0
-    group: int = 1  # examples that a device takes at once, where the loss is no mean over them
-    tokens_per_example: float | None = None  # of the config, or as found; None: not known
+    #: The number of examples that a device takes at once, if the loss is not a mean over them.
+    group: Size = 1
+    #: As the config says, or as found; None: not known.
+    tokens_per_example: Positive | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """Everything one probe found; the fields of the JSON file, in its order."""
+class Result:
+    """What every measurement stores."""
 
+    kind: str
     config: dict[str, Any]
     config_hash: str
     provenance: Provenance
+    critical_batch_size: CriticalBatchSize
+    tradeoff: tuple[TradeoffRow, ...]
+    doubts: tuple[Doubt, ...]
+    cost: Cost
+    #: None: no step was timed on this device.
+    throughput: Throughput | None = None
+    recommendation: Recommendation | None = None
+    alternatives: tuple[Recommendation, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def resolved(self) -> bool:
+        """Whether B_crit has a value, and limits within a factor of ten."""
+        critical = self.critical_batch_size
+        if critical.value is None or critical.high is None:
+            return False
+        return critical.high <= WIDEST_INTERVAL * critical.low
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data for `json.dumps`; a number that is not finite becomes null."""
+        data: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return {"schema_version": data.pop("schema_version"), **data}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult(Result):
+    """Everything one probe found."""
+
+    kind: Literal["probe"] = "probe"
     noise_scale: NoiseScale
     max_improvement: Estimate
     simple_noise_scale: Estimate
     quadratic: Quadratic | None
-    critical_batch_size: CriticalBatchSize
     points: tuple[Point, ...]
     fit: Fit
     trajectory: tuple[TrajectoryPoint, ...]
-    tradeoff: tuple[TradeoffRow, ...]
-    doubts: tuple[Doubt, ...]
-    cost: Cost
-    throughput: Throughput | None = None  # None: this device was not timed
-    recommendation: Recommendation | None = None
-    alternatives: tuple[Recommendation, ...] = ()
-    step: int | None = None  # of training, where it was probed last; None: as its config says
-    schedule: Schedule | None = None  # where several points were probed and every one is resolved
-    kind: str = "probe"
-    schema_version: int = field(default=SCHEMA_VERSION)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether there is an answer to rely on."""
-        return _resolved(self.critical_batch_size)
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain data for `json.dumps`; what is not finite becomes null."""
-        return _to_json(self)
+    #: Training steps before the point that was probed last; None: as the config says.
+    step: int | None = None
+    #: None unless several points were probed and every one is resolved.
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,12 +347,15 @@ class TrainingRun:
     batch_size: int
     learning_rate: float
     seed: int
-    steps: float | None  # interpolated at the crossing; None: it did not arrive
-    examples: int  # spent
-    evaluations: int  # of the loss
+    #: Interpolated at the crossing; None: the run did not arrive.
+    steps: float | None
+    #: The number of examples that it was trained on.
+    examples: int
+    #: The number of times that its loss was evaluated.
+    evaluations: int
     seconds: float
     reached: bool
-    outcome: str  # "reached" | "beaten" by a better rate | "diverged" | "unreached" in the allowed steps, or it stalled
+    outcome: RunEnd | Literal["branch"]
     lowest_loss: float | None
 
 
@@ -274,15 +363,22 @@ class TrainingRun:
 class BatchOutcome:
     """The fewest steps to the goal at one batch size, over learning rates."""
 
-    batch_size: int
-    learning_rate: float | None  # None: no rate arrived
-    steps: float | None  # geometric mean over seeds
-    steps_limits: Limits | None  # of the seeds
+    batch_size: Size
+    #: None: no rate arrived.
+    learning_rate: Positive | None
+    #: Geometric mean over seeds.
+    steps: Positive | None
+    #: The range of the seeds.
+    steps_limits: Limits | None
     examples: float | None
-    fitted: float | None  # steps of the hyperbola
-    predicted: float | None  # steps that the noise scale along training predicts
-    loss: float | None = None  # at the end of a branch, the mean over seeds
-    loss_limits: Limits | None = None  # of the seeds
+    #: The steps that the fitted hyperbola gives.
+    fitted: Positive | None
+    #: The steps that the noise scale along training predicts.
+    predicted: Positive | None
+    #: At the end of a branch, the mean over seeds.
+    loss: float | None = None
+    #: The range of the seeds.
+    loss_limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,62 +386,29 @@ class Prediction:
     """What the probe says of the same stretch of training."""
 
     critical_batch_size: CriticalBatchSize
-    batch_size: int  # of the run along which it was probed
+    #: Of the run along which it was probed.
+    batch_size: int
     learning_rate: float
     trajectory: tuple[TrajectoryPoint, ...]
-    ratio: float | None  # measured B_crit over the predicted
+    #: The measured B_crit over the predicted one.
+    ratio: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepResult:
-    """Everything one sweep found; the fields of the JSON file, in its order."""
+class SweepResult(Result):
+    """Everything one sweep found."""
 
-    config: dict[str, Any]
-    config_hash: str
-    provenance: Provenance
-    goal: float  # loss
+    kind: Literal["sweep"] = "sweep"
+    #: The loss that the runs were to reach.
+    goal: float
     start_loss: float
-    critical_batch_size: CriticalBatchSize
     min_steps: Estimate
     min_examples: Estimate
     batches: tuple[BatchOutcome, ...]
-    scatter: float | None  # root mean square of the residuals of log S
+    #: Root mean square of the residuals of log S.
+    scatter: float | None
     predicted: Prediction | None
     runs: tuple[TrainingRun, ...]
-    tradeoff: tuple[TradeoffRow, ...]
-    doubts: tuple[Doubt, ...]
-    cost: Cost
-    throughput: Throughput | None = None
-    recommendation: Recommendation | None = None
-    alternatives: tuple[Recommendation, ...] = ()
-    kind: str = "sweep"
-    schema_version: int = field(default=SCHEMA_VERSION)
-
-    @property
-    def resolved(self) -> bool:
-        """Whether there is an answer to rely on."""
-        return _resolved(self.critical_batch_size)
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain data for `json.dumps`; what is not finite becomes null."""
-        return _to_json(self)
-
-
-#: What a command stores.
-Result = ProbeResult | SweepResult
-
-
-def _resolved(critical: Estimate) -> bool:
-    """A value, and limits within a factor of ten."""
-    if critical.value is None or critical.high is None:
-        return False
-    return critical.high <= WIDEST_INTERVAL * critical.low
-
-
-def _to_json(result: Result) -> dict[str, Any]:
-    data: dict[str, Any] = _plain(dataclasses.asdict(result))
-    first = {"schema_version": data.pop("schema_version"), "kind": data.pop("kind")}
-    return first | data
 
 
 def _plain(value: Any) -> Any:

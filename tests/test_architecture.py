@@ -11,7 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "bnoise_cli"
 #: Each layer may import those after it.
-LAYERS = ["cli", "report", "check", "advice", "results", "sweeping", "probing", "timing", "training", "building"]
+LAYERS = [
+    "cli",
+    "report",
+    "check",
+    "advice",
+    "results",
+    "sweeping",
+    "probing",
+    "timing",
+    "training",
+    "building",
+]
 LAYERS += ["task", "outcome", "spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}

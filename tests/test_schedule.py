@@ -181,7 +181,9 @@ def test_stored_results_are_read_with_and_without_a_schedule() -> None:
     assert older.schedule is None
     assert "adaptive" not in words(older)
     data["trajectory"][1]["noise_scale"]["low"] = -3.0
-    with pytest.raises(CallError, match=r"`trajectory.1.noise_scale` has an impossible value"):
+    with pytest.raises(
+        CallError, match=r"`trajectory.1.noise_scale.low`: input should be greater than or equal to 0"
+    ):
         checked_result(Path("r.json"), data)
 
 

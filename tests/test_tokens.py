@@ -130,7 +130,7 @@ def test_the_config_goes_before_what_was_found(write: Write) -> None:
     data = json.loads(json.dumps(stated.to_json()))
     assert checked_result(Path("r.json"), data).provenance.tokens_per_example == 512
     data["provenance"]["tokens_per_example"] = 0
-    with pytest.raises(CallError, match=r"`provenance.tokens_per_example` has an impossible value"):
+    with pytest.raises(CallError, match=r"`provenance.tokens_per_example`: input should be greater than 0"):
         checked_result(Path("r.json"), data)
     del data["provenance"]["tokens_per_example"], data["config"]["unit"]
     assert checked_result(Path("r.json"), data).provenance.tokens_per_example is None

@@ -13,10 +13,10 @@ from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rat
 from bnoise_cli.amounts import Amounts, unit_doubts
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import ProbeResult, Recommendation, Result, SweepResult
+from bnoise_cli.records import Recommendation, Result, Role, SweepResult
 from bnoise_cli.results.stored import planned
 
-R = TypeVar("R", bound=ProbeResult | SweepResult)
+R = TypeVar("R", bound=Result)
 
 
 def advise(result: R) -> R:
@@ -44,7 +44,7 @@ def advise(result: R) -> R:
     unmet = bool(roles) and chosen is None
     if unmet:
         doubts.insert(0, limits.impossible(options, wishes))
-    named: dict[Option, list[str]] = {}
+    named: dict[Option, list[Role]] = {}
     for role, option in (
         *((role, chosen) for role in roles),
         ("fastest", options.fastest),
@@ -64,7 +64,7 @@ def advise(result: R) -> R:
 
 
 def _recommendation(
-    option: Option, roles: tuple[str, ...], options: Options, result: Result
+    option: Option, roles: tuple[Role, ...], options: Options, result: Result
 ) -> Recommendation:
     if isinstance(result, SweepResult):
         rate, rule = measured_learning_rate(result.batches, option.batch_size)
@@ -85,7 +85,7 @@ def _recommendation(
     )
 
 
-def _reason(role: str, option: Option, options: Options, result: Result) -> str:
+def _reason(role: Role, option: Option, options: Options, result: Result) -> str:
     """One sentence."""
     amounts = Amounts.of(result)
     _, wishes = planned(result.config)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from bnoise_cli.advice.choices import RANGE, Option, Options
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Doubt
+from bnoise_cli.records import Doubt, Role
 from bnoise_cli.spec.schema import Advice
 
 #: Codes of doubts that say a limit of the config cannot be met.
-IMPOSSIBLE = ("deadline", "max_compute_overhead")
+IMPOSSIBLE: tuple[Literal["deadline", "max_compute_overhead"], ...] = ("deadline", "max_compute_overhead")
 #: Devices are added up to so many times the planned ones when a deadline asks for more.
 _MOST_DEVICES = 4096
 
 
-def roles(limits: Advice) -> tuple[str, ...]:
+def roles(limits: Advice) -> tuple[Role, ...]:
     """The limits that the config names."""
     return tuple(name for name in IMPOSSIBLE if getattr(limits, name) is not None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
 from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
-from bnoise_cli.records import Doubt, ProbeResult, Result, SweepResult, Throughput
+from bnoise_cli.records import Doubt, Result, Throughput
 from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.storage import write_json
 
@@ -28,7 +28,7 @@ class Ended(Protocol):
 
 
 E = TypeVar("E", bound=Ended)
-R = TypeVar("R", bound=ProbeResult | SweepResult)
+R = TypeVar("R", bound=Result)
 
 
 class Measuring(Protocol[E]):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design
 from bnoise_cli.records import TrainingRun
+
+#: What a probe is doing: looking for the range of batch sizes, or measuring.
+ProbePhase = Literal["pilot", "replicates"]
+#: What a sweep is doing; "probe" is the probe along its best run.
+SweepPhase = Literal["warm-up", "goal", "training", "branch", "probe"]
 
 
 class StopReason(StrEnum):
@@ -24,7 +29,7 @@ class StopReason(StrEnum):
 class Progress:
     """What a probe in progress knows."""
 
-    phase: str
+    phase: ProbePhase
     replicates: int
     analysis: Analysis | None
     seconds: float
@@ -37,16 +42,20 @@ class WarmupProgress:
 
     step: int
     of: int
-    start: str | None = None  # the one of several checkpoints that it begins with
+    #: The checkpoint that it begins with, if the probe has several.
+    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What the probe of one point of training found."""
 
-    step: int  # training steps taken before, those of the checkpoint's own run counted
-    loss: float | None  # mean over evaluation examples
-    analysis: Analysis | None  # None: fewer than two replicates
+    #: Training steps before the point, including those of the run that made the checkpoint.
+    step: int
+    #: Mean over evaluation examples.
+    loss: float | None
+    #: None: fewer than two replicates.
+    analysis: Analysis | None
     design: Design | None
     replicates: int
     stop: StopReason
@@ -55,28 +64,40 @@ class Measurement:
     gradient_examples: int
     evaluation_examples: int
     micro_batch_size: int
-    shortened_from: int | None  # micro-batch size before memory ran out
-    rounding_floor: float | None = None  # differences of losses below this say nothing, in nats
-    exact_noise_scale: float | None = None  # where the model knows its own answer
+    #: The micro-batch size before memory ran out; None if it did not.
+    shortened_from: int | None
+    #: Differences of losses below this are rounding, in nats.
+    rounding_floor: float | None = None
+    #: The true value, if the model knows its own answer.
+    exact_noise_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFindings:
     """What the checks before the probe found."""
 
-    loss: float  # of a few examples, before the warm-up
-    stochastic: bool  # the loss of given examples depends on random masks, or examples on augmentation
-    batch_norms: int  # layers that normalise by the statistics of the batch
-    group: int  # examples that go through the model together in the probe, of which the loss is no mean
-    mean_gap: float  # |gradient of a batch − mean of its halves'| over its norm
-    is_mean: bool  # whether that gap is rounding
-    streamed: int | None = None  # examples kept of a stream; None: the dataset is no stream
-    frozen: float = 0.0  # the part of the model's parameters that is not trained
-    by_tokens: float | None = (
-        None  # tokens that count in an average example, where the loss is a mean of them
-    )
-    loss_parameters: int = 0  # trainable ones of the loss itself, which are held
-    tokens_per_example: float | None = None  # on average, where the batches show it
+    #: Of a few examples, before the warm-up.
+    loss: float
+    #: Whether the same examples give another loss each time, because of dropout or augmentation.
+    stochastic: bool
+    #: The number of layers that normalise by the statistics of the batch.
+    batch_norms: int
+    #: The number of examples that go through the model together in the probe; more than 1 if their loss is not a mean.
+    group: int
+    #: |gradient of a batch − mean of the gradients of its halves| over the gradient's norm.
+    mean_gap: float
+    #: Whether that gap is rounding.
+    is_mean: bool
+    #: The number of examples kept of a stream; None: the dataset is not a stream.
+    streamed: int | None = None
+    #: The share of the model's parameters that is not trained.
+    frozen: float = 0.0
+    #: The number of tokens that count in an average example; None if the loss is not a mean over tokens.
+    by_tokens: float | None = None
+    #: The number of trainable parameters of the loss itself, which are not trained.
+    loss_parameters: int = 0
+    #: On average; None if the batches do not show it.
+    tokens_per_example: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +114,11 @@ class ProbeRun:
     dataset_length: int
     dataset_hash: str | None
     warmup_seconds: float
-    interrupted: bool  # also in the warm-up between two points
+    #: Also during the warm-up between two points.
+    interrupted: bool
     failure: RunError | None
-    unused_states: tuple[str, ...] = ()  # of optimizers in checkpoints: which, and why
+    #: The optimizer states in checkpoints that were not used: which, and why.
+    unused_states: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +130,24 @@ class DryRun:
     dataset_length: int
     micro_batch_size: int
     steps: tuple[int, ...]
-    seconds_per_example: float  # forward and backward
+    #: Forward and backward.
+    seconds_per_example: float
     warmup_seconds: float
-    budget_seconds: float  # the most the measurement takes after the warm-up
-    extra_bytes: int  # beside a training step of the micro-batch
-    peak_bytes: int | None  # of one micro-batch's gradient, where the device can tell
-    checkpoints: tuple[str, ...] = ()  # in the order in which they are probed
+    #: The longest time that the measurement takes after the warm-up.
+    budget_seconds: float
+    #: In addition to a training step of the micro-batch.
+    extra_bytes: int
+    #: Of one micro-batch's gradient; None if the device cannot tell.
+    peak_bytes: int | None
+    #: In the order in which they are probed.
+    checkpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepProgress:
     """How far a sweep has come."""
 
-    phase: str
+    phase: SweepPhase
     step: int
     batch_size: int | None
     sizes_done: int
@@ -135,8 +163,10 @@ class BranchEnd:
     batch_size: int
     learning_rate: float
     seed: int
-    loss: float | None  # smoothed over the last part; None: it diverged
-    taken: int  # training steps
+    #: Smoothed over the last part; None: the branch diverged.
+    loss: float | None
+    #: Training steps.
+    taken: int
     evaluations: int
     seconds: float
 
@@ -148,7 +178,8 @@ class SweepRun:
     goal: float
     start_loss: float
     runs: tuple[TrainingRun, ...]
-    chosen: dict[int, float | None]  # batch size → its best learning rate; None: no run arrived
+    #: Batch size → its best learning rate; None: no run arrived.
+    chosen: dict[int, float | None]
     trajectory: tuple[dict[str, Any], ...]
     branches: tuple[BranchEnd, ...]
     findings: TaskFindings
@@ -172,8 +203,11 @@ class SweepPlan:
     dataset_length: int
     evaluation_examples: int
     start_loss: float
-    goal: float | None  # None: where the planned run is after `steps`
-    batch_sizes: tuple[int, ...]  # the first ones, where the range is found on the way
+    #: None: the loss that the planned run has after `steps`.
+    goal: float | None
+    #: Only the first ones if the range is found on the way.
+    batch_sizes: tuple[int, ...]
     runs: int
-    steps: int  # of the planned run to the goal, taken for the estimate
+    #: The steps of the planned run to the goal that the estimate assumes.
+    steps: int
     seconds: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnoise_cli.records import Result, SweepResult
+from bnoise_cli.records import ProbeResult, Result, SweepResult
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.words.compare import comparison_sections
@@ -25,6 +25,7 @@ def report_sections(
     [(_, result)] = results
     if isinstance(result, SweepResult):
         return sweep_sections(result)
+    assert isinstance(result, ProbeResult)
     sections = probe_sections(result)
     if drawing_width is not None and (chart := improvement_chart(result, drawing_width)):
         last = next(i for i, section in enumerate(sections) if section.title == "Measured")

@@ -10,6 +10,7 @@ from bnoise_cli import __version__
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
 from bnoise_cli.records import (
+    Basis,
     Cost,
     CriticalBatchSize,
     Estimate,
@@ -95,7 +96,7 @@ def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     low = weighted([scale.low for scale in scales])
     values = [scale.value for scale in scales if scale.value is not None]
     highs = [scale.high for scale in scales if scale.high is not None]
-    basis = "probe" if len(points) == 1 else "trajectory"
+    basis: Basis = "probe" if len(points) == 1 else "trajectory"
     if len(values) < len(scales) or len(highs) < len(scales):
         return CriticalBatchSize(value=None, low=low, high=None, basis=basis)
     value, high = weighted(values), weighted(highs)

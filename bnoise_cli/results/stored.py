@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,61 +92,36 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
-    """Values that arithmetic relies on, and whether they are possible."""
-    estimates: list[tuple[str, Estimate]] = [("critical_batch_size", result.critical_batch_size)]
-    if isinstance(result, ProbeResult):
-        place, trajectory = "trajectory", result.trajectory
-        estimates += [
-            (n, getattr(result, n)) for n in ("noise_scale", "max_improvement", "simple_noise_scale")
-        ]
-        for i, point in enumerate(result.points):
-            yield f"points.{i}", point.std_error >= 0 and (point.batch_size is None or point.batch_size > 0)
-        if result.schedule is not None:
-            taken = (result.schedule.steps_ratio, result.schedule.examples_ratio)
-            yield "schedule", 0 < result.schedule.gamma <= 1 and all(1 < ratio <= 2 for ratio in taken)
-    else:
-        estimates += [(n, getattr(result, n)) for n in ("min_steps", "min_examples")]
-        for i, batch in enumerate(result.batches):
-            known = (batch.batch_size, batch.steps, batch.learning_rate, batch.fitted, batch.predicted)
-            yield f"batches.{i}", all(value is None or value > 0 for value in known)
-        place, trajectory = "predicted.trajectory", ()
-        if result.predicted is not None:
-            estimates.append(("predicted.critical_batch_size", result.predicted.critical_batch_size))
-            trajectory = result.predicted.trajectory
-    for i, along in enumerate(trajectory):
-        yield f"{place}.{i}", along.batch_size is None or along.batch_size > 0
-        estimates.append((f"{place}.{i}.noise_scale", along.noise_scale))
-        estimates.append((f"{place}.{i}.simple_noise_scale", along.simple_noise_scale))
+    """Relations between values that arithmetic relies on, and whether they hold."""
+    for place, found in _estimates(result, ""):
+        value, low, high = found.value, found.low, found.high
+        ordered = value is None or low <= value * (1 + 1e-9)
+        yield place, ordered and (high is None or (value is not None and value <= high * (1 + 1e-9)))
     yield "config.optimizer", is_target(result.config.get("optimizer"))
     plan, wishes = planned(result.config)
     yield "config.training", plan.batch_size % plan.world_size == 0
     yield "config.advice", wishes.deadline is None or plan.steps is not None or plan.examples is not None
-    yield "provenance.group", result.provenance.group > 0
-    factor = result.provenance.tokens_per_example
-    yield "provenance.tokens_per_example", factor is None or factor > 0
-    for name, estimate in estimates:
-        value, low, high = estimate.value, estimate.low, estimate.high
-        ordered = value is None or (value > 0 and low <= value * (1 + 1e-9))
-        bounded = high is None or (value is not None and value <= high * (1 + 1e-9))
-        yield name, ordered and bounded and low >= 0 and 0 < estimate.confidence < 1
-    if result.throughput is not None:
-        times = result.throughput
+    if (times := result.throughput) is not None:
         sizes = [step.micro_batch_size for step in times.step_times]
-        measured = (
-            times.fixed_seconds,
-            times.seconds_per_example,
-            times.optimizer_seconds,
-            times.worst_misfit,
-        )
-        yield "throughput", all(value >= 0 for value in measured)
-        yield "throughput.step_times", bool(sizes) and sizes == sorted(set(sizes)) and sizes[0] > 0
-        yield "throughput.step_times", all(step.seconds > 0 for step in times.step_times)
-        together = times.world_size > 1 and times.parallel in ("ddp", "fsdp")
-        yield "throughput.parallel", together or (times.world_size == 1 and times.parallel is None)
-        yield "throughput.step_times", all(0 <= s.exchange_seconds < s.seconds for s in times.step_times)
+        yield "throughput.parallel", (times.world_size > 1) == (times.parallel is not None)
+        yield "throughput.step_times", bool(sizes) and sizes == sorted(set(sizes))
+        yield "throughput.step_times", all(step.exchange_seconds < step.seconds for step in times.step_times)
         waits = any(step.exchange_seconds for step in times.step_times)
         yield "throughput.step_times", not waits or times.parallel == "ddp"
         yield "throughput.largest_micro_batch_size", times.largest_micro_batch_size == max(sizes, default=0)
+
+
+def _estimates(record: Any, place: str) -> Iterator[tuple[str, Estimate]]:
+    """Every estimate in a record, with its dotted place."""
+    if isinstance(record, Estimate):
+        yield place, record
+    elif isinstance(record, tuple):
+        for i, item in enumerate(record):
+            yield from _estimates(item, f"{place}.{i}")
+    elif is_dataclass(record):
+        for part in fields(record):
+            name = f"{place}.{part.name}" if place else part.name
+            yield from _estimates(getattr(record, part.name), name)
 
 
 def _clean(value: Any) -> Any:

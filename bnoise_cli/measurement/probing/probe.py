@@ -15,7 +15,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
-from bnoise_cli.measurement.outcome import Measurement, Progress, StopReason
+from bnoise_cli.measurement.outcome import Measurement, ProbePhase, Progress, StopReason
 from bnoise_cli.measurement.probing.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.probing.replicate import Replicate, measure_replicate
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
@@ -369,7 +369,7 @@ class _Run:
             )
             self.analysis = analyse(self._design(self.plan), gathered)
 
-    def _report(self, phase: str) -> None:
+    def _report(self, phase: ProbePhase) -> None:
         self.on_progress(
             Progress(
                 phase=phase,

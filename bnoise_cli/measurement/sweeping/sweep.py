@@ -15,7 +15,7 @@ from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
-from bnoise_cli.measurement.outcome import SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.outcome import SweepPhase, SweepPlan, SweepProgress, SweepRun
 from bnoise_cli.measurement.sweeping.along_a_run import probe_along
 from bnoise_cli.measurement.sweeping.branches import train_branches
 from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
@@ -272,7 +272,7 @@ class _Run:
         self.known.add_fact("trajectory", points, batch_size=size, point=point)
         return points
 
-    def _tell(self, phase: str, step: int, size: int | None = None) -> None:
+    def _tell(self, phase: SweepPhase, step: int, size: int | None = None) -> None:
         seconds = time.monotonic() - self.begun
         self.on_progress(
             SweepProgress(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled
 from bnoise_cli.measurement.training.lanes import Lanes
+from bnoise_cli.records import RunEnd
 
 #: Evaluations follow one another at this growth of the step while the goal is far, and at this one near it.
 _FAR, _NEAR = 1.15, 1.03
@@ -24,11 +25,14 @@ _DIVERGED = 1.0
 class Arrival:
     """What became of one run."""
 
-    steps: float | None  # to the goal, interpolated; None: it did not arrive
-    outcome: str  # "reached" | "beaten" | "diverged" | "unreached"
-    taken: int  # training steps
+    #: Steps to the goal, interpolated; None: the run did not arrive.
+    steps: float | None
+    outcome: RunEnd
+    #: Training steps.
+    taken: int
     evaluations: int
-    seconds: float  # a part of those of all runs that went side by side
+    #: Its share of the time of all runs that were trained side by side.
+    seconds: float
     lowest_loss: float | None
 
 
@@ -101,7 +105,7 @@ def train_to_goal(
     ]
 
 
-def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, str | None]:
+def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, RunEnd | None]:
     """(steps to the goal, how the run ended); None for what is not known yet: steps without an end may change."""
     last = losses[-1]
     if not math.isfinite(last) or last > goal.start_loss + _DIVERGED * abs(goal.start_loss):
@@ -121,7 +125,7 @@ def _is_near(steps: Sequence[int], losses: Sequence[float], goal: float) -> bool
     return losses[-1] + slope * math.log(_SOON) <= goal
 
 
-def _arrival(at: float | None, outcome: str, taken: int, losses: Sequence[float]) -> Arrival:
+def _arrival(at: float | None, outcome: RunEnd, taken: int, losses: Sequence[float]) -> Arrival:
     finite = [loss for loss in losses if math.isfinite(loss)]
     return Arrival(
         steps=at,

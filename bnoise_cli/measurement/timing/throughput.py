@@ -13,7 +13,7 @@ import numpy as np
 from bnoise_cli.errors import CutShortError, LostRankError, RunError
 from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
-from bnoise_cli.records import StepTime, Throughput
+from bnoise_cli.records import LimitedBy, StepTime, Throughput
 
 #: The first visits, which also warm up, may take this part of the time; the rounds share what is left. Rounds are
 #: half as long as the first visits, so that the fewest fit.
@@ -87,7 +87,7 @@ class _Timing:
     def sizes(self) -> list[int]:
         return sorted(self.timed)
 
-    def ascend(self, most: int, budget_seconds: float) -> str:
+    def ascend(self, most: int, budget_seconds: float) -> LimitedBy:
         """Double the micro-batch until something forbids it; says what."""
         size = self._smallest(most)
         while size < most:
@@ -146,7 +146,7 @@ class _Timing:
             for size in self.sizes:
                 self._step(size)
 
-    def throughput(self, limited_by: str) -> Throughput:
+    def throughput(self, limited_by: LimitedBy) -> Throughput:
         measured = [_step_time(size, self.timed[size]) for size in self.sizes]
         line = fit_line([s.micro_batch_size for s in measured], [s.seconds for s in measured])
         return Throughput(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import Result, SweepResult
+from bnoise_cli.records import ProbeResult, Result, SweepResult
 from bnoise_cli.spec.targets import nearest
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -106,6 +106,7 @@ def _curves(result: Result) -> Iterator[tuple[int, dict[str, float]]]:
             fields = ("steps", "examples", "fitted", "predicted", "learning_rate")
             yield batch.batch_size, _known({f"batches/{field}": getattr(batch, field) for field in fields})
         return
+    assert isinstance(result, ProbeResult)
     for point in sorted(result.points, key=lambda point: point.batch_size or 0):
         if point.batch_size is not None:
             names = ("improvement", "std_error", "fitted")

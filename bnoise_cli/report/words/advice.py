@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.numbers import count, percent, seconds, significant, size
-from bnoise_cli.records import Doubt, Limits, Recommendation, Result, Throughput, TradeoffRow
+from bnoise_cli.records import Doubt, LimitedBy, Limits, Recommendation, Result, Role, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
 
 #: Rows of the trade-off that are shown; the file has them all.
 _MOST_ROWS = 12
-_LIMITED = {
+_LIMITED: dict[LimitedBy, str] = {
     "memory": "more does not fit",
     "time": "more was not tried in the time",
     "need": "more has no use here",
     "failure": "more failed",
 }
-_ROLES = {"max_compute_overhead": "overhead limit"}
+_ROLES: dict[Role, str] = {"max_compute_overhead": "overhead limit"}
 
 
 def advice_sections(result: Result) -> list[Section]:
@@ -100,7 +100,7 @@ def _device(timed: Throughput, found: Recommendation) -> str:
     largest = timed.largest_micro_batch_size
     peak = next((s.peak_memory_bytes for s in timed.step_times if s.micro_batch_size == largest), None)
     memory = f" in {size(peak)}" if peak is not None else ""
-    limited = _LIMITED.get(timed.limited_by, timed.limited_by)
+    limited = _LIMITED[timed.limited_by]
     return f"{line}{_exchange(timed, found)}. Largest micro-batch {count(largest)}{memory}: {limited}."
 
 
@@ -196,6 +196,6 @@ def _split(found: Recommendation, planned_devices: int) -> str:
     return " × ".join(parts) if len(parts) > 1 else "in one micro-batch"
 
 
-def role_words(roles: Sequence[str]) -> str:
+def role_words(roles: Sequence[Role]) -> str:
     """Names of the points of the trade-off."""
     return ", ".join(_ROLES.get(role, role) for role in roles)
