@@ -1,4 +1,4 @@
-"""Shared pieces: what a probe found, made up, and a device whose step times are written down."""
+"""Shared pieces: what a probe or a sweep found, made up, and a device whose step times are written down."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.maths.analysis import Analysis, Design
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
+from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, SweepRun, TaskFindings
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import (
@@ -18,12 +18,17 @@ from bnoise_cli.records import (
     Doubt,
     Estimate,
     Fit,
+    Limits,
     NoiseScale,
     Point,
     ProbeResult,
     Provenance,
     Quadratic,
+    Recommendation,
+    StepTime,
     Throughput,
+    TradeoffRow,
+    TrainingRun,
 )
 from bnoise_cli.spec.schema import Config
 
@@ -205,3 +210,112 @@ def plan(critical: Estimate | None = None, device: Device | None = None, **confi
             ),
         )
     )
+
+
+def training_run(batch_size: int, steps: float | None, seed: int = 0, **changes: Any) -> TrainingRun:
+    base = TrainingRun(
+        batch_size=batch_size, learning_rate=0.1, seed=seed, steps=steps, examples=100 * batch_size, evaluations=20,
+        seconds=1.0, reached=steps is not None, outcome="unreached" if steps is None else "reached", lowest_loss=0.3,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+SIZES = (5, 10, 20, 40, 80)
+GOOD_STEPS = {size: 100 * (1 + 20 / size) for size in SIZES}
+
+
+def sweep_run(steps: dict[int, float | None], **changes: Any) -> SweepRun:
+    """Three seeds at every batch size, 2% apart."""
+    base = SweepRun(
+        goal=0.4,
+        start_loss=2.3,
+        runs=tuple(
+            training_run(size, None if value is None else value * (1 + 0.02 * seed), seed)
+            for size, value in steps.items()
+            for seed in (-1, 0, 1)
+        ),
+        chosen={size: None if value is None else 0.1 for size, value in steps.items()},
+        trajectory=along_a_run(20.0),
+        branches=(),
+        findings=RUN.findings,
+        complete=True,
+        interrupted=False,
+        failure=None,
+        device="cpu",
+        dtype="float32",
+        dataset_length=50_000,
+        dataset_hash=None,
+        micro_batch_size=64,
+        evaluation_examples=256,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def along_a_run(noise_scale: float | None) -> tuple[dict[str, Any], ...]:
+    told = None if noise_scale is None else {
+        "value": noise_scale, "low": 0.9 * noise_scale, "high": 1.1 * noise_scale, "confidence": 0.95}  # fmt: skip
+    return tuple(
+        {"step": step, "loss": 1.0, "noise_scale": told, "simple_noise_scale": told, "gradient_examples": 1000,
+         "evaluation_examples": 1000, "batch_size": 20, "learning_rate": 0.1}
+        for step in (5, 50, 100, 150, 190)
+    )  # fmt: skip
+
+
+# A result whose every advised number is written down.
+ADVICE = Recommendation(
+    roles=("balanced",),
+    batch_size=96,
+    micro_batch_size=8,
+    accumulation_steps=4,
+    world_size=3,
+    learning_rate=3e-05,  # which YAML reads as a string unless it is written 3.0e-05
+    learning_rate_rule="from the planned 0.0001 at 64, proportional to 1/(1 + B_crit/B)",
+    reason="The nearest usual size to 100.",
+    row=TradeoffRow(
+        batch_size=96,
+        steps_ratio=2.04,
+        examples_ratio=1.96,
+        time_efficiency=0.49,
+        compute_efficiency=0.51,
+        steps_limits=Limits(low=1.9, high=2.2),
+        examples_limits=Limits(low=1.8, high=2.1),
+        run_steps=1000.2,
+    ),
+)
+ADVISED = ProbeResult(
+    config={
+        "model": {"_target_": "my.Model", "widths": [64, 10]},
+        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-4},
+        "training": {"batch_size": 64, "steps": None},
+        "probe": {"precision": 0.15},
+    },
+    config_hash="0123456789abcdef" * 4,
+    provenance=Provenance(
+        bnoise="0.1.0", python="3.11.7", torch="2.13.0", device="cpu", dtype="float32", seed=0,
+        time="2026-01-01T00:00:00+00:00", dataset_length=50_000,
+    ),
+    noise_scale=NoiseScale(value=100.0, low=90.0, high=112.0),
+    max_improvement=Estimate(value=0.02, low=0.018, high=0.022),
+    simple_noise_scale=Estimate(value=None, low=200.0, high=None),
+    quadratic=None,
+    critical_batch_size=CriticalBatchSize(value=100.0, low=90.0, high=112.0, basis="probe"),
+    points=tuple(
+        Point(
+            batch_size=B, improvement=gain, std_error=1e-4, step_size=0.1, fitted=fitted, gradient_error=None, draws=9
+        )
+        for B, gain, fitted in ((8, 0.001, 0.0015), (64, 0.008, None), (None, 0.02, 0.02))
+    ),
+    fit=Fit(chi2=None, dof=1, r_squared=None, p_value=None),
+    trajectory=(),
+    tradeoff=(),
+    doubts=(Doubt(code="momentum", finding="measured without it", remedy="Nothing to do."),),
+    cost=Cost(seconds=3.2, gradient_examples=20_000, evaluation_examples=60_000),
+    throughput=Throughput(
+        step_times=(
+            StepTime(micro_batch_size=8, seconds=0.01, spread=0.02, loading_seconds=1e-3, peak_memory_bytes=None),
+        ),
+        optimizer_seconds=0.001, fixed_seconds=0.002, seconds_per_example=0.001, worst_misfit=0.05,
+        largest_micro_batch_size=8, limited_by="memory", memory_bytes=None, seconds=1.0,
+    ),
+    recommendation=ADVICE,
+)  # fmt: skip

@@ -1,0 +1,123 @@
+"""P of every known optimizer, against its own update and against exact answers."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from bnoise_cli.errors import CallError
+from bnoise_cli.examples.quadratic import mean_loss
+from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.preconditioner import preconditioner, require_known
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.training.steps import Trainer
+from tests.cases import CPU, quadratic_task
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (torch.optim.Adam, {"betas": (0.0, 0.9)}),
+        (torch.optim.Adam, {"betas": (0.0, 0.9), "amsgrad": True}),
+        (torch.optim.AdamW, {"betas": (0.0, 0.99), "weight_decay": 0.0}),
+        (torch.optim.RMSprop, {"alpha": 0.9}),
+        (torch.optim.Adagrad, {}),
+    ],
+)
+def test_an_update_is_the_rate_times_p_times_the_gradient(kind: Any, options: dict[str, Any]) -> None:
+    """Without momentum the last update of an optimizer is ε·P·g with the P of its state after it."""
+    weight = torch.nn.Parameter(torch.linspace(1, 2, 6, dtype=torch.float64))
+    optimizer = kind([weight], lr=0.01, **options)
+    gradient = torch.zeros(6)
+    for step in range(1, 5):
+        gradient = torch.linspace(-1, 2, 6, dtype=torch.float64) * step
+        before = weight.detach().clone()
+        weight.grad = gradient.clone()
+        optimizer.step()
+    found = preconditioner(optimizer, [weight])
+    assert found is not None
+    assert torch.allclose(before - weight.detach(), 0.01 * found[0] * gradient, rtol=1e-6)
+
+
+def test_learning_rates_of_groups_are_part_of_p() -> None:
+    slow, fast = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.01}, {"params": [fast]}], lr=0.1)
+    found = preconditioner(optimizer, [slow, fast])
+    assert found is not None
+    assert torch.allclose(found[0], torch.full((2,), 0.1))
+    assert torch.equal(found[1], torch.ones(3))
+
+
+def test_sgd_has_none_and_others_are_refused() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    assert preconditioner(torch.optim.SGD([weight], lr=0.1), [weight]) is None
+    with pytest.raises(CallError, match="found Adamax"):
+        require_known(torch.optim.Adamax([weight], lr=0.1))
+    with pytest.raises(CallError, match="not centered"):
+        require_known(torch.optim.RMSprop([weight], lr=0.1, centered=True))
+    with pytest.raises(CallError, match="there is none yet"):
+        preconditioner(torch.optim.AdamW([weight], lr=0.1), [weight])
+
+
+@pytest.mark.slow
+def test_adamw_is_measured_against_its_exact_noise_scale() -> None:
+    """tr(PHPΣ)/(GᵀPHPG) with the P of each warm-up: median error of 20 seeds within 15%, and intervals that cover."""
+    errors, covered = [], 0
+    for seed in range(20):
+        task = quadratic_task(50.0)
+        optimizer = torch.optim.AdamW(task.parameters, lr=0.005)
+        Trainer(task, optimizer, batch_size=64, max_grad_norm=None, seed=seed).train_until(30, lambda _: None)
+        task.preconditioner = preconditioner(optimizer, task.parameters)
+        assert task.preconditioner is not None
+        model: Any = task.model
+        h, noise = model.hessian.double(), model.noise_std.double() ** 2
+        p, g = task.preconditioner[0].double(), h * model.theta.detach().double()
+        exact = float((p * h * p * noise).sum() / ((p * g) ** 2 * h).sum())
+        found = probe(
+            task, ProbeSettings(max_examples=30_000, budget_seconds=600, seed=seed), step=30
+        ).analysis
+        assert found is not None
+        assert found.noise_scale.value is not None
+        errors.append(abs(found.noise_scale.value / exact - 1))
+        covered += found.noise_scale.low <= exact <= (found.noise_scale.high or float("inf"))
+    print(f"median error {median(errors):.3f}, covered {covered} of 20")
+    assert median(errors) < 0.15
+    assert covered >= 16  # of 20 at 95%: fewer would happen once in 380
+
+
+def test_a_preconditioner_is_sgd_in_rescaled_coordinates() -> None:
+    """With θ = √P·φ plain descent in φ takes the steps P·g in θ: the same draws give the same numbers."""
+    task = quadratic_task(50.0)
+    model: Any = task.model.double()
+    scale = torch.linspace(0.1, 3.0, len(model.theta), dtype=torch.float64)
+    task.preconditioner = [scale**2]
+    twin: Any = quadratic_task(50.0).model.double()
+    start = model.theta.detach().clone()
+
+    class Rescaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.phi = torch.nn.Parameter(start / scale)
+
+        def forward(self, batch: Any) -> Any:
+            return torch.func.functional_call(twin, {"theta": scale * self.phi}, (batch,))
+
+    data = TensorDataset(task.batches.dataset.tensors[0].double())
+    task.batches = Batches(data, None, CPU)
+    other = Task(Rescaled(), mean_loss, task.batches, micro_batch_size=256)
+    other.stochastic = False
+    settings = ProbeSettings(max_examples=40_000, budget_seconds=600)
+    one, two = probe(task, settings).analysis, probe(other, settings).analysis
+    assert one is not None
+    assert two is not None
+    for left, right in zip(
+        (one.noise_scale, one.max_improvement), (two.noise_scale, two.max_improvement), strict=True
+    ):
+        assert left.value == pytest.approx(right.value, rel=1e-6)
+        assert left.low == pytest.approx(right.low, rel=1e-6)
+        assert left.high == pytest.approx(right.high, rel=1e-6)
