@@ -9,3 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Layers that normalise by the statistics of the batch: all but those that were put into evaluation mode."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+
+
+def set_evaluation_mode(model: nn.Module) -> None:
+    """Training mode, in which a model returns what its loss needs, but BatchNorm with its running statistics."""
+    model.train()
+    for layer in batch_norms(model):
+        layer.eval()

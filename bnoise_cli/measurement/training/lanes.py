@@ -12,6 +12,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
 from bnoise_cli.errors import NotFiniteError
+from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
 from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
@@ -137,7 +138,7 @@ class StackedLanes:
 
     def losses(self, lanes: Sequence[int]) -> list[float]:
         task = self._task
-        task.model.eval()
+        set_evaluation_mode(task.model)
         sums = torch.zeros(len(lanes), dtype=torch.float64)
         chosen = self._chosen(lanes)
         for begin in range(0, len(self._evaluation), task.micro_batch_size):
@@ -194,8 +195,8 @@ def run_draws(seed: int) -> Draws:
 
 
 def evaluation_loss(task: Task, evaluation: Indices) -> float:
-    """The mean loss of the evaluation examples, without dropout; NaN where it is not finite."""
-    task.model.eval()
+    """The mean loss of the evaluation examples, always with the same random masks; NaN if it is not finite."""
+    set_evaluation_mode(task.model)
     try:
         return mean_loss(task, evaluation, Draws(0, 1 << 25))
     except NotFiniteError:
