@@ -9,6 +9,7 @@ import typer
 
 from bnoise_cli import __version__
 from bnoise_cli.cli.check import check
+from bnoise_cli.cli.explain import explain
 from bnoise_cli.cli.init import init
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
@@ -29,6 +30,7 @@ app.command()(sweep)
 app.command()(check)
 app.command()(report)
 app.command()(init)
+app.command()(explain)
 
 
 def _version(value: bool) -> None:

@@ -223,7 +223,7 @@ class Check(Section):
 class Config(Section):
     """A whole config file."""
 
-    version: Literal[1]
+    version: Literal[1] = Field(description="of the form of the config")
     model: Target = Field(description="what is trained")
     checkpoint: str | Paths | None = Field(
         default=None, description="where to start: .safetensors, .pt, a folder; or a list, probed in turn"
