@@ -17,7 +17,7 @@ from bnoise_cli.spec.targets import target_name, targets_in
 from bnoise_cli.storage import ends_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
-_LEDGER = 2
+_LEDGER = 3
 
 
 def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ from overhead import Recorder, batches_of, replay, timed
 from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
 
 Build = Callable[[], tuple[Task, Exact]]
@@ -175,7 +175,7 @@ def print_logged(build: Build, seeds: int, decay: float) -> None:
     micro_batch = max(1, 2 ** round(math.log2(exact.noise_scale)) // _DEVICES)
     begun = time.process_time()
     runs = [
-        signals_and_noises(task, micro_batch, _DEVICES, _LOGGED_STEPS, Draws(seed, 1 << 31))
+        signals_and_noises(task, micro_batch, _DEVICES, _LOGGED_STEPS, Draws(seed, Stream.BENCHMARK))
         for seed in range(seeds)
     ]
     seconds = (time.process_time() - begun) / seeds / _LOGGED_STEPS

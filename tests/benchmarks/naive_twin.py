@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from tasks import Exact
 
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.task import Task
 
@@ -43,7 +43,7 @@ def naive_noise_scale(task: Task, exact: Exact, budget: float, seed: int) -> flo
     if len(batch_sizes) < _FEWEST_POINTS:
         return None
     share = budget / (2 * len(batch_sizes))
-    draws = Draws(seed, 1 << 30)
+    draws = Draws(seed, Stream.BENCHMARK)
     gains = []
     for size in batch_sizes:
         updates = max(1, round(share / (_GRADIENT_COST * size)))

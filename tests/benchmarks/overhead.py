@@ -49,7 +49,7 @@ from bnoise_cli.measurement.building.build import build_optimizer, build_task
 from bnoise_cli.measurement.outcome import Measurement
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.measurement.task.ranks import joined
 from bnoise_cli.measurement.task.task import Task
@@ -157,7 +157,7 @@ def on_gpu(device: torch.device) -> None:
 
 def batches_of(task: Task, passes: Sequence[Pass]) -> dict[int, Any]:
     """A batch of each size that the passes have."""
-    draws = Draws(0)
+    draws = Draws(0, Stream.REPLICATE)
     return {
         size: task.batches.fetch(draws.indices(size, task.batches.length))
         for size in {size for size, *_ in passes}
@@ -237,7 +237,7 @@ def _alone(what: str, name: str) -> None:
 
 def train(task: Task, optimizer: torch.optim.Optimizer) -> None:
     """A few steps as anyone would write them, on one micro-batch each."""
-    draws, kind = Draws(0), task.parameters[0].device.type
+    draws, kind = Draws(0, Stream.REPLICATE), task.parameters[0].device.type
     for _ in range(_TRAINING_STEPS):
         batch = task.batches.fetch(draws.indices(task.micro_batch_size, task.batches.length))
         optimizer.zero_grad()

@@ -47,7 +47,7 @@ from bnoise_cli.maths.crossing import crossing
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.building.build import build_task
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.records import Estimate, SweepResult
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.load import Spec, load_spec
@@ -63,8 +63,8 @@ _EVALUATE = 1.02
 _ONWARD, _CHARGED = 1.5, 1.3
 #: A run ends after so many times the fewest steps, or at so many times the loss at the start.
 _GIVE_UP, _DIVERGED = 2.0, 2.0
-#: The stream of examples of the sweep's runs, and what lies between the seeds of its repetitions.
-_STREAM, _NEXT_SEED = 1 << 24, 1_000_003
+#: Distance between the seeds of repetitions.
+_NEXT_SEED = 1_000_003
 
 
 @dataclass
@@ -92,7 +92,7 @@ def train_grid(
     """Plain SGD at every rate on the same draws, until each has reached `goal`, diverged or been left behind."""
     x, y = data
     weights = [value.expand(len(rates), *value.shape).clone() for value in start]
-    draws, alive = Draws(seed, _STREAM), list(range(len(rates)))
+    draws, alive = Draws(seed, Stream.TRAINING_RUN), list(range(len(rates)))
     curves = [Curve(losses=[loss]) for loss in evaluate(weights, x, y)]
     step, look, fewest = 0, 1, math.inf
     while alive:

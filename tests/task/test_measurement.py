@@ -20,7 +20,7 @@ from bnoise_cli.maths.pass_plan import plan_pass
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
 from bnoise_cli.measurement.probing.replicate import measure_replicate
-from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.batches import Batches, Draws, Stream, _key
 from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
@@ -42,7 +42,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
     task = mlp_task(micro_batch_size=micro_batch_size)
     indices = np.array([3, 3, 50, 7, 11, 20, 41])
     found = task.zeros()
-    blocks = add_gradient(task, found, indices, Draws(0))
+    blocks = add_gradient(task, found, indices, Draws(0, Stream.REPLICATE))
     cross_entropy(task.model, task.batches.fetch(indices)).backward()
     for value, parameter in zip(found, task.parameters, strict=True):
         assert parameter.grad is not None
@@ -52,7 +52,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
     start = 0
     for block in blocks:
         part = task.zeros()
-        add_gradient(task, part, indices[start : start + block.examples], Draws(0))
+        add_gradient(task, part, indices[start : start + block.examples], Draws(0, Stream.REPLICATE))
         start += block.examples
         norm = pytest.approx(sum(float((g**2).sum()) for g in part))
         assert block.squared_norm == block.preconditioned == norm
@@ -74,7 +74,7 @@ def test_a_parameter_that_is_not_used_has_no_gradient() -> None:
     task.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
     task = Task(task.model, cross_entropy, task.batches, micro_batch_size=4)
     found = task.zeros()
-    add_gradient(task, found, np.arange(4), Draws(0))
+    add_gradient(task, found, np.arange(4), Draws(0, Stream.REPLICATE))
     assert not found[0].any()
 
 
@@ -90,8 +90,8 @@ def test_micro_batches_are_halved_until_they_fit() -> None:
 
     small = Task(task.model, objective, task.batches, micro_batch_size=16)
     found, expected = small.zeros(), task.zeros()
-    add_gradient(small, found, np.arange(18), Draws(0))
-    add_gradient(task, expected, np.arange(18), Draws(0))
+    add_gradient(small, found, np.arange(18), Draws(0, Stream.REPLICATE))
+    add_gradient(task, expected, np.arange(18), Draws(0, Stream.REPLICATE))
     torch.testing.assert_close(found, expected)
     assert seen == [4, 4, 4, 3, 3]
     assert small.micro_batch_size == 4
@@ -103,7 +103,7 @@ def test_no_memory_for_one_example_is_an_error() -> None:
 
     task = Task(mlp_task().model, objective, mlp_task().batches, micro_batch_size=4)
     with pytest.raises(RunError, match="out of memory with a single example"):
-        add_gradient(task, task.zeros(), np.arange(4), Draws(0))
+        add_gradient(task, task.zeros(), np.arange(4), Draws(0, Stream.REPLICATE))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_no_memory_for_one_example_is_an_error() -> None:
 def test_what_is_wrong_with_a_loss_is_said(objective: Any, words: str) -> None:
     task = Task(mlp_task().model, objective, mlp_task().batches, micro_batch_size=4)
     with pytest.raises(RunError, match=words):
-        add_gradient(task, task.zeros(), np.arange(4), Draws(0))
+        add_gradient(task, task.zeros(), np.arange(4), Draws(0, Stream.REPLICATE))
 
 
 # --- batches ------------------------------------------------------------------------------------------
@@ -173,12 +173,14 @@ def test_examples_that_do_not_stack_are_named() -> None:
 
 
 def test_draws_are_uniform_and_streams_independent() -> None:
-    counts = np.bincount(Draws(1, 2).indices(20_000, 10), minlength=10)
+    counts = np.bincount(Draws(1, Stream.PILOT, 2).indices(20_000, 10), minlength=10)
     assert abs(counts - 2000).max() < 5 * math.sqrt(2000)
-    assert not np.array_equal(Draws(1, 2).indices(9, 99), Draws(1, 3).indices(9, 99))
-    again = Draws(1, 2)
+    assert not np.array_equal(
+        Draws(1, Stream.PILOT, 2).indices(9, 99), Draws(1, Stream.PILOT, 3).indices(9, 99)
+    )
+    again = Draws(1, Stream.PILOT, 2)
     again.seed()
-    assert np.array_equal(Draws(1, 2).indices(9, 99), again.indices(9, 99))
+    assert np.array_equal(Draws(1, Stream.PILOT, 2).indices(9, 99), again.indices(9, 99))
 
 
 # --- lines --------------------------------------------------------------------------------------------
@@ -190,10 +192,10 @@ def test_a_line_is_the_loss_at_moved_weights(preconditioned: bool) -> None:
     if preconditioned:
         task.preconditioner = [torch.rand_like(p) + 0.5 for p in task.parameters]
     total = task.zeros()
-    add_gradient(task, total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0, Stream.REPLICATE))
     examples = np.arange(20, 45)
     with preserved(task.model, 0) as origin:
-        curve = evaluate_line(task, origin, total, 6, 0.3, examples, Draws(1))
+        curve = evaluate_line(task, origin, total, 6, 0.3, examples, Draws(1, Stream.REPLICATE))
     base = full_loss(task, examples)
     moved = copy.deepcopy(task.model)
     for node in line.NODES:
@@ -209,11 +211,11 @@ def test_a_line_is_the_loss_at_moved_weights(preconditioned: bool) -> None:
 def test_slope_and_curvature_are_those_of_autograd() -> None:
     task = mlp_task()
     total = task.zeros()
-    add_gradient(task, total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0, Stream.REPLICATE))
     examples = np.arange(20, 45)
     with preserved(task.model, 0) as origin:
         scale = 1e-3
-        curve = evaluate_line(task, origin, total, 6, scale, examples, Draws(1))
+        curve = evaluate_line(task, origin, total, 6, scale, examples, Draws(1, Stream.REPLICATE))
     loss = cross_entropy(task.model, task.batches.fetch(examples))
     gradient = torch.autograd.grad(loss, task.parameters, create_graph=True)
     u = [g / 6 for g in total]
@@ -231,8 +233,8 @@ def test_the_same_masks_at_every_step_size() -> None:
     task.stochastic = True
     total = task.zeros()
     with preserved(task.model, 0) as origin:
-        add_gradient(task, total, np.arange(6), Draws(0))
-        curve = evaluate_line(task, origin, total, 6, 1e-6, np.arange(20, 45), Draws(1))
+        add_gradient(task, total, np.arange(6), Draws(0, Stream.REPLICATE))
+        curve = evaluate_line(task, origin, total, 6, 1e-6, np.arange(20, 45), Draws(1, Stream.REPLICATE))
     assert abs(curve[1]) < 1e-3 * abs(curve[0])
 
 
@@ -246,9 +248,9 @@ def test_a_line_that_leaves_the_finite_says_so_and_restores() -> None:
     task = Task(task.model, steep, task.batches, micro_batch_size=8)
     before = [p.detach().clone() for p in task.parameters]
     total = task.zeros()
-    add_gradient(task, total, np.arange(6), Draws(0))
+    add_gradient(task, total, np.arange(6), Draws(0, Stream.REPLICATE))
     with preserved(task.model, 0) as origin, pytest.raises(DivergedError, match="not finite"):
-        evaluate_line(task, origin, total, 6, 1e4, np.arange(20), Draws(1))
+        evaluate_line(task, origin, total, 6, 1e4, np.arange(20), Draws(1, Stream.REPLICATE))
     assert all(torch.equal(p, q) for p, q in zip(task.parameters, before, strict=True))
 
 
@@ -260,8 +262,8 @@ def test_a_replicate_equals_its_naive_twin() -> None:
     task = mlp_task(micro_batch_size=64)
     stages, scales = plan_pass([2, 8, 20]), [0.1, 0.2, 0.3]
     with preserved(task.model, 0) as origin:
-        found = measure_replicate(task, origin, stages, scales, 12, Draws(7))
-    draws, drawn, curves = Draws(7), [], []
+        found = measure_replicate(task, origin, stages, scales, 12, Draws(7, Stream.REPLICATE))
+    draws, drawn, curves = Draws(7, Stream.REPLICATE), [], []
     gradients = []
     for stage, scale in zip(stages, scales, strict=True):
         lines = []
@@ -273,7 +275,7 @@ def test_a_replicate_equals_its_naive_twin() -> None:
             drawn.extend(fresh)
             batch = np.array(fresh if stage.blocks else drawn)
             total = task.zeros()
-            add_gradient(task, total, batch, Draws(0))
+            add_gradient(task, total, batch, Draws(0, Stream.REPLICATE))
             examples = draws.indices(12 // stage.lines, 60)
             base = full_loss(task, examples)
             changes = []
@@ -290,7 +292,7 @@ def test_a_replicate_equals_its_naive_twin() -> None:
 
     def mean_gradient(indices: np.ndarray) -> torch.Tensor:
         total = task.zeros()
-        add_gradient(task, total, indices, Draws(0))
+        add_gradient(task, total, indices, Draws(0, Stream.REPLICATE))
         return torch.cat([t.flatten() for t in total]) / len(indices)
 
     means = [mean_gradient(block) for block in gradients]
@@ -396,7 +398,7 @@ def test_batch_norm_makes_groups(tracked: bool) -> None:
     groups = task.in_groups()
     assert (groups.batches.group, groups.micro_batch_size) == (8, 1)
     found, expected = groups.zeros(), task.zeros()
-    blocks = add_gradient(groups, found, np.array([5, 9]), Draws(0))
+    blocks = add_gradient(groups, found, np.array([5, 9]), Draws(0, Stream.REPLICATE))
     assert [(block.examples, block.weight) for block in blocks] == [(1, 1.0)] * 2
     for index in (5, 9):
         members = groups.batches.examples(np.array([index]))
@@ -404,7 +406,7 @@ def test_batch_norm_makes_groups(tracked: bool) -> None:
         assert np.array_equal(members, groups.batches.examples(np.array([index]))), (
             "a group is always the same"
         )
-        add_gradient(task, expected, members, Draws(0))
+        add_gradient(task, expected, members, Draws(0, Stream.REPLICATE))
     torch.testing.assert_close([8 * value for value in found], expected)
 
 
@@ -471,7 +473,7 @@ def test_warm_up_is_the_optimizers_own_training() -> None:
     trainer = Trainer(task, optimizer, batch_size=20, max_grad_norm=0.5, seed=3)
     trainer.train_until(4, lambda step: None)
     trainer.train_until(7, lambda step: None)
-    draws = Draws(3, 1 << 20)
+    draws = Draws(3, Stream.WARM_UP)
     plain = torch.optim.SGD(twin.parameters, lr=0.1, momentum=0.9)
     for _ in range(7):
         indices = draws.indices(20, 60)
@@ -529,3 +531,31 @@ def test_norms_of_large_tensors_are_exact(weighted: bool) -> None:
     plain, preconditioned = squared_norms(task, [vector])
     assert plain == pytest.approx(exact[0], rel=3e-6)
     assert preconditioned == pytest.approx(exact[weighted], rel=3e-6)
+
+
+# --- random streams -----------------------------------------------------------------------------------
+
+
+def test_no_two_random_streams_meet() -> None:
+    words = sorted({0, 1, 7, *(1 << power for power in range(64)), (1 << 63) - 1, (1 << 64) - 1})
+    seeds = [*words, *(-word for word in words[1:-1]), 5 + (7 << 32), 5 + (7 << 64), -(1 << 127)]
+    keys: list[tuple[int, ...]] = [(seed, stream) for seed in seeds for stream in Stream]
+    keys += [(seed, stream, word) for seed in (0, 5) for stream in Stream for word in words]
+    keys += [(5, Stream.REPLICATE, *([0] * before), word) for before in (1, 2) for word in words]
+    first = {
+        tuple(np.random.SeedSequence(_key(seed, Stream(stream), *which)).generate_state(4))
+        for seed, stream, *which in keys
+    }
+    assert len(first) == len(set(keys)) == len(keys)
+
+
+def test_the_register_of_streams_holds_each_number_once() -> None:
+    assert len({stream.value for stream in Stream.__members__.values()}) == len(Stream.__members__)
+
+
+@pytest.mark.parametrize(
+    ("seed", "which"), [(1 << 127, ()), (-(1 << 127) - 1, ()), (0, (-1,)), (0, (1 << 64,)), (0, (0, 0, 0, 0))]
+)
+def test_a_key_that_does_not_fit_is_refused_instead_of_cut(seed: int, which: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"found"):
+        Draws(seed, Stream.REPLICATE, *which)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task.batches import Batches, Draws
+from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
 from bnoise_cli.measurement.task.read_ahead import ReadAhead
 from bnoise_cli.measurement.task.task import Task
 from tests.cases import CPU
@@ -135,4 +135,4 @@ def test_augmentation_is_noticed(options: dict[str, bool], random: bool, ahead: 
     assert task.batches.random == random
     assert (task.batches._ahead is not None) == ahead
     assert findings.stochastic
-    assert len(task.batches.fetch(Draws(0).indices(4, 300))[0]) == 4
+    assert len(task.batches.fetch(Draws(0, Stream.REPLICATE).indices(4, 300))[0]) == 4

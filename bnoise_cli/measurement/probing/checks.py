@@ -18,7 +18,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.task.activations import fit_micro_batch
 from bnoise_cli.measurement.task.batch_norms import batch_norms
-from bnoise_cli.measurement.task.batches import Draws, Indices, map_tensors
+from bnoise_cli.measurement.task.batches import Draws, Indices, Stream, map_tensors
 from bnoise_cli.measurement.task.gradients import gradient, squared_norms
 from bnoise_cli.measurement.task.losses import finite_loss_values, mean_loss, mean_values
 from bnoise_cli.measurement.task.passes import alike
@@ -49,12 +49,12 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         RunError: the loss is no finite scalar, does not repeat, depends on no parameter, or changes the
             parameters when it is computed.
     """
-    draws = Draws(seed, 1 << 21)
+    draws = Draws(seed, Stream.CHECKS)
     normalised = batch_norms(task.model)
     with preserved(task.model, seed) as origin:
         indices = draws.indices(_EXAMPLES, task.batches.length)
         _read(task, indices)
-        fit_micro_batch(task, Draws(seed, 1 << 27))
+        fit_micro_batch(task, Draws(seed, Stream.CHECK_MEMORY))
         task.stochastic = True
         same, other = draws.seed(), draws.seed()
 
@@ -145,12 +145,22 @@ def _random_states() -> tuple[bytes, bytes, int]:
 def _mean_gap(task: Task, draws: Draws, *, without_masks: bool) -> float:
     """|gradient of a batch − mean of its halves'| over its norm, on the largest small batch that fits.
 
-    Halves weigh as much as they have examples; where that leaves a gap and weighing by tokens leaves none, the loss is
-    a mean over tokens, and `task.weighing` is set.
+    Halves weigh as much as they have examples. If that leaves a gap and weighing by tokens leaves none, the loss is a
+    mean over tokens, and `task.weighing` is set. Batches of few examples are tried until one shows a gap: two halves
+    of as many tokens show none.
     """
     if without_masks:
         task.model.eval()
-    indices = draws.indices(min(_EXAMPLES, max(2, task.micro_batch_size)), task.batches.length)
+    size, gap = min(_EXAMPLES, max(2, task.micro_batch_size)), 0.0
+    for _ in range(_EXAMPLES // size):
+        gap = _gap_that_fits(task, draws.indices(size, task.batches.length), draws)
+        if gap > _EXACT or task.weighing is not None:
+            break
+    return gap
+
+
+def _gap_that_fits(task: Task, indices: Indices, draws: Draws) -> float:
+    """The gap on the first of the examples, as many as fit the memory."""
     while len(indices) > 1:
         try:
             return _gap_of_halves(task, indices, draws)

@@ -8,7 +8,7 @@ from bnoise_cli.measurement.building.build import device_name
 from bnoise_cli.measurement.building.places import training_steps
 from bnoise_cli.measurement.outcome import DryRun
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preconditioner import is_identity
@@ -25,7 +25,7 @@ def dry_run(session: Session) -> DryRun:
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
     with preserved(task.model, config.probe.seed), alike(task):
-        seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, 1 << 22))
+        seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, Stream.DRY_RUN))
     copies = _COPIES + (not is_identity(session.optimizer, task.trainable))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(

@@ -20,7 +20,7 @@ from bnoise_cli.measurement.probing.pilot import Plan, make_plan, measure_limit,
 from bnoise_cli.measurement.probing.replicate import Replicate, measure_replicate
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task.activations import most_at_once
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.pass_size import choose_pass_size
@@ -127,8 +127,10 @@ class _Run:
                 self._report("pilot")
                 self.plan = self._pilot()
                 self._require_time_for(self.plan)
-                choose_line_precision(self.task, self.origin, self.plan, self._draws(5))
-                self.rounding_floor = rounding_floor(self.task, self.origin, self.plan, self._draws(6))
+                choose_line_precision(self.task, self.origin, self.plan, self._draws(Stream.LINE_PRECISION))
+                self.rounding_floor = rounding_floor(
+                    self.task, self.origin, self.plan, self._draws(Stream.ROUNDING_FLOOR)
+                )
                 stop = self._replicate_until_known(self.plan)
         except KeyboardInterrupt:
             if not self.replicates:
@@ -156,8 +158,8 @@ class _Run:
             rounding_floor=self.rounding_floor,
         )
 
-    def _draws(self, *key: int) -> Draws:
-        return Draws(self.settings.seed, self.step, *key)
+    def _draws(self, stream: Stream, *which: int) -> Draws:
+        return Draws(self.settings.seed, stream, self.step, *which)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started
@@ -188,7 +190,7 @@ class _Run:
         return replace(plan.design, batch_sizes=plan.design.batch_sizes * self.group)
 
     def _loss(self) -> float:
-        draws, length = self._draws(0), self.task.batches.length
+        draws, length = self._draws(Stream.PROBE_LOSS), self.task.batches.length
         few = min(max(1, _LOSS_EXAMPLES // self.group), length)
         return mean_loss(self.task, draws.indices(few, length), draws)
 
@@ -196,7 +198,7 @@ class _Run:
         self.task.full_lines = True
         limit = None
         if self._whole_dataset_is_cheap():
-            limit = measure_limit(self.task, self.origin, self._draws(1))
+            limit = measure_limit(self.task, self.origin, self._draws(Stream.WHOLE_DATASET))
         most = self._left() / _REPLICATES_IN_BUDGET
         if self.settings.max_examples is None:
             left = self.settings.budget_seconds - self._agreed_seconds()
@@ -206,7 +208,7 @@ class _Run:
         return scout(
             self.task,
             self.origin,
-            self._draws(2),
+            self._draws(Stream.PILOT),
             limit=limit,
             batch_sizes=self.batch_sizes,
             most_examples=max(int(min(most, 2**40)), 4),
@@ -238,7 +240,7 @@ class _Run:
         """Not where a budget in examples must repeat, nor where a trial that does not fit would end the probe."""
         if self.settings.max_examples is not None or self.group > 1 or self.task.sharded:
             return
-        most = most_at_once(self.task, self._draws(7))
+        most = most_at_once(self.task, self._draws(Stream.PASS_SIZE))
         choose_pass_size(self.task, most, self._time_an_example, self.settings.budget_seconds)
 
     @cached_property
@@ -248,7 +250,7 @@ class _Run:
     def _time_an_example(self) -> float:
         """Seconds of a gradient example of the ranks that make one replicate."""
         with alike(self.task):
-            seconds = seconds_per_gradient_example(self.task, self._draws(3))
+            seconds = seconds_per_gradient_example(self.task, self._draws(Stream.PROBE_SPEED))
         self.task.gradient_examples = self.ranks.share(self.task.gradient_examples)
         return self.ranks.share(seconds)
 
@@ -328,7 +330,7 @@ class _Run:
             plan.stages,
             [float(scale) for scale in plan.design.scales],
             plan.evaluation_examples,
-            self._draws(4, replans, number),
+            self._draws(Stream.REPLICATE, replans, number),
             known_signal=limit.signal if limit is not None else None,
         )
 

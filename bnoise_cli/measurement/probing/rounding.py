@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.probing.pilot import Plan
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.losses import mean_values
 from bnoise_cli.measurement.task.task import Task
@@ -42,7 +42,9 @@ def choose_line_precision(task: Task, origin: list[Tensor], plan: Plan, draws: D
         evaluation, masks = draws.indices(each, task.batches.length), draws.seed()
         gains = []
         for task.full_lines in (False, True):
-            curve = evaluate_line(task, origin, update, size, scale, evaluation, Draws(masks, number))
+            curve = evaluate_line(
+                task, origin, update, size, scale, evaluation, Draws(masks, Stream.COMPARED_LINE, number)
+            )
             gains.append(float(curve.sum()))  # at x = 1, about the best step
         differences.append(gains[0] - gains[1])
     mean, error = np.mean(differences), np.std(differences, ddof=1) / _LINES**0.5

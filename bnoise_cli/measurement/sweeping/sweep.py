@@ -22,7 +22,7 @@ from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.sweeping.training_runs import Goal
 from bnoise_cli.measurement.sweeping.tuning import Tuner
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import alike
 from bnoise_cli.measurement.task.preconditioner import KNOWN
@@ -87,7 +87,7 @@ class SweepSession:
         with preserved(self.task.model, config.probe.seed):
             start_loss = self.shared.start_loss
             with alike(self.task):
-                seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, 1 << 22))
+                seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, Stream.DRY_RUN))
         batch_size, given = config.training.batch_size, config.sweep.batch_sizes
         sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
         number = _USUAL_SIZES if isinstance(given, str) else len(given)

@@ -12,7 +12,7 @@ from torch import Tensor
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.probing.checks import check_task
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start, evaluation_loss
 from bnoise_cli.measurement.training.steps import Trainer
@@ -41,7 +41,7 @@ class SweepTask:
         optimizer = make_optimizer(spec, self.task.trainable)
         self.optimizer_type, self.base_rate = type(optimizer), learning_rate_of(optimizer)
         length = self.task.batches.length
-        draws = Draws(config.probe.seed, 1 << 26)
+        draws = Draws(config.probe.seed, Stream.EVALUATION_EXAMPLES)
         self.evaluation = (
             np.arange(length) if length <= _WHOLE else draws.indices(_EVALUATION_EXAMPLES, length)
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnoise_cli.errors import NotFiniteError, RunError
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task.passes import cut_short
 from bnoise_cli.measurement.task.task import Task
@@ -72,7 +72,7 @@ class TrainingSteps:
         self._task, self._optimizer, self._max_grad_norm = task, optimizer, max_grad_norm
         self._origin = origin
         self._device = task.parameters[0].device
-        self._draws = Draws(seed, (1 << 23) + task.ranks.rank)
+        self._draws = Draws(seed, Stream.STEP_TIMES, task.ranks.rank)
         self._exchanges = task.ranks.size > 1 and not task.sharded
         self._together: DistributedDataParallel | None = None
         self._unused = False  # whether a parameter has no gradient

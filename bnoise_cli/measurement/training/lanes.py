@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.training.steps import take_step
@@ -191,13 +191,13 @@ def _stack(batches: Sequence[Any]) -> Any:
 
 def run_draws(seed: int) -> Draws:
     """The examples of a run: the same stream for every batch size and learning rate."""
-    return Draws(seed, 1 << 24)
+    return Draws(seed, Stream.TRAINING_RUN)
 
 
 def evaluation_loss(task: Task, evaluation: Indices) -> float:
     """The mean loss of the evaluation examples, always with the same random masks; NaN if it is not finite."""
     set_evaluation_mode(task.model)
     try:
-        return mean_loss(task, evaluation, Draws(0, 1 << 25))
+        return mean_loss(task, evaluation, Draws(0, Stream.RUN_EVALUATION))
     except NotFiniteError:
         return math.nan

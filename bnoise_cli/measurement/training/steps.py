@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.passes import deal, expect
 from bnoise_cli.measurement.task.sharding import as_part_of
@@ -60,7 +60,7 @@ class Trainer:
         self.step = 0
         self._task, self._optimizer = task, optimizer
         self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
-        self._draws = Draws(seed, 1 << 20)
+        self._draws = Draws(seed, Stream.WARM_UP)
         self._coming = self._draw()
 
     def train_until(self, step: int, on_step: Callable[[int], None]) -> None:
