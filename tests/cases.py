@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -112,6 +111,15 @@ def import_torchvision() -> ModuleType:
 _kept: list[Any] = []
 
 
+def need_for(config: str) -> None:
+    """Skip if a config needs a package that is not installed."""
+    if config in ("gpt2", "resnet18") and importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()  # which transformers looks for
+    package = {"gpt2": "transformers", "resnet18": "torchvision"}.get(config)
+    if package is not None:
+        pytest.importorskip(package)
+
+
 def quadratic_task(
     noise_scale: float = 50.0, *, examples: int = 65536, micro_batch_size: int = 256, **options: Any
 ) -> Task:
@@ -139,10 +147,6 @@ def mlp_task(*layers: nn.Module, micro_batch_size: int = 8, dtype: torch.dtype =
     return task
 
 
-def wait_for(path: Path) -> None:
-    """Until another process has made a file; a minute is far more than any machine needs."""
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} never came")
+def user_code(name: str) -> str:
+    """The text of tests/user_code/NAME.py, a file as users write them."""
+    return (ROOT / "tests" / "user_code" / f"{name}.py").read_text(encoding="utf-8")

@@ -1,4 +1,9 @@
-"""The fixtures of all tests: files, and the program called in this process."""
+"""Lanes, golden files, and the fixtures of all tests.
+
+The lane of a test is decided by its measured time. `pytest` runs the fast lane. A test of seconds to minutes is in
+tests/full/ or carries the marker `full`; one that counts over many seeds for minutes is in tests/statistics/.
+`pytest -m "not statistics"` runs the first two, as .ci/run does at every merge.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +26,63 @@ os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)
 # One commit has one verdict; --hypothesis-profile=default hunts with new examples.
 settings.register_profile("repeatable", derandomize=True)
+
+TESTS = Path(__file__).parent
+LANES = {"full", "statistics"}
+# Seconds of CPU time of a test of the fast lane: above the first it is named at the end, above the second it fails
+# where the environment has CI=true. CPU time, because other programs on the machine stretch the time on the clock.
+NAMED, TOO_SLOW = 3.0, 10.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write what is printed now into tests/golden/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of tests/full/ and tests/statistics/ with the name of their folder."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in LANES:
+            item.add_marker(folder)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Note the CPU time of a test of the fast lane that takes too much of it."""
+    before = sum(os.times()[:4])
+    yield
+    spent = sum(os.times()[:4]) - before
+    if spent > NAMED and not any(item.get_closest_marker(lane) for lane in LANES):
+        item.user_properties.append(("cpu_seconds", spent))
+        if spent > TOO_SLOW and os.environ.get("CI") == "true":
+            pytest.fail(
+                f"{spent:.0f} s of CPU time; the fast lane allows {TOO_SLOW:.0f}. Move it to tests/full/."
+            )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, seconds in report.user_properties:
+            if name == "cpu_seconds":
+                terminalreporter.write_line(
+                    f"slow for the fast lane: {seconds:.1f} s of CPU time, {report.nodeid}"
+                )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text with tests/golden/NAME.txt; `pytest --golden` rewrites the file instead."""
+
+    def compare(name: str, text: str) -> None:
+        path = TESTS / "golden" / f"{name}.txt"
+        if request.config.getoption("--golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        expected = path.read_text(encoding="utf-8") if path.exists() else ""
+        assert text.splitlines() == expected.splitlines(), f"`pytest --golden` rewrites {name}.txt"
+
+    return compare
 
 
 @pytest.fixture

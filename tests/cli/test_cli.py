@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
 import re
@@ -18,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cases import MARKING, QUADRATIC_CONFIG, ROOT, Call, Write, import_torchvision, wait_for
+from tests.cases import MARKING, QUADRATIC_CONFIG, ROOT, Call, Write, need_for
+from tests.processes import wait_for
 from tests.samples import plan
 
 CONFIGS = [
@@ -672,15 +672,6 @@ def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch:
     assert few or data["noise_scale"]["low"] > 0
     if name not in ("noisy_quadratic", "own_script"):
         assert re.fullmatch("[0-9a-f]{64}", data["provenance"]["dataset_hash"])
-
-
-def need_for(config: str) -> None:
-    """Skip where a config needs a package that is not installed."""
-    if config in ("gpt2", "resnet18") and importlib.util.find_spec("torchvision") is not None:
-        import_torchvision()  # which transformers looks for
-    package = {"gpt2": "transformers", "resnet18": "torchvision"}.get(config)
-    if package is not None:
-        pytest.importorskip(package)
 
 
 def test_every_config_has_a_test() -> None:

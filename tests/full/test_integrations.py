@@ -126,7 +126,6 @@ def assert_same_number(loop: Loop, result: dict[str, Any], small: int, large: in
     assert found["low"] / 1.35 <= loop_noise_scale(gains, steps) <= found["high"] * 1.35
 
 
-@pytest.mark.slow
 def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, write: Write) -> None:
     torch.manual_seed(0)
     config = transformers.GPT2Config(
@@ -155,7 +154,6 @@ def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, wri
     assert_same_number(Loop(model, loss_of, len(text), 1), result, small=8, large=256)
 
 
-@pytest.mark.slow
 def test_a_resnet_with_batch_norm_is_probed_as_by_hand(
     transformers: ModuleType, bnoise: Call, write: Write
 ) -> None:

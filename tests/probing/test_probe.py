@@ -245,7 +245,7 @@ def test_a_loss_that_curves_downward_still_has_a_noise_scale() -> None:
     assert found.analysis.max_improvement.value == pytest.approx(32 * 0.245, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_groups_of_a_mean_have_its_noise_scale_in_examples() -> None:
     """A loss that is a mean after all, drawn in groups of eight: the exact answer, within intervals that cover."""
     errors, covered = [], 0

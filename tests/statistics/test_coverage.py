@@ -16,8 +16,6 @@ from bnoise_cli.measurement.task.task import Task
 from tests.benchmarks.tasks import exact_of_mlp, train_digits_mlp
 from tests.cases import CPU, cross_entropy, quadratic_task
 
-pytestmark = pytest.mark.slow
-
 TRUTH = 20.0
 SEEDS = 200
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
 import random
 import re
@@ -23,7 +22,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnoise_cli.cli import app
 from bnoise_cli.errors import RunError
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
@@ -42,7 +40,8 @@ from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
 from bnoise_cli.storage import Ledger
-from tests.cases import CPU, MARKING, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, cross_entropy, wait_for
+from tests.cases import CPU, MARKING, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, cross_entropy
+from tests.processes import start, wait_for
 from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
 
 
@@ -77,7 +76,7 @@ def exact_steps(curvature: Tensor, noise: Tensor, batch_size: int, rate: float, 
     return math.inf
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("rate", [0.47, 0.425])
 def test_steps_on_a_noisy_quadratic_are_those_of_the_exact_second_moments(
     tmp_path: Path, rate: float
@@ -413,18 +412,8 @@ KILLED = (
 )
 
 
-def program(*arguments: str) -> None:
-    """The program in a process of its own."""
-    sys.argv = ["bnoise", *arguments]
-    torch.set_num_threads(1)
-    sys.exit(app.run())
-
-
 def test_a_sweep_killed_ten_times_ends_as_one_that_was_not(write: Write, bnoise: Call) -> None:
-    """SIGKILL at a random moment after at least one more entry; the same command goes on.
-
-    Every process is forked from one that has imported everything, which saves the seconds that this takes.
-    """
+    """SIGKILL at a random moment after at least one more entry; the same command goes on."""
     config = str(write("q.yaml", KILLED))
     spec = load_spec(Path(config))
     whole, torn = Path("whole.runs.jsonl"), Path("torn.runs.jsonl")
@@ -432,19 +421,14 @@ def test_a_sweep_killed_ten_times_ends_as_one_that_was_not(write: Write, bnoise:
         decide_stacks(ledger, spec, [2, 4, 8, 16, 32])
     code, _, err = bnoise("sweep", config, "--out", "whole.json", "--quiet")
     assert code in (0, 3), err
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.test_sweep"])
     moments = random.Random(0)
     for _ in range(10):
         before = torn.stat().st_size
-        running = processes.Process(target=program, args=("sweep", config, "--out", "torn.json", "--quiet"))
-        running.start()
-        while torn.stat().st_size == before and running.is_alive():
+        running = start(["sweep", config, "--out", "torn.json", "--quiet"], Path.cwd(), Path("streams"), {})
+        while torn.stat().st_size == before and running.process.is_alive():
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.1))
-        running.kill()
-        running.join()
-        assert running.exitcode == -signal.SIGKILL, "it must not end by itself"
+        assert running.end(0)[0] == -signal.SIGKILL, "it must not end by itself"
         known = finished(torn)
         assert known == finished(whole)[: len(known)], "nothing is measured twice or in another order"
         assert len(known) < len(finished(whole))

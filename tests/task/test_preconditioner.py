@@ -64,7 +64,7 @@ def test_sgd_has_none_and_others_are_refused() -> None:
         preconditioner(torch.optim.AdamW([weight], lr=0.1), [weight])
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_adamw_is_measured_against_its_exact_noise_scale() -> None:
     """tr(PHPΣ)/(GᵀPHPG) with the P of each warm-up: median error of 20 seeds within 15%, and intervals that cover."""
     errors, covered = [], 0

@@ -6,71 +6,24 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-#: A model, and a loss that fails in a chosen way on a chosen rank from a chosen call on.
-USER = """\
-import os, signal
-import torch
-from torch import nn
-from torch.utils.data import TensorDataset
+from tests.cases import ROOT, user_code
+from tests.full.processes.faults import prepare_rank
+from tests.processes import free_port, start
 
-NORMS = {False: nn.Identity, True: nn.BatchNorm1d, 'sync': nn.SyncBatchNorm}
-
-def model(dropout=0.0, width=32, norm=False, tied=False):
-    blocks = nn.ModuleList(
-        nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Dropout(dropout)) for _ in range(2)
-    )
-    net = Net(nn.Linear(6, width), blocks, NORMS[norm](width), nn.Linear(width, 3))
-    if tied:
-        net.parts = nn.ModuleDict({"mixing": nn.Linear(width, width, bias=False), "blocks": blocks})
-        net.norm = nn.Sequential(nn.Linear(width, width, bias=False), net.parts["mixing"])
-        net.norm[0].weight = net.parts["mixing"].weight
-    return net
-
-class Net(nn.Module):
-    def __init__(self, first, blocks, norm, last):
-        super().__init__()
-        self.first, self.blocks, self.norm, self.last = first, blocks, norm, last
-    def forward(self, x):
-        x = self.norm(self.first(x))
-        for block in self.blocks:
-            x = x + block(x)
-        return self.last(x)
-
-def data(n=400):
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(n + (int(os.environ["RANK"]) if "UNEQUAL" in os.environ else 0), 6, generator=g)
-    return TensorDataset(x, (x[:, :3] + torch.randn(len(x), 3, generator=g)).argmax(1))
-
-CALLS = 0
-
-def loss(model, batch):
-    global CALLS
-    CALLS += 1
-    value = nn.functional.cross_entropy(model(batch[0]), batch[1])
-    kind, rank, after = os.environ.get("FAULT", "none:0:0").split(":")
-    if int(rank) == int(os.environ.get("RANK", "0")) and CALLS > int(after):
-        if kind == "raise":
-            raise ValueError("a file of this rank is missing")
-        if kind == "memory" and len(batch[0]) > 5:
-            raise torch.OutOfMemoryError("no room for more than five")
-        if kind == "nan":
-            return value * float("nan")
-        if kind in ("SIGKILL", "SIGSTOP", "SIGINT"):
-            os.kill(os.getpid(), getattr(signal, kind))
-    return value
-"""
+# A model, and a loss that fails in a chosen way on a chosen rank from a chosen call on.
+USER = user_code("ranks")
 CONFIG = """\
 version: 1
 model: {_target_: train.py:model}
@@ -81,44 +34,7 @@ training: {batch_size: 48, world_size: 1}
 probe: {warmup_steps: 5, max_examples: 3000, precision: 0.01}
 sweep: {batch_sizes: [4, 8, 16], steps: 12, seeds: 1, max_steps: 200}
 """
-#: The program, whose ranks are lost when they say nothing for a few seconds.
-PROGRAM = """\
-import os
-from datetime import timedelta
-from bnoise_cli.cli.torchrun import is_follower, mute
-if is_follower():
-    mute()  # as the program does, before torch is imported
-from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.building import build
-from bnoise_cli.measurement.task import ranks
-from bnoise_cli.measurement.timing.training_steps import TrainingSteps
-
-ranks.TIMEOUT, ranks._PARTING = timedelta(seconds=12), timedelta(seconds=6)
-where, _, folder = os.environ.get("ELSEWHERE", "").partition(":")
-if where == os.environ.get("RANK"):
-    os.chdir(folder)
-fault, _, rank = os.environ.get("FAULT_OUTSIDE", "").partition(":")
-
-def broken(*_):
-    raise RunError("a file of this rank is missing.")
-
-if rank == os.environ.get("RANK"):
-    if fault == "device":
-        choose = build.choose_device
-        build.choose_device = lambda _: choose("cuda:7")
-    if fault == "exchange":
-        TrainingSteps._loss_together = broken
-    if fault == "reading":
-        step = TrainingSteps.step
-        def unread(self, size):
-            self._task.batches.fetch = broken
-            return step(self, size)
-        TrainingSteps.step = unread
-
-from bnoise_cli.__main__ import main
-main()
-"""
-#: Long enough for any of these calls on a busy machine.
+# Long enough for any of these calls on a busy machine.
 PATIENCE = 240
 
 
@@ -138,60 +54,64 @@ class Ended:
         return found
 
 
+# Call the program in several processes: their number, its arguments, and variables of the environment.
 Together = Callable[..., Ended]
+# Call `bnoise probe` in one process: its further arguments.
+Alone = Callable[..., Ended]
+
+ADAM = ["--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}", "--set", "training.max_grad_norm=0.1"]
+FSDP = ["--set", "training.parallel=fsdp", "--set", "training.world_size=2"]
 
 
 @pytest.fixture
 def together(tmp_path: Path) -> Together:
-    """Run the program in `size` processes without a launcher: what becomes of the others is theirs alone."""
-    (tmp_path / "train.py").write_text(USER)
-    (tmp_path / "bnoise.yaml").write_text(CONFIG)
+    """Run the program in several processes without a launcher: what becomes of one is not the launcher's to decide."""
+    return calls_in(tmp_path)
+
+
+def calls_in(folder: Path) -> Together:
+    (folder / "train.py").write_text(USER)
+    (folder / "bnoise.yaml").write_text(CONFIG)
 
     def call(size: int, *arguments: str, **environment: str) -> Ended:
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "WORLD_SIZE": str(size)}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(size)}
         begun = time.monotonic()
-        processes = [
-            _start(
-                [sys.executable, "-c", PROGRAM, *arguments],
-                tmp_path,
+        running = [
+            start(
+                arguments,
+                folder,
+                folder / f"rank{rank}",
                 (shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {}) | environment,
+                prepare_rank,
             )
             for rank in range(size)
         ]
-        try:
-            told = [processes[0].communicate(timeout=PATIENCE)]
-            seconds = time.monotonic() - begun
-            told += [_rest(process) for process in processes[1:]]
-        finally:
-            for process in processes:
-                process.kill()
-        out, err = zip(*told, strict=True)
-        codes = [process.returncode for process in processes]
-        return Ended(codes=codes, out=list(out), err=list(err), seconds=seconds, folder=tmp_path)
+        first = running[0].end(PATIENCE)
+        seconds = time.monotonic() - begun
+        # The others should end soon; one that does not is killed, and its exit code shows it.
+        codes, out, err = zip(first, *(other.end(20) for other in running[1:]), strict=True)
+        return Ended(codes=list(codes), out=list(out), err=list(err), seconds=seconds, folder=folder)
 
     return call
 
 
-def _free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Run `bnoise probe` in one process; tests that give the same arguments share one call."""
+
+    @cache
+    def call(*arguments: str) -> Ended:
+        return calls_in(tmp_path_factory.mktemp("alone"))(1, "probe", *arguments)
+
+    return call
 
 
-def _start(command: Sequence[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    whole = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}
+def launch(command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """Start a launcher of processes."""
     return subprocess.Popen(
-        command, cwd=folder, env=whole, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a process says that should end soon; one that does not is killed, which its exit code shows."""
-    try:
-        return process.communicate(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.communicate()
+        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def _figures(result: dict[str, Any]) -> list[float]:
@@ -214,51 +134,34 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> None:
     "changed",
     [
         [],
-        ["--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}", "--set", "training.max_grad_norm=0.1"],
+        ADAM,
         ["--set", "model.norm=true", "--set", "training.batch_size=12"],
         ["--set", "model.norm=true", "--set", "training.batch_size=4", "--set", "training.world_size=2"],
     ],
     ids=["SGD", "AdamW with clipping", "BatchNorm", "BatchNorm of two examples"],
 )
-def test_two_processes_find_what_one_finds(together: Together, changed: list[str]) -> None:
-    alone = together(1, "probe", *changed)
-    one = alone.result()
+def test_two_processes_find_what_one_finds(together: Together, alone: Alone, changed: list[str]) -> None:
+    one = alone(*changed)
     both = together(2, "probe", *changed)
-    assert alone.codes[0] in (0, 3)
-    assert both.codes == [alone.codes[0], 0]
-    _same(both.result(), one)
+    assert one.codes[0] in (0, 3)
+    assert both.codes == [one.codes[0], 0]
+    _same(both.result(), one.result())
     assert both.out[1] == both.err[1] == ""
 
 
-def test_sharded_parameters_give_the_same_answer(together: Together) -> None:
+def test_sharded_parameters_give_the_same_answer(together: Together, alone: Alone) -> None:
     """The planned run is one of two devices with half of the examples each: the passes hold as many together."""
-    adam = [
-        "--set",
-        "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
-        "--set",
-        "training.max_grad_norm=0.1",
-    ]
-    one = together(1, "probe", *adam).result()
-    sharded = [
-        "--set",
-        "training.parallel=fsdp",
-        "--set",
-        "training.world_size=2",
-        "--set",
-        "probe.budget=1h",
-    ]
-    both = together(2, "probe", *adam, *sharded)
+    both = together(2, "probe", *ADAM, *FSDP, "--set", "probe.budget=1h")
     assert both.codes == [0, 0], both.err
-    _same(both.result(), one)
+    _same(both.result(), alone(*ADAM).result())
     assert "Warning" not in both.err[0]
 
 
-def test_tied_parameters_stay_tied_when_they_are_sharded(together: Together) -> None:
+def test_tied_parameters_stay_tied_when_they_are_sharded(together: Together, alone: Alone) -> None:
     tied = ["--set", "model.tied=true"]
-    one = together(1, "probe", *tied).result()
     both = together(2, "probe", *tied, *FSDP)
     assert both.codes == [0, 0], both.err
-    _same(both.result(), one)
+    _same(both.result(), alone(*tied).result())
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -304,9 +207,6 @@ def _told(ended: Ended) -> str:
     assert ended.out[1:] == [""] * (len(ended.out) - 1)
     assert ended.err[0].count("bnoise: ") == 1, ended.err[0]
     return ended.err[0].split("bnoise: ", 1)[1]
-
-
-FSDP = ["--set", "training.parallel=fsdp", "--set", "training.world_size=2"]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +306,21 @@ def test_datasets_of_different_length_are_refused(together: Together) -> None:
     assert "it has 400, 401 examples on ranks 0 to 1" in _told(ended)
 
 
+def test_a_rank_whose_first_one_never_comes_says_nothing(tmp_path: Path) -> None:
+    """Neither does torch, whose level of messages is set before it is imported: a process that is not forked."""
+    program = (
+        "from bnoise_cli.cli.torchrun import mute; mute()\n"
+        "from tests.full.processes.faults import prepare_rank; prepare_rank()\n"
+        "from bnoise_cli.__main__ import main; main()"
+    )
+    ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "probe", "absent.yaml"], cwd=tmp_path, check=False, capture_output=True,
+        env={**os.environ, **ranks, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_mistakes_in_the_call_are_told_once(together: Together) -> None:
     wrong = together(2, "probe", "--set", "training.btch=3")
     assert wrong.codes == [2, 0]
@@ -449,14 +364,14 @@ def test_the_files_of_another_machine_are_missing_or_old(
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_torchrun_starts_it(together: Together, tmp_path: Path) -> None:
-    one = together(1, "probe").result()
-    (tmp_path / ".bnoise" / "bnoise.probe.json").unlink()
+def test_torchrun_starts_it(alone: Alone, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(USER)
+    (tmp_path / "bnoise.yaml").write_text(CONFIG)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = _start([*torchrun, "-m", "bnoise_cli", "probe", "--json"], tmp_path, {})
+    done = launch([*torchrun, "-m", "bnoise_cli", "probe", "--json"], tmp_path)
     out, err = done.communicate(timeout=PATIENCE)
     assert done.returncode == 0, err
-    _same(json.loads(out), one)
+    _same(json.loads(out), alone().result())
 
 
 @pytest.mark.parametrize(
@@ -472,9 +387,9 @@ def test_two_machines_end_together(tmp_path: Path, there: str, code: int, words:
         (folder / "train.py").write_text(USER)
         (folder / name).write_text(CONFIG)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-                "--master-addr=127.0.0.1", f"--master-port={_free_port()}"]  # fmt: skip
+                "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
     started = [
-        _start([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml"], folder, {})
+        launch([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml"], folder)
         for node, folder in enumerate(machines)
     ]
     try:

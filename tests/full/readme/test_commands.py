@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import ROOT, Call
-from tests.cli.test_cli import need_for
+from tests.cases import ROOT, Call, need_for
 from tests.documents import PAGES, blocks
 
 #: Commands that are run; the others install something.
@@ -37,7 +36,6 @@ def command_blocks() -> dict[str, list[str]]:
     return {name: list(commands) for commands, name in found.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("commands", command_blocks().values(), ids=command_blocks().keys())
 def test_every_command_of_the_documentation_runs(
     commands: list[str], bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,43 @@
+"""Faults outside the user's code that one of several processes brings about."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.building import build
+from bnoise_cli.measurement.task import ranks
+from bnoise_cli.measurement.timing.training_steps import TrainingSteps
+
+
+def prepare_rank() -> None:
+    """Lose silent ranks within seconds, and let one rank fail outside the user's code as the environment says.
+
+    FAULT_OUTSIDE=KIND:RANK names a fault, ELSEWHERE=RANK:FOLDER the working folder of one rank.
+    """
+    ranks.TIMEOUT, ranks._PARTING = timedelta(seconds=12), timedelta(seconds=6)
+    rank = os.environ.get("RANK", "")
+    where, _, folder = os.environ.get("ELSEWHERE", "none").partition(":")
+    if where == rank:
+        os.chdir(folder)
+    fault, _, faulty = os.environ.get("FAULT_OUTSIDE", "none:none").partition(":")
+    if faulty != rank:
+        return
+    if fault == "device":
+        choose = build.choose_device
+        build.choose_device = lambda _: choose("cuda:7")
+    if fault == "exchange":
+        TrainingSteps._loss_together = _missing_file
+    if fault == "reading":
+        step = TrainingSteps.step
+
+        def unread(self: TrainingSteps, size: int) -> object:
+            self._task.batches.fetch = _missing_file
+            return step(self, size)
+
+        TrainingSteps.step = unread
+
+
+def _missing_file(*_: object) -> None:
+    raise RunError("a file of this rank is missing.")
