@@ -58,7 +58,7 @@ ANALYSIS = Analysis(
     law_holds=True,
     slope=0.1,
     slope_error=0.01,
-    slope_gap=0.5,
+    slope_gap=None,
     fitted_curvatures=np.ones(4),
     rough_noise_scale=100.0,
 )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from bnoise_cli.maths import intervals, law, line
+from bnoise_cli.maths import intervals, law, line, support
 from bnoise_cli.records import Estimate, Fit, Point, Quadratic
 
 Array = NDArray[np.float64]
@@ -24,10 +23,22 @@ _LAW_P_VALUE, _LAW_MISFIT = 1e-3, 0.25
 class Limit:
     """The line along the exact gradient of the whole dataset: B → ∞, known without error."""
 
-    slope: float  # a = GᵀPG
-    signal: float  # |G|²
-    curve: Array  # p₁ … p₄ along P·G, shape (4,)
-    scale: float  # step size of x = 1
+    # a = GᵀPG
+    slope: float
+    # |G|²
+    signal: float
+    # the highest loss change that was evaluated along P·G, and the step size there
+    improvement: float
+    step_size: float
+    # how far the claim of the fitted line was from the evaluated loss
+    error: float
+    # b = GᵀPHPG, from the line
+    curvature: float
+
+    @property
+    def effective_curvature(self) -> float:
+        """a²/(2ΔL_max)."""
+        return self.slope**2 / (2 * self.improvement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,8 @@ class Analysis:
     law_holds: bool
     slope: float  # a, loss per unit of step size
     slope_error: float
-    slope_gap: float | None  # p-value of "line slopes and gradient norms agree"
+    # relative difference of line slopes and gradient norms, if it is beyond chance
+    slope_gap: float | None
     fitted_curvatures: Array  # shape (K,)
     rough_noise_scale: float  # β/α however uncertain; infinite where α is not positive
 
@@ -101,6 +113,11 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     test = intervals.residual_test(residuals, residuals_out)
     misfit = float(np.sqrt(np.mean(residuals**2)))
     simple = _simple_noise_scale(design, replicates)
+    slopes = replicates.slopes if limit is None else np.full(len(replicates), limit.slope)
+    gap = support.slope_gap(replicates.curves, design.scales, slopes)
+    supported = gap is None or abs(gap) <= support.SLOPE_TOLERANCE
+    if not supported:
+        noise_scale = Estimate(value=None, low=0.0, high=None)
     return Analysis(
         noise_scale=noise_scale,
         max_improvement=_max_improvement(noise_scale, slope, alpha, slope_out, alpha_out),
@@ -108,10 +125,10 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
         quadratic=_quadratic(design, curves, weight, noise_scale.value),
         points=_points(design, len(replicates), slope, kappa, slope_out, kappa_out, steps, fitted, simple),
         fit=_fit_quality(kappa, residuals, test, slope),
-        law_holds=not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
+        law_holds=supported and not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
         slope=float(slope),
         slope_error=intervals.jackknife_error(slope_out),
-        slope_gap=_slope_gap(design, replicates),
+        slope_gap=gap,
         fitted_curvatures=fitted,
         rough_noise_scale=float(beta / alpha) if alpha > 0 else np.inf,
     )
@@ -120,7 +137,7 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
 def _fit(design: Design, kappa: Array, weight: Array | None) -> tuple[Array, Array]:
     if design.limit is None:
         return law.fit_curvature(design.batch_sizes, kappa, weight)
-    alpha = limit_curvature(design.limit)
+    alpha = design.limit.effective_curvature
     beta = law.fit_noise(design.batch_sizes, kappa, alpha, weight)
     return np.full_like(beta, alpha), beta
 
@@ -129,14 +146,6 @@ def _weight(design: Design, alpha: Array, beta: Array) -> Array:
     scatter = law.relative_scatter(design.batch_sizes, design.blocks, float(alpha), float(beta))
     weight: Array = np.linalg.inv(scatter).astype(np.float64)
     return weight
-
-
-def limit_curvature(limit: Limit) -> float:
-    """Effective curvature along the whole dataset's gradient: a²/(2ΔL_max), exact."""
-    kappa, _ = line.effective_curvature(
-        limit.curve[None, :], np.asarray(limit.slope), np.array([limit.scale])
-    )
-    return float(kappa[0])
 
 
 def _slope_is_seen(limit: Limit | None, slope: Array, slope_out: Array) -> bool:
@@ -198,7 +207,7 @@ def _quadratic(design: Design, curves: Array, weight: Array, noise_scale: float 
     if design.limit is None:
         b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa, weight))
     else:
-        b = float(line.curvature(design.limit.curve, np.asarray(design.limit.scale)))
+        b = design.limit.curvature
         c = float(law.fit_noise(design.batch_sizes, kappa, b, weight))
     value = c / b if b > 0 and c > 0 else None
     ratio = value / noise_scale if value is not None and noise_scale is not None else None
@@ -233,19 +242,13 @@ def _points(
     ]
     if design.limit is not None:
         limit = design.limit
-        gain = float(_improvement(np.asarray(limit.slope), np.asarray(limit_curvature(limit))))
-        step = float(
-            line.effective_curvature(limit.curve[None, :], np.asarray(limit.slope), np.array([limit.scale]))[
-                1
-            ][0]
-        )
         points.append(
             Point(
                 batch_size=None,
-                improvement=gain,
-                std_error=0.0,
-                step_size=step,
-                fitted=gain,
+                improvement=limit.improvement,
+                std_error=limit.error,
+                step_size=limit.step_size,
+                fitted=limit.improvement,
                 gradient_error=0.0,
                 draws=1,
             )
@@ -267,13 +270,3 @@ def _fit_quality(kappa: Array, residuals: Array, test: tuple[float, int, float] 
         r_squared = 1 - float(np.sum(residuals**2)) / spread if spread > 0 else None
     chi2, dof, p_value = test if test is not None else (None, 0, None)
     return Fit(chi2=chi2, dof=dof, r_squared=r_squared, p_value=p_value)
-
-
-def _slope_gap(design: Design, replicates: Replicates) -> float | None:
-    """Do the losses along the updates fall as fast as the gradients say? p-value of "yes"."""
-    slopes = replicates.curves[:, -1, 0] / design.scales[-1]
-    gap = slopes - (replicates.slopes if design.limit is None else design.limit.slope)
-    error = gap.std(ddof=1) / np.sqrt(len(gap))
-    if error == 0:
-        return None
-    return float(2 * special.stdtr(len(gap) - 1, -abs(gap.mean()) / error))

@@ -38,29 +38,58 @@ def best_step(curves: Array) -> tuple[Array, Array]:
     best does not vanish as B → 0.
 
     Args:
-        curves: p₁ … p₄, shape (..., 4).
+        curves: p₁, p₂, …, shape (..., degree).
 
     Returns:
         (x, height), each of shape (...,).
     """
-    x = _GRID[np.argmax(_height(curves[..., None, :], _GRID), axis=-1)]
+    x = _GRID[np.argmax(height(curves[..., None, :], _GRID), axis=-1)]
     for _ in range(4):
         bend = _second_derivative(curves, x)
         concave = np.where(bend < 0, bend, -1.0)
-        x = np.where(bend < 0, np.clip(x - _derivative(curves, x) / concave, 0.0, LAST_NODE), x)
-    return x, _height(curves, x)
+        with np.errstate(over="ignore"):  # an infinite step is clipped
+            newton = np.clip(x - _derivative(curves, x) / concave, 0.0, LAST_NODE)
+        x = np.where(bend < 0, newton, x)
+    return x, height(curves, x)
 
 
-def _height(p: Array, x: Array) -> Array:
-    return x * (p[..., 0] + x * (p[..., 1] + x * (p[..., 2] + x * p[..., 3])))
+def height(p: Array, x: Array) -> Array:
+    """p₁x + p₂x² + …, with the powers along the last axis of `p`."""
+    value = np.zeros_like(x)
+    for power in range(p.shape[-1], 0, -1):
+        value = x * (value + p[..., power - 1])
+    return value
 
 
 def _derivative(p: Array, x: Array) -> Array:
-    return p[..., 0] + x * (2 * p[..., 1] + x * (3 * p[..., 2] + x * 4 * p[..., 3]))
+    slope = np.zeros_like(x)
+    for power in range(p.shape[-1], 0, -1):
+        slope = slope * x + power * p[..., power - 1]
+    return slope
 
 
 def _second_derivative(p: Array, x: Array) -> Array:
-    return 2 * p[..., 1] + x * (6 * p[..., 2] + x * 12 * p[..., 3])
+    bend = np.zeros_like(x)
+    for power in range(p.shape[-1], 1, -1):
+        bend = bend * x + power * (power - 1) * p[..., power - 1]
+    return bend
+
+
+def coefficients_given_slope(changes: Array, slope: float) -> Array:
+    """Polynomial of degree 5 through ΔL at the `NODES` that leaves the start with the exact slope.
+
+    It uses all five conditions, where `effective_curvature` replaces one of four by the slope.
+
+    Args:
+        changes: ΔL at the `NODES`, shape (4,), without noise.
+        slope: dΔL/dx at x = 0, which is GᵀPG times the step size of x = 1.
+
+    Returns:
+        p₁ … p₅, shape (5,).
+    """
+    nodes = np.array(NODES)
+    rest = np.linalg.solve(nodes[:, None] ** (_POWERS + 1), changes - slope * nodes)
+    return np.concatenate([[slope], rest])
 
 
 def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Array, Array]:
@@ -81,29 +110,17 @@ def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Arra
     """
     controlled = curves.copy()
     controlled[..., 0] = slope[..., None] * scale
-    x, height = best_step(controlled)
-    inside, rising = (height > 0) & (x < LAST_NODE), height > 0
+    x, gain = best_step(controlled)
+    inside, rising = (gain > 0) & (x < LAST_NODE), gain > 0
     # Best step a²/(2ΔL_opt) of a curve with its top inside; else of the parabola through the last node, which
     # is the same on a quadratic loss. Taking the height at the end for the top would measure the scale.
     linear = slope[..., None] * x * scale
-    top = slope[..., None] ** 2 / (2 * np.where(inside, height, 1.0))
-    parabola = 2 * (linear - height) / np.where(rising, x * scale, 1.0) ** 2
+    top = slope[..., None] ** 2 / (2 * np.where(inside, gain, 1.0))
+    parabola = 2 * (linear - gain) / np.where(rising, x * scale, 1.0) ** 2
     kappa = np.where(inside, top, np.where(rising, parabola, curvature(curves, scale)))
     beyond = rising & ~inside & (kappa > 0)
     step = np.where(beyond, slope[..., None] / np.where(beyond, kappa, 1.0), x * scale)
     return kappa, step
-
-
-def turns_before(curve: Array, slope: float, scale: float, position: float) -> bool:
-    """Whether the loss at x = ±1/2 alone puts the best step before `position`: the line ends where the loss saturates.
-
-    There a fit that is given the slope sees a rise without end, while the loss is worse on both sides.
-
-    Args:
-        curve: p₁ … p₄, shape (4,).
-    """
-    both_sides = 2 * (curve[1] / 4 + curve[3] / 16)
-    return bool(both_sides < 0 and slope * scale < -4 * both_sides * position)
 
 
 def curvature(curves: Array, scale: Array) -> Array:

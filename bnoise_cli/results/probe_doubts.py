@@ -18,7 +18,9 @@ _SMALL_DATASET = 4
 _WITNESS_FACTOR = 1.5
 #: The noise scale is bracketed by measured batch sizes this many times on each side.
 _BRACKET = 4
-_MISFIT_P_VALUE, _GAP_P_VALUE = 0.01, 0.001
+_MISFIT_P_VALUE = 0.01
+#: Slopes along the updates that differ from the gradient's by more than this part are worth a word.
+_SLOPE_GAP = 0.1
 _FEW_REPLICATES = 8
 #: A warm-up that multiplies the loss by more than this has not trained.
 _DIVERGED = 1.5
@@ -31,7 +33,7 @@ def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
     last = run.points[-1]
     ending, answer = list(_about_the_end(run, last, config)), []
     if last.analysis is not None:
-        answer = [*_about_the_answer(last, last.analysis), *_about_the_law(last, last.analysis)]
+        answer = [*_about_the_answer(last, last.analysis), *_about_the_law(last.analysis)]
         answer += _about_the_dataset(run, last.analysis)
     if len(run.points) > 1:
         of_last = ("unresolved", "imprecise", "few_replicates")
@@ -244,7 +246,7 @@ def _about_the_answer(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
         )
 
 
-def _about_the_law(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
+def _about_the_law(analysis: Analysis) -> Iterator[Doubt]:
     fit, quadratic = analysis.fit, analysis.quadratic
     if fit.p_value is not None and fit.p_value < _MISFIT_P_VALUE:
         yield Doubt(
@@ -267,12 +269,13 @@ def _about_the_law(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
             "the fit: the best step is too long for a quadratic picture",
             remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
         )
-    if analysis.slope_gap is not None and analysis.slope_gap < _GAP_P_VALUE and last.design is not None:
+    if analysis.slope_gap is not None and abs(analysis.slope_gap) > _SLOPE_GAP:
         yield Doubt(
             code="slope",
-            finding="losses along the updates do not fall as fast as their gradients say "
-            f"(p = {analysis.slope_gap:.1g})",
-            remedy="Look for a loss that is no mean over examples, or a gradient that is not that of the loss.",
+            finding=f"losses along the updates fall {percent(abs(analysis.slope_gap))} "
+            f"{'slower' if analysis.slope_gap < 0 else 'faster'} at the start than their gradients say",
+            remedy="Either the loss turns sharply within the first steps that were tried: probe later in training, or "
+            "from other weights. Or the gradient is not the gradient of the loss.",
         )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from bnoise_cli.maths import intervals, law, line
+from bnoise_cli.maths import intervals, law, line, support
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
 from bnoise_cli.maths.step_time import StepTimes, fit_line, line_of
@@ -23,6 +25,8 @@ from bnoise_cli.maths.tradeoff import (
 )
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.records import StepTime, Throughput
+
+Array = NDArray[np.float64]
 
 # --- signal and noise ---------------------------------------------------------------------------------
 
@@ -436,16 +440,55 @@ def test_a_trajectory_is_weighted_by_progress() -> None:
     assert found == pytest.approx((10 / 2 + 1000 / 101) / (1 / 2 + 1 / 101))
 
 
-def test_a_line_that_ends_where_the_loss_saturates_is_too_long() -> None:
-    """Worse by the same on both sides, however steep the slope; a parabola placed well or short is none of that."""
+#: ΔL along lines, with slope 1 at the start, and whether the nodes support the best step at a scale.
+SHAPES: dict[str, Callable[[Array], Array]] = {
+    "parabola": lambda x: x - x**2 / 2,
+    "quartic wall": lambda x: x - x**2 / 2 - 1000 * x**4,
+    "walls like |x|": lambda x: x - 5 * np.maximum(np.abs(x) - 0.05, 0.0),
+    "bounded": lambda x: 0.1 * np.tanh(10 * x) - 0.1 * x**2,
+    "saturated and lopsided": lambda x: np.where(x < 0, 0.1 * np.tanh(10 * x), 0.05 * np.tanh(20 * x) - x**2),
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "supported"),
+    [
+        *[("parabola", scale, True) for scale in (0.01, 0.6, 1.0, 2.0)],
+        ("parabola", 8.0, False),
+        ("quartic wall", 0.05, True),
+        *[("quartic wall", scale, False) for scale in (0.4, 1.0)],
+        ("walls like |x|", 0.02, True),
+        *[("walls like |x|", scale, False) for scale in (0.5, 2.0, 20.0)],
+        ("bounded", 0.04, True),
+        *[("bounded", scale, False) for scale in (1.0, 4.0, 64.0)],
+        ("saturated and lopsided", 0.02, True),
+        *[("saturated and lopsided", scale, False) for scale in (0.4, 2.0, 16.0)],
+    ],
+)
+def test_a_top_is_believed_only_where_the_nodes_support_it(shape: str, scale: float, supported: bool) -> None:
+    """Several lines with noise in their slopes, as draws have it: the shape decides, not the noise."""
+    noise = 0.02 * np.random.default_rng(0).standard_normal(8)
     nodes = np.array(line.NODES)
-    saturated = line.coefficients(np.full(4, -0.15))
-    assert line.turns_before(saturated, slope=0.4, scale=0.46, position=0.4)
-    for scale in (0.1, 1.0, 2.0):
-        x = nodes * scale
-        assert not line.turns_before(line.coefficients(x - x**2 / 2), slope=1.0, scale=scale, position=0.4)
-    x = nodes * 4.0
-    assert line.turns_before(line.coefficients(x - x**2 / 2), slope=1.0, scale=4.0, position=0.4)
+    curves = np.array([line.coefficients(SHAPES[shape](nodes * scale) + s * scale * nodes) for s in noise])
+    close = np.array([SHAPES[shape](x * scale / 8) for x in (-1.0, 1.0)])
+    starts = (close[1] - close[0]) * 4 + noise * scale
+    assert support.lines_are_supported(curves, starts, scale, 0.0) is supported
+
+
+def test_a_noise_free_line_meets_its_slope_and_all_its_nodes() -> None:
+    p = np.array([2.0, -1.5, 0.3, -0.1, 0.05])
+    changes = line.height(p[None, :], np.array(line.NODES))
+    assert line.coefficients_given_slope(changes, 2.0) == pytest.approx(p)
+
+
+def test_a_slope_gap_is_the_largest_that_is_beyond_chance() -> None:
+    rng = np.random.default_rng(0)
+    curves, scales = np.zeros((12, 3, 4)), np.array([0.5, 1.0, 2.0])
+    slopes = 1 + 0.01 * rng.standard_normal(12)
+    curves[..., 0] = scales * (1 + np.array([3.0, 0.01, 0.01]) * rng.standard_normal((12, 3)))
+    assert support.slope_gap(curves, scales, slopes) is None
+    curves[:, 1, 0] *= 0.5
+    assert support.slope_gap(curves, scales, slopes) == pytest.approx(-0.5, abs=0.02)
 
 
 def test_a_batch_size_without_any_gradient_does_not_end_the_fit() -> None:

@@ -66,7 +66,7 @@ def test_a_good_probe_leaves_no_doubt() -> None:
         ("law", changed(fit=Fit(chi2=30.0, dof=2, r_squared=0.8, p_value=1e-4), law_holds=False)),
         ("negative_curvature", changed(quadratic=Quadratic(curvature=-1.0, noise=3.0, noise_scale=None, ratio=None))),
         ("not_quadratic", changed(quadratic=Quadratic(curvature=1.0, noise=3.0, noise_scale=250.0, ratio=2.5))),
-        ("slope", changed(slope_gap=1e-5)),
+        ("slope", changed(slope_gap=-0.2)),
         ("small_dataset", dataclasses.replace(RUN, dataset_length=300)),
     ],
 )  # fmt: skip
@@ -84,7 +84,7 @@ def test_clipping_is_a_doubt() -> None:
 
 def test_a_checkpoint_is_no_initialisation_and_an_exact_limit_no_end_of_the_range() -> None:
     assert codes(dataclasses.replace(changed(step=0), from_checkpoint=True)) == []
-    limit = Limit(slope=1.0, signal=1.0, curve=np.zeros(4), scale=1.0)
+    limit = Limit(slope=1.0, signal=1.0, improvement=1.0, step_size=1.0, error=0.0, curvature=0.5)
     design = dataclasses.replace(DESIGN, limit=limit)
     assert codes(changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0), design=design)) == []
 

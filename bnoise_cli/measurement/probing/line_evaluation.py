@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,15 +34,7 @@ def evaluate_line(
 ) -> NDArray[np.float64]:
     """Polynomial of ΔL(x) = L(θ) − L(θ − x·scale·P·g) with g = total/count (M18 eq. 2.5).
 
-    The same examples with the same dropout masks at every step size; means over micro-batches in
-    float64; without autocast where `task.full_lines`. Parameters are set in place and copied back from
-    `origin`, bit for bit.
-
-    Args:
-        task: at the weights `origin`.
-        total: sum of `count` example gradients.
-        scale: step size of x = 1.
-        indices: evaluation examples, drawn independently of those in `total`.
+    The arguments are those of `loss_changes`, with `scale` the step size of x = 1.
 
     Returns:
         p₁ … p₄ of `maths.line.coefficients`, shape (4,).
@@ -49,17 +42,47 @@ def evaluate_line(
     Raises:
         DivergedError: a loss along the line is not finite.
     """
-    changes = np.zeros(len(line.NODES))
+    steps = [node * scale for node in line.NODES]
+    return line.coefficients(loss_changes(task, origin, total, count, steps, indices, draws))
+
+
+def loss_changes(
+    task: Task,
+    origin: list[Tensor],
+    total: list[Tensor],
+    count: int,
+    steps: Sequence[float],
+    indices: Indices,
+    draws: Draws,
+) -> NDArray[np.float64]:
+    """ΔL(ε) = L(θ) − L(θ − ε·P·g) with g = total/count, at each step size ε of `steps`.
+
+    Every step size gets the same examples with the same dropout masks. Means over micro-batches are taken in
+    float64, and autocast is off if `task.full_lines`. Parameters are changed in place and copied back from
+    `origin`, bit for bit.
+
+    Args:
+        task: at the weights `origin`.
+        total: sum of `count` example gradients.
+        indices: evaluation examples, drawn independently of the examples in `total`.
+
+    Returns:
+        Shape (len(steps),), in the loss's unit.
+
+    Raises:
+        DivergedError: a loss along the line is not finite.
+    """
+    changes = np.zeros(len(steps))
 
     def along(batch: Any, part: Indices) -> list[float]:
         masks = draws.seed()
         what = f"a batch of {counted(len(part) * task.batches.group, 'evaluation example')}"
         losses = [task.loss_value(batch, masks, what)]
         try:
-            for number, node in enumerate(line.NODES):
-                if number:  # the first starts there
+            for number, step in enumerate(steps):
+                if number:  # the first step starts from `origin` anyway
                     _go_back(task, origin)
-                _move(task, total, node * scale / count)
+                _move(task, total, step / count)
                 losses.append(task.loss_value(batch, masks, what))
         finally:
             _go_back(task, origin)
@@ -70,14 +93,14 @@ def evaluate_line(
     with task.full_precision() if task.full_lines else nullcontext():
         for weight, values in mean_values(task, indices, along):
             changes += weight / len(indices) * np.array(values)
-    task.evaluation_examples += len(indices) * (1 + len(line.NODES))
+    task.evaluation_examples += len(indices) * (1 + len(steps))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(
-            f"the loss is not finite {line.LAST_NODE * scale:.3g} along an update of "
+            f"the loss is not finite {max(steps, key=abs):.3g} along an update of "
             f"{counted(count * task.batches.group)}. "
             "The loss surface is too steep here to measure; warm up longer or start from a checkpoint."
         )
-    return line.coefficients(changes)
+    return changes
 
 
 def _go_back(task: Task, origin: list[Tensor]) -> None:

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths import law, line
-from bnoise_cli.maths.analysis import Design, Limit, limit_curvature
+from bnoise_cli.maths.analysis import Design, Limit
 from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
-from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
+from bnoise_cli.maths.support import lines_are_supported
+from bnoise_cli.measurement.probing.line_evaluation import DivergedError, loss_changes
 from bnoise_cli.measurement.probing.replicate import GradientSum
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
@@ -44,7 +45,13 @@ _TIMES_BRACKETED = 2
 WELL_PLACED = (0.4, 1.7)
 #: First guess of a step: it changes the loss by this part, to first order along its own gradient.
 _FIRST_CHANGE = 0.05
-_MOST_RESCALINGS = 8
+_MOST_RESCALINGS = 10
+#: The slope at the start of a line is the central difference at plus and minus this part of its scale.
+_CLOSE = 1 / 8
+#: Lines along one update are evaluated on this many parts of the examples, whose scatter is the noise.
+_PARTS = 4
+#: The claimed gain of the noise-free line may differ from the evaluated one by this part of it.
+_CLAIM_TOLERANCE = 0.2
 #: |G|² below this part of tr Σ is what float32 sums leave of a zero.
 _ROUNDING = 1e-10
 #: Time for evaluations over time for gradients. At a fixed number of gradients, 2 gave 0.70 of the variance
@@ -91,8 +98,10 @@ def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], slope: float,
 def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | None:
     """The gradient of the whole dataset and the loss of the whole dataset along it: no noise at all.
 
+    The highest point of the line is believed only if the loss at that step, which is evaluated, agrees with it.
+
     Returns:
-        None where that gradient is zero to rounding.
+        None if that gradient is zero to rounding, or if no scale is found at which claim and loss agree.
     """
     everything = np.arange(task.batches.length)
     grown = GradientSum(task)
@@ -101,13 +110,57 @@ def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | Non
     if signal <= _ROUNDING * noise_given_signal(grown.norms()[0], signal):
         return None
 
-    def curve_of(examples: NDArray[np.int64]) -> Callable[[float], Array]:
-        return lambda scale: evaluate_line(task, origin, grown.total, grown.count, scale, examples, draws)
+    def changes(steps: Sequence[float]) -> Array:
+        return loss_changes(task, origin, grown.total, grown.count, steps, everything, draws)
 
     few = draws.indices(min(_EVALUATION_EXAMPLES, len(everything)), len(everything))
-    _, scale, _ = _place(curve_of(few), slope, _first_scale(task, grown, draws))
-    _, scale, found = _place(curve_of(everything), slope, scale)
-    return Limit(slope=slope, signal=signal, curve=found, scale=scale)
+    _, scale = _place(
+        lambda scale: _lines_of(task, origin, grown, scale, few, draws),
+        slope,
+        0.0,
+        _first_scale(task, grown, draws),
+    )
+    return _limit_along(changes, slope, signal, scale)
+
+
+def _limit_along(
+    changes: Callable[[Sequence[float]], Array], slope: float, signal: float, scale: float
+) -> Limit | None:
+    """The best step along the gradient of the whole dataset, from a scale that is about right.
+
+    Args:
+        changes: ΔL over the whole dataset at each of some step sizes.
+    """
+    too_large = math.inf
+    for _ in range(_MOST_RESCALINGS):
+        steps = [node * scale for node in line.NODES]
+        try:
+            found = changes(steps)
+        except DivergedError:
+            too_large, scale = scale, scale / 8
+            continue
+        curve = line.coefficients_given_slope(found, slope * scale)
+        position, top = (float(value) for value in line.best_step(curve))
+        if position > WELL_PLACED[1] and found[-1] > 0 and 2 * scale < too_large:
+            scale *= 4.0 if 4 * scale < too_large else 2.0
+            continue
+        if position < WELL_PLACED[0]:
+            too_large, scale = scale, scale * max(position, 1 / 8)
+            continue
+        gain = float(changes([position * scale])[0])
+        gains, at = [gain, *found], [position * scale, *steps]
+        best = int(np.argmax(gains))
+        if gains[best] > 0 and abs(top - gain) <= _CLAIM_TOLERANCE * gains[best]:
+            return Limit(
+                slope=slope,
+                signal=signal,
+                improvement=gains[best],
+                error=abs(top - gain),
+                step_size=at[best],
+                curvature=-2 * float(curve[1]) / scale**2,
+            )
+        too_large, scale = scale, at[best] if 0 < at[best] < scale / 2 and gains[best] > 0 else scale / 4
+    return None
 
 
 def scout(
@@ -140,25 +193,24 @@ def scout(
         grown.draw(first, draws)
     scale = _first_scale(task, grown, draws)
 
-    def slope() -> float:
-        """GᵀPG, or where it is lost in noise about its standard error: the steps are placed by it."""
+    def slope() -> tuple[float, float]:
+        """GᵀPG and about its standard error, which replaces it if it is lost in noise: it places the steps."""
         if limit is not None:
-            return limit.slope
+            return limit.slope, 0.0
         signal, noise = signal_and_noise(grown.norms()[1])
-        return max(signal, 0.5 * noise / grown.count)
+        return max(signal, 0.5 * noise / grown.count), 0.5 * noise / grown.count
 
     def along_sum(scale: float) -> Array:
-        indices = draws.indices(evaluated, length)
-        return evaluate_line(task, origin, grown.total, grown.count, scale, indices, draws)
+        return _lines_of(task, origin, grown, scale, draws.indices(evaluated, length), draws)
 
-    part, scale = _noise_curvature(task, origin, draws, evaluated, slope(), scale)
+    part, scale = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
     if limit is not None:
-        flat = limit_curvature(limit)
+        flat = limit.effective_curvature
         noise = float(law.fit_noise(np.array([float(first)]), np.array([part]), flat))
     else:
         seen, times_bracketed = {first: part}, 0
         while True:
-            seen[grown.count], scale, _ = _place(along_sum, slope(), scale)
+            seen[grown.count], scale = _place(along_sum, *slope(), scale)
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
             times_bracketed += len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
@@ -171,7 +223,7 @@ def scout(
             if task.ranks.share(enough):
                 break
             grown.draw(grown.count, draws)
-        seen[first], _ = _noise_curvature(task, origin, draws, evaluated, slope(), scale)
+        seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
     # Where the loss falls without end no curvature is positive; the replicates will say so.
     noise = max(noise, 0.05 * abs(part) * first, 1e-30)
@@ -184,8 +236,9 @@ def scout(
         batch_sizes = batch_sizes_up_to(
             max(_SMALLEST, min(_power_of_two(largest), _power_of_two(most_examples)))
         )
-    scales = [slope() / (flat + noise / size) for size in batch_sizes]
-    return make_plan(batch_sizes, scales, slope(), limit)
+    a, _ = slope()
+    scales = [a / (flat + noise / size) for size in batch_sizes]
+    return make_plan(batch_sizes, scales, a, limit)
 
 
 def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
@@ -194,58 +247,97 @@ def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
     return sizes, np.maximum(curvatures, 1e-3 * curvatures.max() / sizes)
 
 
+def _lines_of(
+    task: Task, origin: list[Tensor], grown: GradientSum, scale: float, indices: Indices, draws: Draws
+) -> Array:
+    """Lines along one update, each on a part of the examples, so that their scatter is seen; shape (n, 5)."""
+    parts = np.array_split(indices, min(_PARTS, len(indices)))
+    return np.array([_line(task, origin, grown.total, grown.count, scale, part, draws) for part in parts])
+
+
+def _line(
+    task: Task,
+    origin: list[Tensor],
+    total: list[Tensor],
+    count: int,
+    scale: float,
+    indices: Indices,
+    draws: Draws,
+) -> Array:
+    """p₁ … p₄ of one line, and its slope close to the start on the same examples; shape (5,)."""
+    steps = [x * scale for x in (*line.NODES, -_CLOSE, _CLOSE)]
+    changes = loss_changes(task, origin, total, count, steps, indices, draws)
+    start = (changes[-1] - changes[-2]) / (2 * _CLOSE)
+    return np.append(line.coefficients(changes[:-2]), start)
+
+
 def _noise_curvature(
-    task: Task, origin: list[Tensor], draws: Draws, evaluated: int, slope: float, scale: float
+    task: Task,
+    origin: list[Tensor],
+    draws: Draws,
+    evaluated: int,
+    slope: float,
+    slope_error: float,
+    scale: float,
 ) -> tuple[float, float]:
     """Curvature along updates of a few examples, averaged over several; and its step-size scale.
 
-    Each call of the curve draws its own updates, so that one of them is in memory at a time.
+    Each call of `lines` draws its own updates, so that one update is in memory at a time.
     """
     block, first = task.zeros(), _first_size(task)
     each = evaluated // _FIRST_BLOCKS
 
-    def curve(scale: float) -> Array:
-        lines = []
+    def lines(scale: float) -> Array:
+        found = []
         for _ in range(_FIRST_BLOCKS):
             torch._foreach_zero_(block)
             add_gradient(task, block, draws.indices(first, task.batches.length), draws)
             indices = draws.indices(each, task.batches.length)
-            lines.append(evaluate_line(task, origin, block, first, scale, indices, draws))
-        average: Array = np.mean(lines, axis=0)
-        return average
+            found.append(_line(task, origin, block, first, scale, indices, draws))
+        return np.array(found)
 
-    value, scale, _ = _place(curve, slope, scale)
-    return value, scale
+    return _place(lines, slope, slope_error, scale)
 
 
-def _place(curve: Callable[[float], Array], slope: float, scale: float) -> tuple[float, float, Array]:
-    """Move a line's scale until the best step lies well inside it.
+def _place(
+    lines: Callable[[float], Array], slope: float, slope_error: float, scale: float
+) -> tuple[float, float]:
+    """Move the scale of lines until the best step lies well inside them and the measured losses support it.
+
+    Args:
+        lines: p₁ … p₄ and the slope close to the start of several lines at a scale, shape (n, 5).
+        slope: GᵀPG, with its standard error.
 
     Returns:
-        (effective curvature, scale, the curve at that scale).
+        (effective curvature, scale), of the last scale that the losses support, or else of the last one.
     """
-    measured = None
+    measured, supported, too_large = None, None, math.inf
     for _ in range(_MOST_RESCALINGS):
         try:
-            found = curve(scale)
+            found = lines(scale)
         except DivergedError:
-            scale /= 8
+            too_large, scale = scale, scale / 8
             continue
-        kappa, best = line.effective_curvature(found[None, :], np.asarray(slope), np.array([scale]))
-        measured = float(kappa[0]), scale, found
+        curve = found[:, :4].mean(axis=0)
+        kappa, best = line.effective_curvature(curve[None, :], np.asarray(slope), np.array([scale]))
+        measured = float(kappa[0]), scale
         position = float(best[0]) / scale
-        if WELL_PLACED[0] <= position <= WELL_PLACED[1]:
-            break
-        if position > WELL_PLACED[1] and line.turns_before(found, slope, scale, WELL_PLACED[0]):
-            scale /= 8
+        if position < WELL_PLACED[0]:
+            too_large, scale = scale, scale * max(position, 1 / 8)
             continue
-        scale *= max(position, 1 / 8) if position < WELL_PLACED[0] else 4.0
+        if not lines_are_supported(found[:, :4], found[:, 4], slope * scale, slope_error * scale):
+            too_large, scale = scale, scale / 4
+            continue
+        supported = measured
+        if position <= WELL_PLACED[1] or 2 * scale >= too_large:
+            break
+        scale *= 4.0 if 4 * scale < too_large else 2.0
     if measured is None:
         raise RunError(
             f"the loss is not finite along an update, not even at a step size of {scale:.3g}. "
             "The loss surface is too steep here to measure: warm up longer or start from a checkpoint."
         )
-    return measured
+    return supported or measured
 
 
 def _first_scale(task: Task, grown: GradientSum, draws: Draws) -> float:

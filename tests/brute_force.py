@@ -1,0 +1,236 @@
+"""Tasks on which a line of the loss misleads, and the noise scale of any small task by brute force in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.task import Objective, Task
+
+Array = NDArray[np.float64]
+Tensors = tuple[Tensor, ...]
+
+
+def best_gains(task: Task, batch_sizes: Sequence[int], draws: int, steps: Array, seed: int = 0) -> Array:
+    """The mean gain over the whole dataset, for each step size, of updates at each batch size.
+
+    To first order an update gains ε·Gᵀu, whose mean ε·|G|² is known: what each draw deviates from it is taken off.
+
+    Args:
+        task: with a dataset of tensors, small enough to go through the model at once.
+
+    Returns:
+        ΔL(ε, B) in the loss's unit, shape (K, len(steps)).
+    """
+    model = copy.deepcopy(task.model).double()
+    data = [t.double() if t.is_floating_point() else t for t in task.batches.dataset.tensors]
+    parameters = list(model.parameters())
+    origin = [p.detach().clone() for p in parameters]
+
+    def loss(examples: Any) -> Tensor:
+        return task.objective(model, [t[examples] for t in data])
+
+    def gradient(index: int) -> Tensor:
+        found = torch.autograd.grad(loss(slice(index, index + 1)), parameters)
+        return torch.cat([g.flatten() for g in found])
+
+    gradients = torch.stack([gradient(i) for i in range(len(data[0]))])
+    mean = gradients.mean(0)
+    rng = np.random.default_rng(seed)
+    gains = np.zeros((len(batch_sizes), len(steps)))
+    sizes = [p.numel() for p in parameters]
+    with torch.no_grad():
+        start = float(loss(slice(None)))
+        for k, size in enumerate(batch_sizes):
+            for _ in range(draws):
+                update = gradients[rng.integers(len(gradients), size=size)].mean(0)
+                luck = float(mean @ (update - mean))
+                for j, step in enumerate(steps):
+                    for p, o, u in zip(parameters, origin, update.split(sizes), strict=True):
+                        p.copy_(o - step * u.view_as(o))
+                    gains[k, j] += (start - float(loss(slice(None))) - step * luck) / draws
+    return gains
+
+
+def noise_scale_of(batch_sizes: Sequence[int], gains: Array) -> float:
+    """B_noise of the law 1/ΔL_opt = (1 + B_noise/B)/ΔL_max (M18 eq. 2.7), least squares of the logarithm."""
+    heights = np.log(gains.max(axis=1))
+    scales = np.geomspace(0.1, 1e5, 20_000)
+    shapes = -np.log1p(scales[:, None] / np.array(batch_sizes))
+    left = heights - shapes
+    return float(scales[np.argmin(left.var(axis=1))])
+
+
+def task_of(model: nn.Module, objective: Objective, tensors: Tensors) -> Task:
+    """A task on tensors without random masks."""
+    batches = Batches(TensorDataset(*tensors), None, torch.device("cpu"))
+    task = Task(model, objective, batches, micro_batch_size=64)
+    task.stochastic = False
+    return task
+
+
+def train(
+    model: nn.Module, objective: Objective, tensors: Tensors, optimizer: torch.optim.Optimizer, steps: int
+) -> None:
+    """Steps on independent batches of 32 examples."""
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(steps):
+        chosen = torch.randint(len(tensors[0]), (32,), generator=generator)
+        optimizer.zero_grad()
+        objective(model, [t[chosen] for t in tensors]).backward()
+        optimizer.step()
+
+
+# --- graphs: a sum over nodes and neighbours, whose loss turns after a thousandth of its size --------------
+
+
+class GraphNet(nn.Module):
+    """Two rounds of sums over neighbours (GIN), the nodes' sum and a linear head."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width))
+        self.two = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.out = nn.Linear(width, 2)
+
+    def forward(self, features: Tensor, edges: Tensor, present: Tensor) -> Tensor:
+        h = self.one(features + edges @ features).relu() * present
+        h = self.two(h + edges @ h).relu() * present
+        return self.out(h.sum(1) / 10)
+
+
+def graph_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+    *graph, classes = batch
+    return functional.cross_entropy(model(*graph), classes)
+
+
+@cache
+def _graphs(count: int = 600) -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(5, 20, (count,), generator=generator)
+    present = (torch.arange(20) < sizes[:, None]).float()
+    classes = torch.arange(count) % 2
+    edges = (
+        torch.rand(count, 20, 20, generator=generator) < torch.where(classes == 1, 0.35, 0.22)[:, None, None]
+    )
+    edges = (edges | edges.mT).float() * present[:, :, None] * present[:, None, :]
+    features = (1 + 0.1 * torch.randn(count, 20, 4, generator=generator)) * present[..., None]
+    return features, edges, present[..., None], classes
+
+
+def graph_task() -> Task:
+    """Graphs of two densities, classified after three epochs of SGD."""
+    torch.manual_seed(0)
+    model, tensors = GraphNet(), _graphs()
+    train(model, graph_loss, tensors, torch.optim.SGD(model.parameters(), 0.02), 57)
+    return task_of(model, graph_loss, tensors)
+
+
+# --- tokens: attention that is not scaled, after a warm-up that leaves most of the loss -------------------
+
+
+class Attention(nn.Module):
+    """Attention without a scale, as T5 has it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        y: Tensor = self.o((self.q(x) @ self.k(memory).mT).softmax(-1) @ self.v(memory))
+        return y
+
+
+class Translator(nn.Module):
+    """One layer that reads and one that writes, with tied embeddings of unit size."""
+
+    def __init__(self, tokens: int = 48, width: int = 24, length: int = 8) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(tokens, width))
+        self.place = nn.Parameter(torch.randn(length, width))
+        self.read, self.write = Attention(width), Attention(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, source: Tensor) -> Tensor:
+        x = self.embedding[source] + self.place
+        x = functional.rms_norm(x + self.read(x, x), x.shape[-1:])
+        y = functional.rms_norm(self.place + self.write(self.place.expand_as(x), x), x.shape[-1:])
+        y = functional.rms_norm(y + self.down(self.up(y).relu()), x.shape[-1:])
+        return y @ self.embedding.T
+
+
+def token_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+    source, target = batch
+    return functional.cross_entropy(model(source).flatten(0, 1), target.flatten())
+
+
+@cache
+def _sentences(count: int = 1500) -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+    popularity = 1 / torch.arange(1, 49)
+    source = torch.multinomial(popularity, count * 8, replacement=True, generator=generator).view(count, 8)
+    noise = torch.rand(count, 8, generator=generator) < 0.3
+    other = torch.multinomial(popularity, count * 8, replacement=True, generator=generator).view(count, 8)
+    return source, torch.where(noise, other, source.flip(1))
+
+
+def token_task() -> Task:
+    """Noisy sentences, written backwards."""
+    torch.manual_seed(0)
+    model, tensors = Translator(), _sentences()
+    train(model, token_loss, tensors, torch.optim.AdamW(model.parameters(), 3e-3), 300)
+    return task_of(model, token_loss, tensors)
+
+
+# --- a policy: recorded actions, whose ratios are clipped ------------------------------------------------
+
+
+class Policy(nn.Module):
+    """Logits of two actions and the value of a state."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        self.act, self.value = nn.Linear(width, 2), nn.Linear(width, 1)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(states)
+        return self.act(h), self.value(h)[:, 0]
+
+
+def policy_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
+    """The clipped surrogate of PPO with a value loss and an entropy bonus, a mean over steps."""
+    states, actions, recorded, advantages, returns = batch
+    logits, value = model(states)
+    logs = logits.log_softmax(1)
+    ratio = (logs.gather(1, actions[:, None])[:, 0] - recorded).exp()
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    entropy = -(logs.exp() * logs).sum(1)
+    return -surrogate.mean() + 0.1 * functional.mse_loss(value, returns) - 0.01 * entropy.mean()
+
+
+def policy_task(steps: int = 10) -> Task:
+    """Recorded steps of an untrained policy, after a few steps of Adam."""
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(0)
+    model = Policy()
+    states = torch.randn(2000, 4, generator=generator)
+    with torch.no_grad():
+        logs = model(states)[0].log_softmax(1)
+    actions = (torch.rand(2000, generator=generator) > logs[:, 0].exp()).long()
+    side = 2 * actions - 1
+    returns = side * torch.tanh(states[:, 0] - states[:, 1]) + torch.randn(2000, generator=generator)
+    recorded = logs.gather(1, actions[:, None])[:, 0]
+    tensors = (states, actions, recorded, returns - returns.mean(), returns)
+    train(model, policy_loss, tensors, torch.optim.Adam(model.parameters(), 3e-3), steps)
+    return task_of(model, policy_loss, tensors)
