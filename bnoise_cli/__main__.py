@@ -8,6 +8,10 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnoise_cli.launch import Launch
 
 #: Ctrl-C; and what torchrun and job schedulers send before they kill.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -21,34 +25,31 @@ def main() -> None:
     try:
         gc.disable()  # imports make no garbage, and looking for it is a tenth of a short run
         from bnoise_cli.cli.app import run
-        from bnoise_cli.cli.torchrun import is_follower, mute
 
         gc.enable()
-        if is_follower():
-            mute()
         code = run()
     except KeyboardInterrupt:
         print("bnoise: interrupted before anything was measured.", file=sys.stderr)
         code = _INTERRUPTED
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    from bnoise_cli.launch import here
+
+    if here().size == 1:
         sys.exit(code)
-    _leave(code)
+    _leave(code, here())
 
 
-def _leave(code: int) -> None:
-    """End one process of several, with all said and stored; of a failure the first one tells.
+def _leave(code: int, launch: Launch) -> None:
+    """Exit one of several processes after its output is flushed. Only rank 0 reports a failure.
 
-    At once: the threads of torch's exchanges were seen to abort while the interpreter was taken down.
+    Uses `os._exit`: torch's communication threads were seen to abort while the interpreter shut down.
     """
-    from bnoise_cli.cli.torchrun import is_follower
-
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        code = 0 if is_follower() else code
-    elif not (is_follower() and code == _INTERRUPTED):
-        from bnoise_cli.measurement.task.ranks import last_word
+    if not launch.agent_store:
+        code = 0 if launch.is_follower else code
+    elif not (launch.is_follower and code == _INTERRUPTED):
+        from bnoise_cli.measurement.meeting import common_exit_code
 
         with suppress(KeyboardInterrupt):
-            code = last_word(code)
+            code = common_exit_code(code)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

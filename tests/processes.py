@@ -20,7 +20,6 @@ import torch.distributed.fsdp  # which the program imports when it shards
 
 import bnoise_cli.cli.app  # noqa: F401  as above
 from bnoise_cli.__main__ import main
-from bnoise_cli.cli.torchrun import is_follower, mute
 from bnoise_cli.measurement.sweeping import branches, sweep  # noqa: F401
 from bnoise_cli.report.plots import draw  # noqa: F401
 
@@ -110,7 +109,5 @@ def _program(
     )
     sys.argv = ["bnoise", *arguments]
     torch.set_num_threads(1)
-    if is_follower():
-        mute()
     before()
     main()

@@ -23,10 +23,10 @@ LAYERS = [
     "training",
     "building",
 ]
-LAYERS += ["task", "outcome", "spec", "maths", "leaves"]
+LAYERS += ["task", "meeting", "ranks", "outcome", "spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}
-LEAVES = {"errors", "records", "storage", "numbers", "amounts"}
+LEAVES = {"launch", "errors", "records", "storage", "numbers", "amounts"}
 
 
 def layer_of(module: str) -> str:

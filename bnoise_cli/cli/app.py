@@ -15,7 +15,7 @@ from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
 from bnoise_cli.cli.streams import tell
 from bnoise_cli.cli.sweep import sweep
-from bnoise_cli.cli.torchrun import require_alone
+from bnoise_cli.cli.torchrun import TOGETHER, join_ranks
 from bnoise_cli.errors import BnoiseError, ExitCode
 
 app = typer.Typer(
@@ -46,7 +46,8 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    require_alone(context.invoked_subcommand)
+    if context.invoked_subcommand in TOGETHER:
+        join_ranks()
 
 
 def run() -> int:

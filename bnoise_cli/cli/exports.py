@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.launch import here
 from bnoise_cli.records import Result
 from bnoise_cli.storage import require_writable
 
@@ -73,7 +73,7 @@ class Outputs:
         Raises:
             CallError: an unknown name or ending, a file that cannot be written, is named twice or is an input.
         """
-        if is_follower():  # it makes none
+        if here().is_follower:  # it makes none
             return
         if self.emit is not None:
             from bnoise_cli.report.export.emit import require_framework

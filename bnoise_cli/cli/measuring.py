@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
-from bnoise_cli.cli.torchrun import is_follower
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
+from bnoise_cli.launch import here
 from bnoise_cli.records import Doubt, Result, Throughput
 from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.storage import write_json
 
 if TYPE_CHECKING:
-    from bnoise_cli.measurement.task.ranks import Ranks
+    from bnoise_cli.measurement.ranks import Ranks
 
 
 class Ended(Protocol):
@@ -54,7 +54,7 @@ def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> Exit
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
     from bnoise_cli.cli.streams import show_json, tell
 
-    if is_follower():
+    if here().is_follower:
         return ExitCode.INTERRUPTED if found.interrupted else ExitCode.DONE
     named = [(result_name(target), found.result)]
     if found.lost is not None:
@@ -112,7 +112,7 @@ def measure(
         except KeyboardInterrupt:
             result, interrupted = _untimed(result, "interrupted"), True
         except RunError as error:
-            failure = session.ranks.explain(error)
+            failure = session.ranks.publish(error)
             result = _untimed(result, failure)
         result = advise(result)
         lost = _store(target, result) if first else None

@@ -81,9 +81,9 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.meeting import joined
         from bnoise_cli.measurement.probing.dry_run import dry_run
         from bnoise_cli.measurement.probing.session import Session
-        from bnoise_cli.measurement.task.ranks import joined
 
         with joined(lambda: choose_device(device)) as (own, ranks):
             plan = dry_run(Session(spec, own, ranks))
@@ -112,8 +112,8 @@ def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.meeting import joined
         from bnoise_cli.measurement.probing.session import Session
-        from bnoise_cli.measurement.task.ranks import joined
         from bnoise_cli.results.probe import probe_result
 
         with joined(lambda: choose_device(device)) as (own, ranks):

@@ -24,8 +24,9 @@ from bnoise_cli.cli.exports import (
     SeedOption,
     SetOption,
 )
-from bnoise_cli.cli.torchrun import is_follower, prepared
+from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
+from bnoise_cli.launch import here
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import Ledger, default_path
@@ -93,8 +94,8 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.meeting import joined
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
-        from bnoise_cli.measurement.task.ranks import joined
 
         with joined(lambda: choose_device(device)) as (own, ranks):
             plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
@@ -108,7 +109,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
     with TemporaryDirectory() as folder:
         # Only the first rank keeps the runs; the others hear of them.
-        kept = Path(folder) / "runs" if is_follower() else target.with_suffix(".runs.jsonl")
+        kept = Path(folder) / "runs" if here().is_follower else target.with_suffix(".runs.jsonl")
         return _train(spec, device, target, Ledger(kept, ledger_hash(spec)), outputs, quiet)
 
 
@@ -128,8 +129,8 @@ def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outpu
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.meeting import joined
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
-        from bnoise_cli.measurement.task.ranks import joined
         from bnoise_cli.results.sweep import sweep_result
 
         timed = spec.config.sweep.branch is None

@@ -279,7 +279,9 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
     try:
         with _import_path(path.resolve().parent):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         del sys.modules[key]
         raise TargetError(
             f"`{name}`, whose import failed with {_cause(error)}", f"{path} to import"
@@ -302,7 +304,9 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
                 raise TargetError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error
-            except (Exception, SystemExit) as error:
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:
                 raise TargetError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error

@@ -46,12 +46,12 @@ import torch
 from torch import Tensor, nn
 
 from bnoise_cli.measurement.building.build import build_optimizer, build_task
+from bnoise_cli.measurement.meeting import joined
 from bnoise_cli.measurement.outcome import Measurement
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.preconditioner import preconditioner
-from bnoise_cli.measurement.task.ranks import joined
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.spec.load import load_spec
 

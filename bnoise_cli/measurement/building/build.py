@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.launch import here
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.dataset import build_batches
 from bnoise_cli.measurement.building.weights import load_weights
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import require_known
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.sharding import shard
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.task.user_code import kind_of, user_code
@@ -28,15 +28,15 @@ _LARGEST_MICRO_BATCH = 1024
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one; each rank of a machine has its own.
+    """The device of this process. `auto` is a GPU if there is one; each rank of a machine gets its own.
 
     Raises:
         CallError: torch knows no such device, or has none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name == "cuda" and here().local_rank is not None:
+        name = f"cuda:{here().local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()
@@ -91,9 +91,9 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
             shard(model, device, ranks)
         else:
             model.to(device)
-            ranks.take_over([*model.parameters(), *model.buffers()])
+            ranks.broadcast_([*model.parameters(), *model.buffers()])
     batches = build_batches(spec, device)
-    lengths = ranks.gather(batches.length)
+    lengths = ranks.all_gather(batches.length)
     if len(set(lengths)) > 1:
         raise RunError(
             f"all ranks need the same dataset; it has {', '.join(map(str, lengths))} examples on ranks 0 to "
@@ -112,7 +112,7 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
 
 def _require_alike(spec: Spec, ranks: Ranks) -> None:
     """Machines with files of their own may have old ones."""
-    first, *others = ranks.gather(contents(spec) if ranks.size > 1 else {})
+    first, *others = ranks.all_gather(contents(spec) if ranks.size > 1 else {})
     for rank, other in enumerate(others, 1):
         if differing := sorted(
             key for key in first.keys() | other.keys() if first.get(key) != other.get(key)

@@ -21,7 +21,7 @@ from bnoise_cli.measurement.task.batch_norms import batch_norms
 from bnoise_cli.measurement.task.batches import Draws, Indices, Stream, map_tensors
 from bnoise_cli.measurement.task.gradients import gradient, squared_norms
 from bnoise_cli.measurement.task.losses import finite_loss_values, mean_loss, mean_values
-from bnoise_cli.measurement.task.passes import alike
+from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -64,9 +64,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             )
 
         few = indices[: max(_EXAMPLES // task.at_once, 1) * task.at_once]
-        with alike(task):
+        with same_on_all(task):
             parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
-        values = task.ranks.share(np.sum(parts, axis=0))
+        values = task.ranks.broadcast(np.sum(parts, axis=0))
         if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
             raise RunError(
                 "computing the loss changed the model's parameters in place. The probe holds them fixed: "
@@ -82,7 +82,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         for layer in normalised:
             layer.eval()  # what else is there that is no mean?
         with task.full_precision():
-            gap = task.ranks.share(_mean_gap(task, draws, without_masks=stochastic))
+            gap = task.ranks.broadcast(_mean_gap(task, draws, without_masks=stochastic))
         for layer in normalised:
             layer.train()
         task.stochastic = stochastic
@@ -126,7 +126,7 @@ def _read(task: Task, indices: Indices) -> None:
     if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()
     task.batches.random = any(
-        task.ranks.gather(
+        task.ranks.all_gather(
             any(
                 not torch.equal(one, other)
                 for one, other in zip(once, again, strict=True)

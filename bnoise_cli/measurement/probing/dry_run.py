@@ -10,7 +10,7 @@ from bnoise_cli.measurement.outcome import DryRun
 from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
-from bnoise_cli.measurement.task.passes import alike
+from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preconditioner import is_identity
 from bnoise_cli.measurement.task.preserve import preserved
 
@@ -24,7 +24,7 @@ def dry_run(session: Session) -> DryRun:
     task, config = session.task, session.config
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
-    with preserved(task.model, config.probe.seed), alike(task):
+    with preserved(task.model, config.probe.seed), same_on_all(task):
         seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, Stream.DRY_RUN))
     copies = _COPIES + (not is_identity(session.optimizer, task.trainable))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None

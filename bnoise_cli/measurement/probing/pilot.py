@@ -220,7 +220,7 @@ def scout(
                 or 2 * grown.count > most_examples
                 or out_of_time()
             )
-            if task.ranks.share(enough):
+            if task.ranks.broadcast(enough):
                 break
             grown.draw(grown.count, draws)
         seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)

@@ -24,7 +24,7 @@ from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.pass_size import choose_pass_size
-from bnoise_cli.measurement.task.passes import alike, apart
+from bnoise_cli.measurement.task.passes import on_this_rank, same_on_all
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import enough_memory
@@ -137,7 +137,7 @@ class _Run:
                 raise
             stop = StopReason.INTERRUPTED
         except RunError as error:
-            stop, failure = StopReason.FAILED, self.ranks.explain(error)
+            stop, failure = StopReason.FAILED, self.ranks.publish(error)
         if failure is not None and not self.replicates:
             raise failure
         self._analyse()
@@ -165,7 +165,7 @@ class _Run:
         return time.monotonic() - self.started
 
     def _agreed_seconds(self) -> float:
-        return self.ranks.share(self._seconds())
+        return self.ranks.broadcast(self._seconds())
 
     def _drawn(self) -> int:
         """Groups, which mostly are single examples."""
@@ -249,10 +249,10 @@ class _Run:
 
     def _time_an_example(self) -> float:
         """Seconds of a gradient example of the ranks that make one replicate."""
-        with alike(self.task):
+        with same_on_all(self.task):
             seconds = seconds_per_gradient_example(self.task, self._draws(Stream.PROBE_SPEED))
-        self.task.gradient_examples = self.ranks.share(self.task.gradient_examples)
-        return self.ranks.share(seconds)
+        self.task.gradient_examples = self.ranks.broadcast(self.task.gradient_examples)
+        return self.ranks.broadcast(seconds)
 
     def _whole_dataset_is_cheap(self) -> bool:
         if self.task.stochastic or self.task.batches.random or self.group > 1:
@@ -294,7 +294,7 @@ class _Run:
                 self.plan = plan = better
                 self.replicates, self.analysis = [], None
                 replans, next_look = replans + 1, _FIRST_LOOK
-            elif looked and count >= _FEWEST_REPLICATES and self.ranks.share(self._is_precise()):
+            elif looked and count >= _FEWEST_REPLICATES and self.ranks.broadcast(self._is_precise()):
                 return StopReason.PRECISION
 
     def _is_precise(self) -> bool:
@@ -308,14 +308,14 @@ class _Run:
             return [self._replicate(plan, replans, number)]
         before = self.task.gradient_examples, self.task.evaluation_examples
         attempt: Replicate | RunError | None = None
-        with apart(self.task) as ranks:
+        with on_this_rank(self.task) as ranks:
             if self._left() >= (ranks.rank + 1) * plan.largest:
                 try:
                     attempt = self._replicate(plan, replans, number + ranks.rank)
                 except RunError as error:
                     attempt = type(error)(f"on rank {ranks.rank}: {error}")
         spent = (self.task.gradient_examples - before[0], self.task.evaluation_examples - before[1])
-        found = ranks.gather((attempt, spent, self.task.micro_batch_size))
+        found = ranks.all_gather((attempt, spent, self.task.micro_batch_size))
         self.task.gradient_examples, self.task.evaluation_examples = (
             have + sum(spent[kind] for _, spent, _ in found) for kind, have in enumerate(before)
         )

@@ -15,7 +15,7 @@ from bnoise_cli.maths.pass_plan import Stage
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.gradients import Block, add_gradient, squared_norms
-from bnoise_cli.measurement.task.passes import expect
+from bnoise_cli.measurement.task.passes import prefetch
 from bnoise_cli.measurement.task.task import Task
 
 
@@ -90,7 +90,7 @@ def measure_replicate(
     for stage, scale, of_stage in zip(stages, scales, drawn, strict=True):
         lines = []
         for gradient, evaluation in of_stage:
-            expect(task, *coming)
+            prefetch(task, *coming)
             coming = coming[2:]
             if stage.blocks:
                 torch._foreach_zero_(block)

@@ -18,9 +18,9 @@ from bnoise_cli.measurement.building.weights import fitting_weights, load_weight
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.measurement.task.preserve import preserved
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.measurement.training.steps import Trainer
@@ -63,7 +63,7 @@ class Session:
         except BnoiseError as error:
             if not points:
                 raise
-            error = self.ranks.explain(error)
+            error = self.ranks.publish(error)
             failure = error if isinstance(error, RunError) else RunError(str(error))
         group = self.optimizer.param_groups[0]
         return ProbeRun(
@@ -157,7 +157,7 @@ class Session:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
         shares = len(self.places) - len(earlier)
-        seconds = self.ranks.share(plan.budget - sum(point.seconds for point in earlier))
+        seconds = self.ranks.broadcast(plan.budget - sum(point.seconds for point in earlier))
         examples = plan.max_examples
         if examples is not None:
             examples = (examples - sum(point.gradient_examples for point in earlier)) // shares

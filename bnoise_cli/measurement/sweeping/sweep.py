@@ -16,6 +16,7 @@ from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
 from bnoise_cli.measurement.outcome import SweepPhase, SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.sweeping.along_a_run import probe_along
 from bnoise_cli.measurement.sweeping.branches import train_branches
 from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
@@ -24,10 +25,9 @@ from bnoise_cli.measurement.sweeping.training_runs import Goal
 from bnoise_cli.measurement.sweeping.tuning import Tuner
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
-from bnoise_cli.measurement.task.passes import alike
+from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
@@ -51,7 +51,7 @@ class SweepSession:
     def __init__(self, spec: Spec, device: torch.device, ledger: Ledger, ranks: Ranks = ALONE) -> None:
         self.shared, self.config, self.ranks = SweepTask(spec, device, ranks), spec.config, ranks
         self.task, self._ledger = self.shared.task, ledger
-        ledger.entries = ranks.share(ledger.entries)
+        ledger.entries = ranks.broadcast(ledger.entries)
         self._require_examples()
 
     def _require_examples(self) -> None:
@@ -86,7 +86,7 @@ class SweepSession:
         config, length = self.config, self.task.batches.length
         with preserved(self.task.model, config.probe.seed):
             start_loss = self.shared.start_loss
-            with alike(self.task):
+            with same_on_all(self.task):
                 seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, Stream.DRY_RUN))
         batch_size, given = config.training.batch_size, config.sweep.batch_sizes
         sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
@@ -163,7 +163,7 @@ class _Run:
                     f"the budget of {self.plan.budget:.0f} s was spent before another run arrived. Raise --budget."
                 ) from None
         except RunError as error:
-            failure = self.task.ranks.explain(error)
+            failure = self.task.ranks.publish(error)
             if goal is None or not self.known:
                 raise
         return SweepRun(
@@ -285,5 +285,5 @@ class _Run:
                 seconds=seconds,
             )
         )
-        if self.plan.budget is not None and self.task.ranks.share(seconds > self.plan.budget):
+        if self.plan.budget is not None and self.task.ranks.broadcast(seconds > self.plan.budget):
             raise BudgetSpentError

@@ -12,8 +12,8 @@ from torch import Tensor
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Draws, Stream
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start, evaluation_loss
 from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec

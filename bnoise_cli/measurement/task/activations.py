@@ -33,7 +33,7 @@ def most_at_once(task: Task, draws: Draws) -> int:
     most = min(available * _PART, _MOST_ON_CPU) if device.type == "cpu" else available * _PART
     each = _bytes_per_example(task, draws)
     fits = max(1, int(most / max(each, 1)))
-    return 1 << (min(task.ranks.gather(fits)).bit_length() - 1)
+    return 1 << (min(task.ranks.all_gather(fits)).bit_length() - 1)
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:

@@ -30,26 +30,33 @@ class Block:
     """A sum S of the gradients of a few examples that went through the model together."""
 
     examples: int
-    weight: float  # of their mean in the sum: the number of examples, or what `Task.weighing` makes of it
-    squared_norm: float  # |S|²
-    preconditioned: float  # SᵀPS
+    # The factor of their mean gradient in the sum: the number of examples, or as `Task.weighing` counts them.
+    weight: float
+    # |S|²
+    squared_norm: float
+    # SᵀPS
+    preconditioned: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """A pass of which the device may still be making the gradient."""
+    """A pass whose gradient the device may still be computing."""
 
-    examples: int  # of all ranks
-    own: Indices  # of this one
-    weight: float  # of this rank's mean
-    seen: Tensor  # mean loss, |S|, √(SᵀPS); shape (3,)
+    # Number of examples on all ranks.
+    examples: int
+    # Indices of the examples on this rank.
+    own: Indices
+    # The factor of this rank's mean gradient in the sum.
+    weight: float
+    # Mean loss, |S|, √(SᵀPS) on the device; shape (3,).
+    seen: Tensor
 
 
 def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws) -> list[Block]:
     """Add the gradients of the examples at `indices` to `into`; returns the norms of each pass's sum.
 
-    Where a loss is a mean over tokens, the gradient of an example is that of its tokens' sum over the tokens of an
-    average example: sums over examples stay sums of independent draws.
+    If the loss is a mean over tokens, the gradient of an example is the sum over its tokens divided by the mean number
+    of tokens per example, so that sums over examples stay sums of independent draws.
 
     Raises:
         RunError: NaN or infinite loss or gradient, or no memory for a single example.
@@ -57,7 +64,7 @@ def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws)
     made: list[_Pass] = []
     for count, (own, weight, loss, gradient) in passes(task, indices, lambda own: _pass(task, own, draws)):
         if not task.sharded:  # else the backward pass has added them up
-            task.ranks.add(gradient)
+            task.ranks.all_reduce_(gradient)
         torch._foreach_add_(into, gradient)
         seen = torch.cat([loss.double().reshape(1), _norms(task, gradient)])
         made.append(_Pass(count, own, weight, seen))
@@ -67,19 +74,19 @@ def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws)
 
 
 def _blocks(task: Task, made: Sequence[_Pass]) -> list[Block]:
-    """What passes came to; here alone is waited for the device, and the ranks exchange numbers."""
+    """Loss and norms of each pass. The only place that synchronises with the GPU and between ranks."""
     losses, *norms = torch.stack([one.seen for one in made], dim=1).tolist()
     failure: Exception | None = None
     for one, loss in zip(made, losses, strict=True):
         if failure is None and not math.isfinite(loss):
             examples = task.names(one.own)
             failure = NotFiniteError(f"{_no_loss(task, loss, len(one.own))} The examples are {examples}.")
-    if (failure := task.ranks.agree(failure)) is not None:
+    if (failure := task.ranks.first_failure(failure)) is not None:
         raise failure
-    weights = task.ranks.total([one.weight for one in made])
+    weights = task.ranks.all_reduce([one.weight for one in made])
     plain, weighted = ([norm**2 for norm in of_all] for of_all in norms)
     if task.sharded:
-        plain, weighted = task.ranks.total(plain), task.ranks.total(weighted)
+        plain, weighted = task.ranks.all_reduce(plain), task.ranks.all_reduce(weighted)
     for one, square in zip(made, plain, strict=True):
         if not math.isfinite(square):
             raise NotFiniteError(
@@ -102,15 +109,15 @@ def seconds_per_gradient_example(task: Task, draws: Draws) -> float:
 
 
 def squared_norms(task: Task, vector: list[Tensor]) -> tuple[float, float]:
-    """(|v|², vᵀPv) in float64, of a vector that is spread as the parameters are."""
+    """(|v|², vᵀPv) in float64 of a vector that is sharded as the parameters are."""
     plain, weighted = (norm**2 for norm in _norms(task, vector).tolist())
     if task.sharded:
-        plain, weighted = task.ranks.total([plain, weighted])
+        plain, weighted = task.ranks.all_reduce([plain, weighted])
     return plain, weighted
 
 
 def _norms(task: Task, vector: list[Tensor]) -> Tensor:
-    """(|v|, √(vᵀPv)) in float64 of what this rank holds, on the device; without waiting for it."""
+    """(|v|, √(vᵀPv)) in float64 of this rank's part of `vector`, on the device and without synchronising."""
     pieces = _pieces(vector)
     norms = [_norm(list(torch._foreach_norm(pieces)))]
     if task.preconditioner is not None:
@@ -120,17 +127,18 @@ def _norms(task: Task, vector: list[Tensor]) -> Tensor:
 
 
 def _pass(task: Task, own: Indices, draws: Draws) -> tuple[Indices, float, Tensor, list[Tensor]]:
-    """This rank's examples, their weight, mean loss, and gradient as it adds up to that of the pass."""
-    part = own if len(own) else np.zeros(1, dtype=np.int64)  # in a sharded model every rank takes part
+    """This rank's part of a pass: indices, weight, mean loss, and the gradient times the weight."""
+    # A sharded model needs every rank in every pass, so a rank without examples computes one with weight 0.
+    part = own if len(own) else np.zeros(1, dtype=np.int64)
     weight, batch = task.weighed(own, part)
-    # The backward pass of sharded parameters gives the mean over the ranks.
+    # The backward pass of sharded parameters averages over the ranks.
     scale = weight * (task.ranks.size if task.sharded else 1)
     loss, gradient = _backward(task, batch, len(part), draws, scale)
     return part, weight, loss, gradient
 
 
 def gradient(task: Task, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
-    """The gradient of a batch's mean loss, by the backward pass that training makes.
+    """The gradient of a batch's mean loss, by the same backward pass as in training.
 
     Raises:
         NotFiniteError: the loss is NaN or infinite.
@@ -146,7 +154,7 @@ def gradient(task: Task, batch: Any, examples: int, draws: Draws) -> list[Tensor
 def _backward(
     task: Task, batch: Any, examples: int, draws: Draws, scale: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """The mean loss, which may be NaN or infinite, and its gradient times `scale`; without waiting for them."""
+    """The mean loss, which may be NaN or infinite, and its gradient times `scale`, without synchronising."""
     what = _batch_of(task, examples)
     loss = task.loss(batch, draws.seed(), what)
     if not loss.requires_grad:
@@ -188,12 +196,12 @@ def _dense(parameter: Tensor) -> Tensor:
 
 
 def _pieces(vector: list[Tensor]) -> list[Tensor]:
-    """The same numbers in tensors of at most `_PIECE` each."""
+    """The same numbers, split into tensors of at most `_PIECE` numbers."""
     size = _PIECE if vector[0].device.type == "cpu" else _PIECE_ON_GPU
     return [piece for tensor in vector for piece in torch.split(tensor.reshape(-1), size)]
 
 
 def _norm(norms: list[Tensor]) -> Tensor:
-    """That of a whole vector, in float64, from those of its parts."""
+    """The norm of a vector in float64 from the norms of its parts."""
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), dtype=torch.float64)
     return norm

@@ -10,7 +10,7 @@ import torch
 
 from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batches import Draws, Indices
-from bnoise_cli.measurement.task.passes import deal, passes
+from bnoise_cli.measurement.task.passes import passes, split_over_ranks
 from bnoise_cli.measurement.task.task import Task
 
 
@@ -32,7 +32,7 @@ def mean_values(
         return [share, *(share * value for value in values)]
 
     for _, found in passes(task, indices, of_own):
-        share, *sums = task.ranks.total(found)
+        share, *sums = task.ranks.all_reduce(found)
         yield share, [value / share if share else 0.0 for value in sums]
 
 
@@ -69,5 +69,5 @@ def mean_loss(task: Task, indices: Indices, draws: Draws) -> float:
             weight * value for weight, [value] in found
         )
 
-    weight, value = deal(task, indices, draws, of_part)
+    weight, value = split_over_ranks(task, indices, draws, of_part)
     return value / weight

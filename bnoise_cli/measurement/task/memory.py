@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 from pathlib import Path
 
 import torch
+
+from bnoise_cli.launch import here
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -19,7 +20,7 @@ def available_bytes(device: torch.device) -> int | None:
     held, free = _kibibytes(_STATUS, "VmRSS"), _kibibytes(_MEMORY, "MemAvailable")
     if held is None or free is None:
         return None
-    return held + min(free, _left_in_group(free)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return held + min(free, _left_in_group(free)) // here().local_size
 
 
 def forget_peak(device: torch.device) -> None:

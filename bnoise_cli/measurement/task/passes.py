@@ -1,4 +1,4 @@
-"""Examples in parts that fit the memory, each pass shared among the ranks."""
+"""Passes of examples through the model: split to fit the memory, and shared among the ranks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 
 from bnoise_cli.errors import CutShortError, LostRankError, NotFiniteError, RunError
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Draws, Indices
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 
@@ -18,33 +18,33 @@ T = TypeVar("T")
 
 
 def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterator[tuple[int, T]]:
-    """Apply `run` to `indices` in parts that fit the memory, on each rank to its own share of a part.
+    """Split `indices` into parts that fit the memory, and call `run` with this rank's share of each part.
 
-    A failure on one rank is one on all of them, and so is a lack of memory: the part is made smaller for all. Where the
-    parameters are sharded only a loss that is not finite can be agreed on; all else breaks a pass off in the middle.
+    If one rank fails, all ranks raise its failure; if one runs out of memory, all of them make the part smaller. With
+    sharded parameters the ranks can agree on a loss that is not finite only: any other failure interrupts a collective.
 
     Args:
-        run: what it gets may be empty.
+        run: called with the indices of this rank, which may be none.
 
     Yields:
-        (examples of the part, what `run` gave for this rank's share).
+        (examples of the part on all ranks, what `run` returned for this rank's share).
 
     Raises:
-        RunError: no memory for a single example, or what `run` raised on any rank.
+        RunError: no memory for a single example, or `run` raised it on any rank.
     """
-    expect(task, indices)
+    prefetch(task, indices)
     start = 0
     while start < len(indices):
         part = indices[start : start + even_part(len(indices) - start, task.at_once)]
         failure: Exception | None = None
         results: list[T] = []
         try:
-            results.append(run(task.ranks.own(part)))
+            results.append(run(task.ranks.shard(part)))
         except (RunError, OutOfMemoryError) as error:
             if task.sharded and not isinstance(error, NotFiniteError):
                 raise cut_short(task, task.micro_batch_size * task.batches.group, error) from error
             failure = error
-        failure = task.ranks.agree(failure)
+        failure = task.ranks.first_failure(failure)
         if failure is None:
             start += len(part)
             yield len(part), results.pop()  # a gradient is not to be held here during the next pass
@@ -55,12 +55,12 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
 
 
 def even_part(count: int, most: int) -> int:
-    """The size of the first of as few, as equal parts of `count` as hold at most `most` each."""
+    """Split `count` into as few nearly equal parts of at most `most` as possible; return the size of the first."""
     return -(-count // -(-count // most))
 
 
 def even_parts(indices: Indices, most: int) -> Iterator[Indices]:
-    """All of these parts."""
+    """Split `indices` into the parts of `even_part`."""
     while len(indices):
         size = even_part(len(indices), most)
         yield indices[:size]
@@ -68,7 +68,11 @@ def even_parts(indices: Indices, most: int) -> Iterator[Indices]:
 
 
 def _make_smaller(task: Task, part: int, failure: Exception) -> None:
-    """Halve the micro-batch after a part that did not fit."""
+    """Halve the micro-batch after a part of `part` examples did not fit.
+
+    Raises:
+        RunError: the part had a single example a rank.
+    """
     if part <= task.ranks.size:
         raise RunError(
             f"out of memory with {_amount(task.batches.group)}. Free memory on the device, use a larger "
@@ -80,7 +84,7 @@ def _make_smaller(task: Task, part: int, failure: Exception) -> None:
 
 
 def cut_short(task: Task, examples: int, error: Exception) -> RunError:
-    """What a pass ends with, in the middle of which one rank cannot go on."""
+    """The error to raise if this rank cannot continue in the middle of a collective pass."""
     if isinstance(error, LostRankError):
         return error
     if isinstance(error, RunError):
@@ -95,16 +99,16 @@ def _amount(group: int) -> str:
     return "a single example" if group == 1 else f"the {group} examples that one device is to take at once"
 
 
-def expect(task: Task, *coming: Indices) -> None:
-    """Say which examples will be asked for next, so that they can be read in the meantime."""
+def prefetch(task: Task, *coming: Indices) -> None:
+    """Announce the examples that are needed next, so that they can be read in the background."""
     ranks = task.ranks
-    parts = (ranks.own(part) for indices in coming for part in even_parts(indices, task.at_once))
+    parts = (ranks.shard(part) for indices in coming for part in even_parts(indices, task.at_once))
     task.batches.expect(part for part in parts if len(part))
 
 
 @contextmanager
-def apart(task: Task) -> Iterator[Ranks]:
-    """Inside, this rank makes passes of its own, whose parameters are not sharded; gives all ranks."""
+def on_this_rank(task: Task) -> Iterator[Ranks]:
+    """Inside, `task` makes passes on this rank alone. Yields the ranks. Not for sharded parameters."""
     kept, task.ranks = task.ranks, ALONE
     try:
         yield kept
@@ -112,25 +116,28 @@ def apart(task: Task) -> Iterator[Ranks]:
         task.ranks = kept
 
 
-def deal(
+def split_over_ranks(
     task: Task, indices: Indices, draws: Draws, work: Callable[[Indices], tuple[float, float]]
 ) -> tuple[float, float]:
-    """Sums of what `work` finds on each micro-batch of `indices`, which the ranks take in turn.
+    """Share `indices` among the ranks, one micro-batch at a time, and add up what `work` returns.
 
-    Micro-batches are those of a single process where the loss is no mean over examples; else each rank has one at
-    least. Sharded parameters need all ranks for each.
+    Every rank gets at least one micro-batch, unless the loss is not a mean over examples: then the micro-batches are
+    those of a single process. Sharded parameters need all ranks for every micro-batch.
+
+    Returns:
+        The two sums over all micro-batches of all ranks.
 
     Raises:
-        RunError: what `work` raised on any rank.
+        RunError: `work` raised it on any rank.
     """
     if task.sharded:
         return work(indices)
     sums, failure, planned = [0.0, 0.0], None, task.micro_batch_size
-    with apart(task) as ranks:
+    with on_this_rank(task) as ranks:
         size = planned if task.group > 1 else min(planned, -(-len(indices) // ranks.size))
         for number, part in enumerate(even_parts(indices, size)):
             if number % ranks.size != ranks.rank:
-                draws.seed()  # of the masks that another rank uses
+                draws.seed()  # the seed of the masks that another rank uses
                 continue
             try:
                 sums = [have + found for have, found in zip(sums, work(part), strict=True)]
@@ -138,37 +145,37 @@ def deal(
                 failure = error
                 break
     changed = failure is not None or task.micro_batch_size < planned
-    weight, value, changes = task.ranks.total([*sums, changed])
+    weight, value, changes = task.ranks.all_reduce([*sums, changed])
     if changes:
-        settle(task, failure)
+        agree_after(task, failure)
     return weight, value
 
 
-def settle(task: Task, failure: RunError | None) -> None:
-    """After passes apart: one rank's failure is everyone's, and so is the smallest micro-batch.
+def agree_after(task: Task, failure: RunError | None) -> None:
+    """After passes on single ranks: all ranks take the smallest micro-batch, and raise the first rank's failure.
 
     Raises:
         RunError: the failure of the first rank that had one.
     """
-    task.micro_batch_size = min(task.ranks.gather(task.micro_batch_size))
-    if (found := task.ranks.agree(failure)) is not None:
+    task.micro_batch_size = min(task.ranks.all_gather(task.micro_batch_size))
+    if (found := task.ranks.first_failure(failure)) is not None:
         raise found
 
 
 @contextmanager
-def alike(task: Task) -> Iterator[None]:
-    """Inside, every rank makes the same passes, each by itself where the parameters are not sharded.
+def same_on_all(task: Task) -> Iterator[None]:
+    """Inside, every rank makes the same passes, each on its own unless the parameters are sharded.
 
     Raises:
-        RunError: what any of them raised.
+        RunError: the passes of any rank raised it.
     """
     if task.sharded:
         yield
         return
     failure: RunError | None = None
-    with apart(task):
+    with on_this_rank(task):
         try:
             yield
         except RunError as error:
             failure = error
-    settle(task, failure)
+    agree_after(task, failure)

@@ -1,4 +1,4 @@
-"""Parameters spread over the ranks, by FSDP2: each rank holds its part of every one."""
+"""Parameters sharded over the ranks by FSDP2: each rank holds a part of every parameter."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from bnoise_cli.measurement.task.ranks import Ranks
+from bnoise_cli.measurement.ranks import Ranks
 
 
 def shard(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
-    """Spread a model's parameters over the ranks, in place, and move it to the device part by part.
+    """Shard a model's parameters over the ranks, in place, and move it to the device part by part.
 
-    Blocks that repeat (what is in a ModuleList or ModuleDict, and what transformers would not split) are gathered one
-    at a time in a pass. Parameters are let go after each forward pass, since they are moved between two of them.
+    A pass gathers repeated blocks (the items of a ModuleList or ModuleDict, and modules that transformers would not
+    split) one at a time. Parameters are released after each forward pass, because the probe moves them between passes.
     """
-    # Of a model that returns a view: this loss is the last to use it.
+    from torch.distributed.fsdp import fully_shard  # not in torch before 2.6; nothing else needs it
+
+    # Models that return a view cause this warning. It is harmless here: nothing uses the output after the loss.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (ranks.size,))
     for block in [*_blocks(model), model]:
@@ -29,12 +30,12 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this is one of which every rank holds a part."""
+    """Whether every rank holds a part of this tensor."""
     return isinstance(tensor, DTensor)
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor, sharing its memory; a plain tensor is held whole."""
+    """This rank's part of a tensor, sharing its memory; a plain tensor itself."""
     if not isinstance(tensor, DTensor):
         return tensor
     with torch.no_grad():
@@ -42,14 +43,14 @@ def local_part(tensor: Tensor) -> Tensor:
 
 
 def sharded_like(whole: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, that every rank has, spread as another one is."""
+    """Shard a tensor that every rank holds whole in the same way as `other`."""
     if not isinstance(other, DTensor):
         return whole
     return distribute_tensor(whole.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
 def as_part_of(part: Tensor, other: Tensor) -> Tensor:
-    """What this rank holds of a tensor that is spread as another one is, as that tensor."""
+    """The sharded tensor, laid out as `other`, of which this rank holds `part`."""
     if not isinstance(other, DTensor):
         return part
     return DTensor.from_local(
@@ -58,7 +59,7 @@ def as_part_of(part: Tensor, other: Tensor) -> Tensor:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Parts of the model that repeat, inner ones first; none that shares a parameter with others: it stays tied."""
+    """Repeated blocks of the model, inner ones first, without blocks that share a parameter with another module."""
     holders = _holders(model)
     whole = set(getattr(model, "_no_split_modules", None) or [])
     repeated = {
@@ -77,7 +78,7 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _holders(module: nn.Module) -> Counter[int]:
-    """In how many places of a module each parameter is."""
+    """The number of places in a module that hold each parameter."""
     return Counter(
         id(parameter)
         for _, part in module.named_modules(remove_duplicate=False)

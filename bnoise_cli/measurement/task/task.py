@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches, Indices
-from bnoise_cli.measurement.task.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.sharding import is_sharded, local_part
 from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.measurement.task.weighing import Weighing

@@ -34,7 +34,9 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
         yield
     except (BnoiseError, OutOfMemoryError):
         raise
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         if _is_out_of_memory(error):
             raise OutOfMemoryError(str(error)) from None
         if _is_lost_rank(error):

@@ -47,7 +47,7 @@ def time_training_steps(
     local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
     steps = TrainingSteps(task, optimizer, origin, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
     most = max(1, min(int(local), task.batches.length))
-    found = measure_throughput(steps, most=most, budget_seconds=ranks.share(_SHARE * budget_seconds))
+    found = measure_throughput(steps, most=most, budget_seconds=ranks.broadcast(_SHARE * budget_seconds))
     if ranks.size == 1:
         return found
     return replace(found, world_size=ranks.size, parallel="fsdp" if task.sharded else "ddp")
@@ -76,7 +76,7 @@ class TrainingSteps:
         self._exchanges = task.ranks.size > 1 and not task.sharded
         self._together: DistributedDataParallel | None = None
         self._unused = False  # whether a parameter has no gradient
-        available = task.ranks.gather(available_bytes(self._device))
+        available = task.ranks.all_gather(available_bytes(self._device))
         self.memory_bytes = min((size for size in available if size is not None), default=None)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
@@ -113,11 +113,11 @@ class TrainingSteps:
             failure = error
             self._optimizer.zero_grad(set_to_none=True)
         self._raise_any(failure)
-        return _slowest(self._task.ranks.gather(step))
+        return _slowest(self._task.ranks.all_gather(step))
 
     def _raise_any(self, failure: Exception | None) -> None:
         """Raise what failed on any rank."""
-        found = self._task.ranks.agree(failure)
+        found = self._task.ranks.first_failure(failure)
         if isinstance(found, OutOfMemoryError):
             give_back(self._device)
             raise OutOfMemoryError
@@ -129,7 +129,7 @@ class TrainingSteps:
 
     def _loss_together(self, batch: Any, masks: int, what: str) -> Tensor:
         if self._together is None:
-            unused = self._task.ranks.total([self._unused])[0] > 0
+            unused = self._task.ranks.all_reduce([self._unused])[0] > 0
             self._together = DistributedDataParallel(_Loss(self._task), find_unused_parameters=unused)
         loss: Tensor = self._together(batch, masks, what)
         return loss

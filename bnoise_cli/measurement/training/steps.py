@@ -10,7 +10,7 @@ import torch
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
-from bnoise_cli.measurement.task.passes import deal, expect
+from bnoise_cli.measurement.task.passes import prefetch, split_over_ranks
 from bnoise_cli.measurement.task.sharding import as_part_of
 from bnoise_cli.measurement.task.task import Task
 
@@ -32,10 +32,10 @@ def take_step(
     def add(part: Indices) -> tuple[float, float]:
         return math.fsum(block.weight for block in add_gradient(task, gradient, part, draws)), 0.0
 
-    weight, _ = deal(task, indices, draws, add)
+    weight, _ = split_over_ranks(task, indices, draws, add)
     task.gradient_examples = before + len(indices)
     if not task.sharded:
-        task.ranks.add(gradient)
+        task.ranks.all_reduce_(gradient)
     torch._foreach_div_(gradient, weight)
     for parameter, value in zip(task.trainable, gradient, strict=True):
         parameter.grad = as_part_of(value, parameter)
@@ -73,7 +73,7 @@ class Trainer:
         task.model.train()
         while self.step < step:
             indices, self._coming = self._coming, self._draw()
-            expect(task, indices, self._coming)
+            prefetch(task, indices, self._coming)
             try:
                 take_step(task, self._optimizer, indices, self._max_grad_norm, self._draws)
             except RunError as error:

@@ -6,8 +6,8 @@ import os
 from datetime import timedelta
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement import meeting
 from bnoise_cli.measurement.building import build
-from bnoise_cli.measurement.task import ranks
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
 
 
@@ -16,7 +16,7 @@ def prepare_rank() -> None:
 
     FAULT_OUTSIDE=KIND:RANK names a fault, ELSEWHERE=RANK:FOLDER the working folder of one rank.
     """
-    ranks.TIMEOUT, ranks._PARTING = timedelta(seconds=12), timedelta(seconds=6)
+    meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
     where, _, folder = os.environ.get("ELSEWHERE", "none").partition(":")
     if where == rank:

@@ -309,7 +309,7 @@ def test_datasets_of_different_length_are_refused(together: Together) -> None:
 def test_a_rank_whose_first_one_never_comes_says_nothing(tmp_path: Path) -> None:
     """Neither does torch, whose level of messages is set before it is imported: a process that is not forked."""
     program = (
-        "from bnoise_cli.cli.torchrun import mute; mute()\n"
+        "from bnoise_cli.cli.torchrun import join_ranks; join_ranks()\n"
         "from tests.full.processes.faults import prepare_rank; prepare_rank()\n"
         "from bnoise_cli.__main__ import main; main()"
     )
@@ -326,9 +326,6 @@ def test_mistakes_in_the_call_are_told_once(together: Together) -> None:
     assert wrong.codes == [2, 0]
     assert wrong.err[0].count("unknown key `btch`") == 1
     assert wrong.err[1] == ""
-    alone = together(2, "report", "x.json")
-    assert alone.codes == [2, 0]
-    assert "Call it without torchrun." in _told(alone)
 
 
 @pytest.mark.parametrize(
