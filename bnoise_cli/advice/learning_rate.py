@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from bnoise_cli.maths.optimizers import OPTIMIZERS
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import BatchOutcome
 from bnoise_cli.spec.targets import arguments, is_target, target_name
 
-_ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad")
+#: The rule in words, and its source, by the power of `OptimizerRule`.
+_RULES = {
+    1.0: "proportional to 1/(1 + B_crit/B) (arXiv:1812.06162 eq. 2.6)",
+    0.5: "proportional to 1/sqrt(1 + B_crit/B) (arXiv:2205.10287)",
+}
 
 
 def measured_learning_rate(batches: Sequence[BatchOutcome], batch_size: int) -> tuple[float | None, str]:
@@ -43,18 +48,15 @@ def learning_rate(
     name = str(target_name(optimizer)).rpartition(".")[2].rpartition(":")[2] if is_target(optimizer) else ""
     positional, keywords = arguments(optimizer)
     rate = keywords.get("lr", positional[0] if positional else None)
-    if name == "SGD":
-        power, rule, source = 1.0, "1/(1 + B_crit/B)", "arXiv:1812.06162 eq. 2.6"
-    elif name in _ADAPTIVE:
-        power, rule, source = 0.5, "1/sqrt(1 + B_crit/B)", "arXiv:2205.10287"
-    else:
+    rule = OPTIMIZERS.get(name)
+    if rule is None:
         return None, f"no rule is known for {name or 'this optimizer'}: re-tune it"
-    words = f"proportional to {rule} ({source})"
+    words = _RULES[rule.rate_power]
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
         return None, f"{words}: re-tune it"
     ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
     there = f"from the planned {rate:g} at {count(planned)}"
-    value = rate * math.pow(ratio, power)
+    value = rate * math.pow(ratio, rule.rate_power)
     return _rounded(value), f"{there}, {words}: a starting point, re-tune it"
 
 

@@ -11,9 +11,10 @@ from torch.utils.data import TensorDataset
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.examples.quadratic import mean_loss
+from bnoise_cli.maths.optimizers import OPTIMIZERS
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.preconditioner import preconditioner, require_known
+from bnoise_cli.measurement.task.preconditioner import momentum_of, preconditioner, require_known, rule_of
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.training.steps import Trainer
 from tests.cases import CPU, quadratic_task
@@ -121,3 +122,42 @@ def test_a_preconditioner_is_sgd_in_rescaled_coordinates() -> None:
         assert left.value == pytest.approx(right.value, rel=1e-6)
         assert left.low == pytest.approx(right.low, rel=1e-6)
         assert left.high == pytest.approx(right.high, rel=1e-6)
+
+
+def test_momentum_is_read_by_the_name_that_each_optimizer_gives_it() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    settings: dict[str, tuple[dict[str, Any], float]] = {
+        "SGD": ({"momentum": 0.7}, 0.7),
+        "Adam": ({"betas": (0.6, 0.9)}, 0.6),
+        "AdamW": ({"betas": (0.0, 0.9)}, 0.0),
+        "RMSprop": ({"momentum": 0.3}, 0.3),
+        "Adagrad": ({}, 0.0),
+    }
+    assert settings.keys() == OPTIMIZERS.keys()
+    for name, (options, momentum) in settings.items():
+        assert momentum_of(getattr(torch.optim, name)([weight], lr=0.1, **options)) == momentum
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_each_optimizer_keeps_what_the_table_says(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = getattr(torch.optim, name)([weight], lr=0.1)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    rule = OPTIMIZERS[name]
+    kept = {key for key, value in optimizer.state[weight].items() if value is not None}
+    assert kept == set(rule.kept)
+    assert rule.second_moment is None or rule.second_moment in rule.kept
+
+
+def test_a_rule_holds_for_what_is_derived_from_its_optimizer() -> None:
+    class Own(torch.optim.SGD):
+        pass
+
+    found = rule_of(Own)
+    assert found is not None
+    assert (found.name, found.rate_power) == ("SGD", 1.0)
+    adamw = rule_of(torch.optim.AdamW)  # which is derived from Adam in newer versions of torch
+    assert adamw is not None
+    assert adamw.name == "AdamW"
+    assert rule_of(torch.optim.Adamax) is None

@@ -1,4 +1,4 @@
-"""The optimizer state of a checkpoint into the config's optimizer."""
+"""Load the optimizer state of a checkpoint into the config's optimizer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.sharding import sharded_like
 
-#: What each optimizer that the probe knows keeps of every parameter.
-_KEPT: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.SGD: (),
-    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.RMSprop: ("step", "square_avg"),
-    torch.optim.Adagrad: ("step", "sum"),
-}
-#: What it may keep too.
+#: What a known optimizer may keep besides what it always keeps.
 _ALSO = {"momentum_buffer", "max_exp_avg_sq"}
 Entries = Mapping[Any, Mapping[str, Any]]
 
@@ -26,7 +19,7 @@ Entries = Mapping[Any, Mapping[str, Any]]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Any
 ) -> str | None:
-    """Take over what another optimizer of this kind kept of each parameter; the settings stay the config's.
+    """Load the state of each parameter; the settings stay those of the config.
 
     A state dict numbers the parameters as the training script grouped them: in the model's order, or as nanoGPT and
     transformers do, those that decay (ndim ≥ 2) before the others. The first order in which all shapes fit counts.
@@ -37,7 +30,7 @@ def load_optimizer_state(
         saved: what should be the other's `state_dict()`.
 
     Returns:
-        None where it was taken, otherwise why not; the optimizer is unchanged then.
+        None if the state was loaded; otherwise why not, and the optimizer is unchanged.
     """
     try:
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
@@ -60,7 +53,7 @@ def load_optimizer_state(
 
 
 def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | None:
-    """How what was kept differs from what this optimizer keeps; None where it does not."""
+    """How the keys of the saved state differ from those that this optimizer keeps; None if they do not."""
     needed = _needed(optimizer)
     for entry in entries.values():
         kept = {str(key) for key, value in entry.items() if value is not None}
@@ -72,10 +65,11 @@ def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | Non
 
 
 def _needed(optimizer: torch.optim.Optimizer) -> set[str]:
-    settings, needed = optimizer.param_groups[0], set(_KEPT[type(optimizer)])
+    """The keys that this optimizer keeps of each parameter with its present settings."""
+    settings, needed = optimizer.param_groups[0], set(KNOWN[type(optimizer)].kept)
     if settings.get("amsgrad"):
         needed.add("max_exp_avg_sq")
-    if isinstance(optimizer, torch.optim.RMSprop) and settings["momentum"]:
+    if needed and settings.get("momentum"):  # SGD keeps no buffer before its first step with momentum
         needed.add("momentum_buffer")
     return needed
 

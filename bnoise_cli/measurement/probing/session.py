@@ -19,7 +19,7 @@ from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, Stop
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.preconditioner import preconditioner
+from bnoise_cli.measurement.task.preconditioner import momentum_of, preconditioner
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
@@ -71,7 +71,7 @@ class Session:
             findings=self.findings,
             from_checkpoint=bool(self.config.checkpoints),
             unused_states=tuple(self.unused_states),
-            momentum=float(group.get("momentum") or group.get("betas", (0.0,))[0]),
+            momentum=momentum_of(self.optimizer),
             weight_decay=float(group.get("weight_decay", 0.0)),
             device=device_name(self.device, self.ranks),
             dtype=self.task.dtype,

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable
 
-import torch
-
+from bnoise_cli.errors import CallError
+from bnoise_cli.maths.optimizers import OPTIMIZERS
 from bnoise_cli.measurement.outcome import BranchEnd
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+from bnoise_cli.measurement.task.preconditioner import rule_of
 from bnoise_cli.spec.schema import Branch
 
 #: The loss of a branch is the mean of about so many evaluations over the last part of its steps.
@@ -25,13 +26,22 @@ def train_branches(
     The protocol of Merrill et al. (arXiv:2505.23971): multiples of the planned batch, the learning rate in
     proportion to the batch for SGD and to its square root for adaptive optimizers.
 
+    Raises:
+        CallError: no rule is known for the learning rate of this optimizer.
+
     Args:
         on_step: told the batch size and the step of every step.
     """
-    power = 1.0 if shared.optimizer_type is torch.optim.SGD else 0.5
+    rule = rule_of(shared.optimizer_type)
+    if rule is None:
+        raise CallError(
+            "branches change the learning rate with the batch size by a rule that is known for "
+            f"{', '.join(OPTIMIZERS)} and what is derived from them; found {shared.optimizer_type.__name__}. "
+            "Use one of these, or leave out sweep.branch: a sweep tunes the learning rate."
+        )
     for multiple in branch.multiples:
         size = multiple * shared.config.training.batch_size
-        rate = shared.base_rate * multiple**power
+        rate = shared.base_rate * multiple**rule.rate_power
         for seed in range(shared.config.sweep.seeds):
             done = [(end.batch_size, end.seed) for end in known.branches]
             if (size, seed) not in done:

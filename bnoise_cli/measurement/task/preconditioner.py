@@ -1,56 +1,68 @@
-"""P: what an optimizer multiplies a gradient with, frozen from its own state."""
+"""P: the diagonal by which an optimizer multiplies a gradient, read from the optimizer's state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bnoise_cli.errors import CallError
+from bnoise_cli.maths.optimizers import OPTIMIZERS, OptimizerRule
 from bnoise_cli.measurement.task.sharding import local_part
 
 #: Optimizers whose update is ε·P·g for a diagonal P that moves slowly.
-KNOWN = (
-    torch.optim.SGD,
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.RMSprop,
-    torch.optim.Adagrad,
-)
+KNOWN: dict[type[torch.optim.Optimizer], OptimizerRule] = {
+    getattr(torch.optim, name): rule for name, rule in OPTIMIZERS.items()
+}
 
 
 def require_known(optimizer: torch.optim.Optimizer) -> None:
-    """
+    """Refuse an optimizer whose preconditioner is not known, such as a subclass, which may do anything.
+
     Raises:
-        CallError: it is none whose preconditioner is known here.
+        CallError: the preconditioner is not known.
     """
     if type(optimizer) not in KNOWN or optimizer.param_groups[0].get("centered"):
-        names = ", ".join(known.__name__ for known in KNOWN)
         raise CallError(
-            f"the probe needs an optimizer whose preconditioner is known: {names}, not centered; "
+            f"the probe needs an optimizer whose preconditioner is known: {', '.join(OPTIMIZERS)}, not centered; "
             f"found {type(optimizer).__name__}. Probe with SGD at a learning rate that trains: the noise scale of "
             "another optimizer differs from it."
         )
 
 
+def rule_of(kind: type[torch.optim.Optimizer]) -> OptimizerRule | None:
+    """The rule of an optimizer or of the nearest class that it is derived from; None if none of them is known."""
+    return next((KNOWN[base] for base in kind.__mro__ if base in KNOWN), None)
+
+
+def momentum_of(optimizer: torch.optim.Optimizer) -> float:
+    """The momentum, or the decay rate of the first moment, of a known optimizer; 0 if it has none."""
+    key = KNOWN[type(optimizer)].momentum
+    value = optimizer.param_groups[0][key] if key is not None else 0.0
+    return float(value[0] if isinstance(value, tuple | list) else value)
+
+
 def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor] | None:
-    """P at the optimizer's present state; None for P = 1.
+    """P at the optimizer's present state; None if P = 1.
 
     Adam and AdamW (arXiv:1412.6980, 1711.05101): 1/(√v̂ + ε), v̂ = v/(1 − β₂ᵗ); RMSprop: 1/(√v + ε); Adagrad:
-    1/(√Σg² + ε). Zero where nothing has had a gradient yet, as rare tokens: there 1/ε would be no step that training
-    takes. Never built from the gradients that are probed. Where groups have learning rates of their own, P has each
-    over the highest. Of sharded parameters it is this rank's part.
+    1/(√Σg² + ε). P is zero for weights that have not had a gradient yet, such as those of rare tokens: training would
+    not take the step 1/ε there. P is never built from the gradients that are probed. If groups have learning rates of
+    their own, P contains each rate over the highest one.
+
+    Args:
+        parameters: the trainable parameters. For sharded ones P is this rank's part.
 
     Raises:
-        CallError: it has no state yet, or none is known.
+        CallError: the optimizer has no state yet, or its preconditioner is not known.
     """
     require_known(optimizer)
     if is_identity(optimizer, parameters):
         return None
     relative = _relative_rates(optimizer, parameters)
-    if isinstance(optimizer, torch.optim.SGD):
+    if KNOWN[type(optimizer)].second_moment is None:
         return [torch.full_like(local_part(p), rate) for p, rate in zip(parameters, relative, strict=True)]
     groups = _groups(optimizer)
     own = [_of_one(optimizer, p, groups[id(p)]) for p in parameters]
@@ -60,7 +72,8 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor
 
 def is_identity(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> bool:
     """Whether P = 1, which takes no memory: SGD with one learning rate."""
-    return isinstance(optimizer, torch.optim.SGD) and set(_relative_rates(optimizer, parameters)) == {1.0}
+    plain = KNOWN[type(optimizer)].second_moment is None
+    return plain and set(_relative_rates(optimizer, parameters)) == {1.0}
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
@@ -84,13 +97,15 @@ def _of_one(optimizer: torch.optim.Optimizer, parameter: Tensor, group: dict[str
             "yet. Set probe.warmup_steps, or the first of probe.at_steps, to 1 or more; 100 is usual."
         )
     with torch.no_grad():
-        if isinstance(optimizer, torch.optim.Adagrad):
-            second = state["sum"]
-        elif isinstance(optimizer, torch.optim.RMSprop):
-            second = state["square_avg"]
-        else:
-            second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-            second = second / (1 - float(group["betas"][1]) ** step)
-        second = local_part(second)
+        second = local_part(_second_moment(optimizer, state, group, step))
         scale: Tensor = torch.where(second > 0, 1 / (second.sqrt() + group["eps"]), 0.0)
     return scale
+
+
+def _second_moment(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], group: Mapping[str, Any], step: float
+) -> Tensor:
+    """v, whose root the optimizer divides by. Adam corrects it for its start; amsgrad takes the largest so far."""
+    key = str(KNOWN[type(optimizer)].second_moment)
+    second: Tensor = state[f"max_{key}" if group.get("amsgrad") else key]
+    return second / (1 - float(group["betas"][1]) ** step) if "betas" in group else second

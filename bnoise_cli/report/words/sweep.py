@@ -54,7 +54,7 @@ def _branch_answer(result: SweepResult) -> Section:
         Sentence(f"Here critical means {critical.definition}."),
         Sentence(
             f"Branches of {amounts.examples(examples)} each, from a loss of {significant(result.start_loss, 4)}; the "
-            "learning rate in proportion to the batch for SGD, to its square root otherwise."
+            "learning rate in proportion to the batch or, for optimizers that adapt it, to its square root."
         ),
     ]
     return Section(title="Critical batch size", headline=headline, parts=parts)
