@@ -1,37 +1,24 @@
-"""Numbers of examples in words, beside tokens where the user thinks in these."""
+"""Numbers of examples in words, with the same amount in tokens if the config asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bnoise_cli.numbers import count, significant, tokens, within
-from bnoise_cli.records import Doubt, Estimate, Provenance, Result
+from bnoise_cli.records import Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
     """How numbers of examples are written for one result."""
 
-    tokens_per_example: float | None = None  # None: examples alone
-
-    @classmethod
-    def of(cls, result: Result) -> Amounts:
-        """As the config of a result asks for."""
-        return cls.wanted(result.config, result.provenance)
-
-    @classmethod
-    def wanted(cls, config: Mapping[str, Any], measured: Provenance) -> Amounts:
-        """As a resolved config asks for: its own tokens per example, or those of the measurement."""
-        if config.get("unit") != "tokens":
-            return cls()
-        return cls(config["training"].get("tokens_per_example") or measured.tokens_per_example)
+    #: None: amounts are written in examples alone.
+    tokens_per_example: float | None = None
 
     def tokens(self, examples: float | None) -> str:
-        """The same amount in tokens, as a cell of a table; empty where there is none.
+        """The same amount in tokens, as a cell of a table; empty if it is unknown.
 
-        What is no whole number of examples is an estimate, of which the digits that are shown are converted.
+        A float is an estimate: the digits that are shown of it are converted.
         """
         if self.tokens_per_example is None or examples is None:
             return ""
@@ -73,14 +60,3 @@ class Amounts:
 
 #: Without tokens.
 EXAMPLES = Amounts()
-
-
-def unit_doubts(result: Result) -> Iterator[Doubt]:
-    """Tokens are asked for, and nobody knows how many an example has."""
-    if result.config.get("unit") == "tokens" and Amounts.of(result).tokens_per_example is None:
-        yield Doubt(
-            code="tokens",
-            finding="the tokens per example are not known, so batch sizes are in examples alone",
-            remedy="Set training.tokens_per_example.",
-            about="advice",
-        )

@@ -1,17 +1,14 @@
-"""Results as data: what one measurement found, and the JSON that holds it."""
+"""The parts of results: what was measured, what is advised, and why to doubt it."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 SCHEMA_VERSION = 1
-#: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
-WIDEST_INTERVAL = 10.0
 
 # The limits of these types are checked when a stored result is read, not when a measurement makes one.
 Positive = Annotated[float, Field(gt=0)]
@@ -44,6 +41,13 @@ class Estimate:
     #: None if there is no upper limit.
     high: float | None
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval over the value; infinite if the interval is open."""
+        if self.value is None or self.high is None:
+            return math.inf
+        return (self.high - self.low) / (2 * self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,56 +295,6 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What every measurement stores."""
-
-    kind: str
-    config: dict[str, Any]
-    config_hash: str
-    provenance: Provenance
-    critical_batch_size: CriticalBatchSize
-    tradeoff: tuple[TradeoffRow, ...]
-    doubts: tuple[Doubt, ...]
-    cost: Cost
-    #: None: no step was timed on this device.
-    throughput: Throughput | None = None
-    recommendation: Recommendation | None = None
-    alternatives: tuple[Recommendation, ...] = ()
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    def resolved(self) -> bool:
-        """Whether B_crit has a value, and limits within a factor of ten."""
-        critical = self.critical_batch_size
-        if critical.value is None or critical.high is None:
-            return False
-        return critical.high <= WIDEST_INTERVAL * critical.low
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as plain data for `json.dumps`; a number that is not finite becomes null."""
-        data: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return {"schema_version": data.pop("schema_version"), **data}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult(Result):
-    """Everything one probe found."""
-
-    kind: Literal["probe"] = "probe"
-    noise_scale: NoiseScale
-    max_improvement: Estimate
-    simple_noise_scale: Estimate
-    quadratic: Quadratic | None
-    points: tuple[Point, ...]
-    fit: Fit
-    trajectory: tuple[TrajectoryPoint, ...]
-    #: Training steps before the point that was probed last; None: as the config says.
-    step: int | None = None
-    #: None unless several points were probed and every one is resolved.
-    schedule: Schedule | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
     """One run to the goal."""
 
@@ -355,67 +309,5 @@ class TrainingRun:
     evaluations: int
     seconds: float
     reached: bool
-    outcome: RunEnd | Literal["branch"]
+    outcome: RunEnd
     lowest_loss: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchOutcome:
-    """The fewest steps to the goal at one batch size, over learning rates."""
-
-    batch_size: Size
-    #: None: no rate arrived.
-    learning_rate: Positive | None
-    #: Geometric mean over seeds.
-    steps: Positive | None
-    #: The range of the seeds.
-    steps_limits: Limits | None
-    examples: float | None
-    #: The steps that the fitted hyperbola gives.
-    fitted: Positive | None
-    #: The steps that the noise scale along training predicts.
-    predicted: Positive | None
-    #: At the end of a branch, the mean over seeds.
-    loss: float | None = None
-    #: The range of the seeds.
-    loss_limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What the probe says of the same stretch of training."""
-
-    critical_batch_size: CriticalBatchSize
-    #: Of the run along which it was probed.
-    batch_size: int
-    learning_rate: float
-    trajectory: tuple[TrajectoryPoint, ...]
-    #: The measured B_crit over the predicted one.
-    ratio: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepResult(Result):
-    """Everything one sweep found."""
-
-    kind: Literal["sweep"] = "sweep"
-    #: The loss that the runs were to reach.
-    goal: float
-    start_loss: float
-    min_steps: Estimate
-    min_examples: Estimate
-    batches: tuple[BatchOutcome, ...]
-    #: Root mean square of the residuals of log S.
-    scatter: float | None
-    predicted: Prediction | None
-    runs: tuple[TrainingRun, ...]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

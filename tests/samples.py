@@ -21,7 +21,6 @@ from bnoise_cli.records import (
     Limits,
     NoiseScale,
     Point,
-    ProbeResult,
     Provenance,
     Quadratic,
     Recommendation,
@@ -30,6 +29,7 @@ from bnoise_cli.records import (
     TradeoffRow,
     TrainingRun,
 )
+from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.spec.schema import Config
 
 GOOD = Estimate(value=100.0, low=90.0, high=112.0)
@@ -101,7 +101,6 @@ def result(**changes: Any) -> ProbeResult:
     base = ProbeResult(
         config={
             "training": {"batch_size": 64, "world_size": 1},
-            "probe": {"warmup_steps": 100, "at_steps": None},
             "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.2},
         },
         config_hash="0" * 64,
@@ -117,7 +116,7 @@ def result(**changes: Any) -> ProbeResult:
         points=POINTS,
         fit=ANALYSIS.fit,
         trajectory=(),
-        tradeoff=(),
+        step=100,
         doubts=(Doubt(code="momentum", finding="measured without it", remedy="Nothing to do."),),
         cost=Cost(seconds=3.2, gradient_examples=20_000, evaluation_examples=60_000, warmup_seconds=0.5),
     )  # fmt: skip

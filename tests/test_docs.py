@@ -16,7 +16,7 @@ import yaml
 from bnoise_cli import __version__
 from bnoise_cli.cli.explain import doubt_sections, page, topics
 from bnoise_cli.errors import ExitCode
-from bnoise_cli.spec.identity import measured_hash
+from bnoise_cli.results.probe import PROBE
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.storage import write_json
 from tests.cases import QUADRATIC_CONFIG, ROOT, Call, Write
@@ -166,7 +166,7 @@ def calls_to_paste() -> list[list[str]]:
 def test_what_ci_calls_runs(bnoise: Call, write: Write) -> None:
     Path("configs").mkdir()
     spec = load_spec(write("configs/c.yaml", QUADRATIC_CONFIG))
-    stored = probed(config=spec.resolved(), config_hash=measured_hash(spec, "probe"), doubts=())
+    stored = probed(config=spec.resolved(), config_hash=PROBE.hash(spec), doubts=())
     write_json(Path(".bnoise/c.probe.json"), stored.to_json())
     inputs = {"$CONFIGS": ["configs/**/*.yaml"], "$ARGUMENTS": ["--strict"]}
     assert len(calls_to_paste()) == 3

@@ -8,6 +8,7 @@ from bnoise_cli.advice import limits
 from bnoise_cli.advice.choices import Option, Options
 from bnoise_cli.numbers import count, counted, percent, seconds
 from bnoise_cli.records import Doubt, Throughput
+from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Advice, Training
 
 #: Measured times further than this from the line t₀ + t₁·m are said to be off it.
@@ -16,6 +17,17 @@ MISFIT = 0.25
 _SPREAD = 0.3
 #: Larger micro-batches train more examples a second; where they train so many times fewer, something is wrong.
 _SLOWER = 1.3
+
+
+def unit_doubts(result: Result) -> Iterator[Doubt]:
+    """The config asks for tokens, but the number of tokens of an example is not known."""
+    if result.plan.unit == "tokens" and result.amounts.tokens_per_example is None:
+        yield Doubt(
+            code="tokens",
+            finding="the tokens per example are not known, so batch sizes are in examples alone",
+            remedy="Set training.tokens_per_example.",
+            about="advice",
+        )
 
 
 def unjudged_doubts(wishes: Advice) -> Iterator[Doubt]:

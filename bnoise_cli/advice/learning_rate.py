@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from bnoise_cli.maths.optimizers import OPTIMIZERS
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import BatchOutcome
-from bnoise_cli.spec.targets import arguments, is_target, target_name
+from bnoise_cli.results.result import Plan
 
 #: The rule in words, and its source, by the power of `OptimizerRule`.
 _RULES = {
@@ -21,38 +19,35 @@ _RULES = {
 }
 
 
-def measured_learning_rate(batches: Sequence[BatchOutcome], batch_size: int) -> tuple[float | None, str]:
-    """The best rates of a sweep, interpolated on logarithms; beyond them that of the nearest batch size."""
-    known = [(batch.batch_size, batch.learning_rate) for batch in batches if batch.learning_rate]
-    if not known:
-        return None, "no learning rate reached the goal: re-tune it"
-    sizes, rates = np.log(np.array(known, dtype=float)).T
-    value = math.exp(float(np.interp(math.log(batch_size), sizes, rates)))
+def measured_learning_rate(rates: Mapping[int, float], batch_size: int) -> tuple[float | None, str]:
+    """A rate between the best measured ones, on logarithms; beyond them the rate of the nearest batch size.
+
+    Args:
+        rates: batch size → its best learning rate.
+    """
+    sizes, known = np.log(np.array(sorted(rates.items()), dtype=float)).T
+    value = math.exp(float(np.interp(math.log(batch_size), sizes, known)))
     return _rounded(value), "between the best rates that the sweep found: a starting point, re-tune it"
 
 
-def learning_rate(
-    optimizer: dict[str, Any], planned: int, batch_size: int, critical: float
-) -> tuple[float | None, str]:
+def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float | None, str]:
     """The planned rate carried over to another batch size, and the rule in words.
 
-    SGD: ε ∝ 1/(1 + B_noise/B), M18 eq. 2.6. Adaptive optimizers, which divide by the size of the noisy gradient:
-    its square root, as for their stochastic differential equation in Malladi et al. (arXiv:2205.10287).
+    SGD: ε ∝ 1/(1 + B_noise/B), M18 eq. 2.6. Adaptive optimizers divide by the size of the noisy gradient, so theirs
+    follows the square root, as for their stochastic differential equation in Malladi et al. (arXiv:2205.10287).
 
     Args:
-        optimizer: the config's `optimizer:`.
-        planned: the batch size that the config's learning rate is for.
-        batch_size: the one it is wanted for.
+        plan: the learning rate is planned for its batch size.
+        batch_size: the batch size that needs a learning rate.
         critical: B_crit, in examples.
     """
-    name = str(target_name(optimizer)).rpartition(".")[2].rpartition(":")[2] if is_target(optimizer) else ""
-    positional, keywords = arguments(optimizer)
-    rate = keywords.get("lr", positional[0] if positional else None)
+    name = plan.optimizer.rpartition(".")[2].rpartition(":")[2]
     rule = OPTIMIZERS.get(name)
     if rule is None:
         return None, f"no rule is known for {name or 'this optimizer'}: re-tune it"
     words = _RULES[rule.rate_power]
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+    rate, planned = plan.learning_rate, plan.training.batch_size
+    if rate is None:
         return None, f"{words}: re-tune it"
     ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
     there = f"from the planned {rate:g} at {count(planned)}"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bnoise_cli.amounts import Amounts
 from bnoise_cli.check.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
-from bnoise_cli.records import Doubt, Result
+from bnoise_cli.records import Doubt
+from bnoise_cli.results.result import Plan, Result
 from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.storage import default_path
@@ -134,7 +134,7 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
         again = " again" if another else ""
         return open_(why, f"Measure{again} with `{call}` and keep its result, or check with --probe.")
     file, result = found
-    amounts = Amounts.wanted(spec.resolved(), result.provenance)
+    amounts = Plan.of(spec.resolved()).amounts(result.provenance)
     judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check, amounts)
     return replace(
         _checked(path, place, judgement.verdict, judgement.finding, judgement.remedy),

@@ -9,7 +9,9 @@ from enum import StrEnum
 from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
 from bnoise_cli.numbers import count, percent, significant
-from bnoise_cli.records import CriticalBatchSize, Doubt, Limits, Result
+from bnoise_cli.records import CriticalBatchSize, Doubt, Limits
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Check
 
 #: Doubts with which a measurement says nothing about the planned run.
@@ -115,9 +117,9 @@ def judge(
 
 
 def _disqualifying(result: Result) -> Doubt | None:
-    """Why nothing can be judged by this result. A probe's value is not there where the law does not hold at all."""
-    law = result.kind == "sweep" or result.critical_batch_size.value is None
-    codes = (*_DISQUALIFYING, "law") if law else _DISQUALIFYING
+    """Why nothing can be judged by this result; a misfit of the law counts if it leaves no value of B_crit."""
+    law = ("law",) if result.critical_batch_size.value is None else ()
+    codes = {*_DISQUALIFYING, *KINDS[result.kind].disqualifying, *law}
     found = next((doubt for doubt in result.doubts if doubt.code in codes), None)
     if (
         found is None

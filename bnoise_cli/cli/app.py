@@ -15,8 +15,9 @@ from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
 from bnoise_cli.cli.streams import tell
 from bnoise_cli.cli.sweep import sweep
-from bnoise_cli.cli.torchrun import TOGETHER, join_ranks
+from bnoise_cli.cli.torchrun import join_ranks
 from bnoise_cli.errors import BnoiseError, ExitCode
+from bnoise_cli.results.kinds import COMMANDS
 
 app = typer.Typer(
     name="bnoise",
@@ -46,7 +47,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand in TOGETHER:
+    if context.invoked_subcommand in COMMANDS:  # all others ignore torchrun's variables
         join_ranks()
 
 

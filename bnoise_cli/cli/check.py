@@ -16,7 +16,7 @@ import typer
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.cli.exports import DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
-from bnoise_cli.records import Result
+from bnoise_cli.results.result import Result
 from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.source import is_file

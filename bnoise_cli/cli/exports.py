@@ -15,7 +15,8 @@ import typer
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
-from bnoise_cli.records import Result
+from bnoise_cli.results.kinds import COMMANDS
+from bnoise_cli.results.result import Result
 from bnoise_cli.storage import require_writable
 
 SetOption = Annotated[
@@ -148,8 +149,9 @@ class Outputs:
 
 def result_name(path: Path) -> str:
     """A short name for what is stored in a file."""
-    name = path.name.encode("utf-8", "replace").decode()
-    return name.removesuffix(".json").removesuffix(".probe").removesuffix(".sweep")
+    name = path.name.encode("utf-8", "replace").decode().removesuffix(".json")
+    stem, _, command = name.rpartition(".")
+    return stem if command in COMMANDS else name
 
 
 def tell_unmet(results: Sequence[Result]) -> bool:

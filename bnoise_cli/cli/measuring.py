@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.launch import here
-from bnoise_cli.records import Doubt, Result, Throughput
+from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.report.progress import ProgressLine
+from bnoise_cli.results.result import Result
 from bnoise_cli.storage import write_json
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
     with (
         redirect_stdout(sys.stderr),
-        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+        ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
@@ -108,7 +108,7 @@ def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
     # What the user's code prints must not mix with the result.
     with (
         redirect_stdout(sys.stderr),
-        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+        ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device

@@ -19,8 +19,8 @@ from bnoise_cli.cli.exports import (
     tell_unmet,
 )
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
-from bnoise_cli.records import Result
-from bnoise_cli.spec.identity import measured_hash
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.result import Result
 from bnoise_cli.spec.load import Spec, load_spec
 
 
@@ -83,7 +83,7 @@ def _advised(path: Path, result: Result, spec: Spec) -> Result:
     """The result with the advice for another plan of the same measurement."""
     from bnoise_cli.advice.advise import advise
 
-    if result.config_hash != measured_hash(spec, result.kind):
+    if result.config_hash != KINDS[result.kind].hash(spec):
         raise OtherConfigError(
             f"{path} was measured for another config than {spec.path}: model, data, loss, optimizer or start differ. "
             f"Measure again with `bnoise probe {spec.path}`."

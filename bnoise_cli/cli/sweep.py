@@ -89,7 +89,7 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
 
     with (
         redirect_stdout(sys.stderr),
-        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+        ProgressLine(quiet=quiet) as line,
         TemporaryDirectory() as folder,
     ):
         line.say(LOADING)
@@ -125,16 +125,18 @@ def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outpu
         tell(f"Going on with {len(ledger.entries)} entries of {ledger.path}.{damaged}", quiet=quiet)
     with (
         redirect_stdout(sys.stderr),
-        ProgressLine(quiet=quiet, precision=spec.config.probe.precision) as line,
+        ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)
         from bnoise_cli.measurement.building.build import choose_device
         from bnoise_cli.measurement.meeting import joined
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
+        from bnoise_cli.results.branch import branch_result
         from bnoise_cli.results.sweep import sweep_result
 
         timed = spec.config.sweep.branch is None
+        make = sweep_result if timed else branch_result
         with joined(lambda: choose_device(device)) as (own, ranks):
             session = SweepSession(spec, own, ledger, ranks)
-            found = measure(session, lambda run: sweep_result(run, spec), target, line, timed=timed)
+            found = measure(session, lambda run: make(run, spec), target, line, timed=timed)
     return finish(found, target, outputs, quiet=quiet)

@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from bnoise_cli.errors import BnoiseError
 from bnoise_cli.launch import here, join
 
-#: Commands that several processes run together. All others ignore torchrun's variables.
-TOGETHER = ("probe", "sweep")
-
 
 def join_ranks() -> None:
     """Take this process's place among the ranks. Ranks other than 0 print nothing from here on.

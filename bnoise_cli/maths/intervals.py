@@ -78,13 +78,6 @@ def ratio_interval(inverse: float, leave_one_out: Array) -> Estimate:
     return Estimate(value=1.0 / inverse, low=bound, high=1.0 / low)
 
 
-def relative_half_width(estimate: Estimate) -> float:
-    """Half the interval over the value; infinite where it is open."""
-    if estimate.value is None or estimate.high is None:
-        return math.inf
-    return (estimate.high - estimate.low) / (2 * estimate.value)
-
-
 def residual_test(residuals: Array, leave_one_out: Array) -> tuple[float, int, float] | None:
     """Hotelling's T² test that residuals, whose covariance is known from replicates, are zero.
 

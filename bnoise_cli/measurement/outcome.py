@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.analysis import Analysis, Design
 from bnoise_cli.records import TrainingRun
+
+if TYPE_CHECKING:
+    from bnoise_cli.maths.analysis import Analysis, Design
 
 #: What a probe is doing: looking for the range of batch sizes, or measuring.
 ProbePhase = Literal["pilot", "replicates"]
@@ -29,9 +31,12 @@ class StopReason(StrEnum):
 class Progress:
     """What a probe in progress knows."""
 
+    kind: ClassVar[str] = "probe"
     phase: ProbePhase
     replicates: int
     analysis: Analysis | None
+    #: The relative half-width of the interval at which the probe stops.
+    precision: float
     seconds: float
     budget_seconds: float
 
@@ -40,6 +45,7 @@ class Progress:
 class WarmupProgress:
     """How far the training before a probed point has come."""
 
+    kind: ClassVar[str] = "probe"
     step: int
     of: int
     #: The checkpoint that it begins with, if the probe has several.
@@ -147,6 +153,7 @@ class DryRun:
 class SweepProgress:
     """How far a sweep has come."""
 
+    kind: ClassVar[str] = "sweep"
     phase: SweepPhase
     step: int
     batch_size: int | None

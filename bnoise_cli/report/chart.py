@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import ProbeResult
 from bnoise_cli.report.document import Drawing
+from bnoise_cli.results.probe import ProbeResult
 
 _HEIGHT = 9
 _WIDEST = 72

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnoise_cli.records import ProbeResult, Result, SweepResult
-from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.document import Section
+from bnoise_cli.report.kinds import REPORTS
 from bnoise_cli.report.words.compare import comparison_sections
-from bnoise_cli.report.words.probe import probe_sections
-from bnoise_cli.report.words.sweep import sweep_sections
+from bnoise_cli.results.result import Result
 
 
 def report_sections(
@@ -23,11 +21,9 @@ def report_sections(
     if len(results) > 1:
         return comparison_sections(results)
     [(_, result)] = results
-    if isinstance(result, SweepResult):
-        return sweep_sections(result)
-    assert isinstance(result, ProbeResult)
-    sections = probe_sections(result)
-    if drawing_width is not None and (chart := improvement_chart(result, drawing_width)):
+    kind = REPORTS[result.kind]
+    sections = kind.sections(result)
+    if drawing_width is not None and kind.chart is not None and (chart := kind.chart(result, drawing_width)):
         last = next(i for i, section in enumerate(sections) if section.title == "Measured")
         sections.insert(last + 1, Section(title="Chart", parts=[chart]))
     return sections

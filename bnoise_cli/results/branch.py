@@ -1,15 +1,20 @@
-"""Branches of the same number of examples: the largest batch that loses nothing by it."""
+"""The result of branches of the same number of examples: the largest batch that loses nothing by its size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+from bnoise_cli.records import Cost, CriticalBatchSize, Limits, Positive, Size
+from bnoise_cli.results.probe import provenance
+from bnoise_cli.results.result import Kind, Result
+from bnoise_cli.results.sweep_doubts import branch_doubts
+from bnoise_cli.spec.load import Spec
 
-from bnoise_cli.maths.intervals import t_quantile
-from bnoise_cli.measurement.outcome import BranchEnd
-from bnoise_cli.records import BatchOutcome, CriticalBatchSize, Limits
+if TYPE_CHECKING:
+    from bnoise_cli.measurement.outcome import BranchEnd, SweepRun
 
 DEFINITION = (
     "the largest batch whose branch, like those of all smaller ones, ends the same number of examples with a loss "
@@ -17,22 +22,122 @@ DEFINITION = (
 )
 
 
-def branch_outcomes(ends: Sequence[BranchEnd]) -> tuple[BatchOutcome, ...]:
-    """The mean loss over seeds at every batch size; None where a branch diverged."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchOutcome:
+    """Where the branches of one batch size ended."""
+
+    batch_size: Size
+    learning_rate: Positive
+    steps: Positive
+    examples: float
+    #: The mean over seeds; None if a branch diverged.
+    loss: float | None
+    #: The range of the seeds.
+    loss_limits: Limits | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchRun:
+    """One branch."""
+
+    batch_size: int
+    learning_rate: float
+    seed: int
+    steps: float
+    examples: int
+    #: The number of times that its loss was evaluated.
+    evaluations: int
+    seconds: float
+    #: Smoothed over the last part; None: the branch diverged.
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchResult(Result):
+    """Everything the branches of one start found. B_crit has a definition of its own here."""
+
+    kind: Literal["branch"] = "branch"
+    start_loss: float
+    #: The loss of the smallest batch plus the tolerance; that of the start if the smallest batch diverged.
+    goal: float
+    #: The number of examples of every branch.
+    examples: Size
+    batches: tuple[BranchOutcome, ...]
+    runs: tuple[BranchRun, ...]
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings.get(name) for name in ("warmup_steps", "branch")}
+
+
+BRANCH = Kind(name="branch", command="sweep", result=BranchResult, identity=_identity, follows_law=False)
+
+
+def as_branches(data: dict[str, Any]) -> dict[str, Any]:
+    """A stored result in the present form: older versions stored branches as a sweep without a fit."""
+    config = data.get("config")
+    sweep = config.get("sweep") if isinstance(config, dict) else None
+    branch = sweep.get("branch") if isinstance(sweep, dict) else None
+    if data.get("kind") != "sweep" or not isinstance(branch, dict):
+        return data
+    runs = data.get("runs")
+    if isinstance(runs, list):
+        runs = [{**run, "loss": run.get("lowest_loss")} if isinstance(run, dict) else run for run in runs]
+    return {**data, "kind": "branch", "examples": branch.get("examples"), "runs": runs}
+
+
+def branch_result(run: SweepRun, spec: Spec) -> BranchResult:
+    """Put together everything the branches found."""
+    branch = spec.config.sweep.branch
+    assert branch is not None
+    batches = branch_outcomes(run.branches)
+    critical = branch_critical(run.branches, branch.tolerance)
+    base = batches[0].loss
+    runs = tuple(
+        BranchRun(
+            batch_size=end.batch_size,
+            learning_rate=end.learning_rate,
+            seed=end.seed,
+            steps=float(end.taken),
+            examples=end.taken * end.batch_size,
+            evaluations=end.evaluations,
+            seconds=end.seconds,
+            loss=end.loss,
+        )
+        for end in run.branches
+    )
+    return BranchResult(
+        config=spec.resolved(),
+        config_hash=BRANCH.hash(spec),
+        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(runs)),
+        start_loss=run.start_loss,
+        goal=base + branch.tolerance if base is not None else run.start_loss,
+        examples=branch.examples,
+        critical_batch_size=critical,
+        batches=batches,
+        runs=runs,
+        doubts=branch_doubts(run, critical, batches, spec.config),
+        cost=Cost(
+            seconds=round(math.fsum(each.seconds for each in runs), 3),
+            gradient_examples=sum(each.examples for each in runs),
+            evaluation_examples=run.evaluation_examples * sum(each.evaluations for each in runs),
+        ),
+    )
+
+
+def branch_outcomes(ends: Sequence[BranchEnd]) -> tuple[BranchOutcome, ...]:
+    """The mean loss over seeds at every batch size; None if a branch diverged."""
     outcomes = []
     for size in sorted({end.batch_size for end in ends}):
         own = [end for end in ends if end.batch_size == size]
         losses = [end.loss for end in own if end.loss is not None]
         whole = len(losses) == len(own)
         outcomes.append(
-            BatchOutcome(
+            BranchOutcome(
                 batch_size=size,
                 learning_rate=own[0].learning_rate,
                 steps=float(own[0].taken),
-                steps_limits=None,
                 examples=float(own[0].taken * size),
-                fitted=None,
-                predicted=None,
                 loss=math.fsum(losses) / len(losses) if whole else None,
                 loss_limits=Limits(low=min(losses), high=max(losses)) if whole else None,
             )
@@ -41,11 +146,11 @@ def branch_outcomes(ends: Sequence[BranchEnd]) -> tuple[BatchOutcome, ...]:
 
 
 def branch_critical(ends: Sequence[BranchEnd], tolerance: float) -> CriticalBatchSize:
-    """Where the loss passes the tolerance, on a line in log B, with what the spread of the seeds makes of it.
+    """The batch size at which the loss passes the tolerance, on a line in log B, and its limits by the seeds.
 
-    The lower limit is the largest batch that is within the tolerance for sure, the upper one the smallest that is
-    beyond it for sure, by a t interval on the difference of means; one seed knows no spread, and
-    then they are the two neighbours. Open above where no branch is beyond it.
+    The lower limit is the largest batch that is surely within the tolerance, the upper limit the smallest that is
+    surely beyond it, by a t interval on the difference of means. One seed has no spread: then the limits are the
+    two neighbours. There is no upper limit if no branch is beyond the tolerance.
     """
     batches = branch_outcomes(ends)
     definition = DEFINITION.format(tolerance=tolerance)
@@ -65,7 +170,7 @@ def branch_critical(ends: Sequence[BranchEnd], tolerance: float) -> CriticalBatc
     value = float(sizes[beyond])
     if beyond > 0 and math.isfinite(excess[beyond]):
         part = -excess[beyond - 1] / (excess[beyond] - excess[beyond - 1])
-        value = float(np.exp(np.interp(part, [0, 1], np.log([sizes[beyond - 1], sizes[beyond]]))))
+        value = float(sizes[beyond - 1] * (sizes[beyond] / sizes[beyond - 1]) ** part)
     return CriticalBatchSize(
         value=value,
         low=min(float(sizes[max(low, 0)]), value),
@@ -76,11 +181,14 @@ def branch_critical(ends: Sequence[BranchEnd], tolerance: float) -> CriticalBatc
 
 
 def _half_width(losses: Sequence[Sequence[float | None]]) -> float:
-    """Of the difference of two means over seeds, by the pooled variance; 0 with one seed."""
-    known = [np.array([v for v in seeds if v is not None]) for seeds in losses]
+    """Half the interval of the difference of two means over seeds, by the pooled variance; 0 with one seed."""
+    from bnoise_cli.maths.intervals import t_quantile
+
+    known = [[value for value in seeds if value is not None] for seeds in losses]
     free = sum(max(len(values) - 1, 0) for values in known)
     if free == 0:
         return 0.0
-    pooled = sum(float(np.sum((values - values.mean()) ** 2)) for values in known if len(values)) / free
-    count = max(len(values) for values in known)
-    return t_quantile(free + 1) * math.sqrt(2 * pooled / count)
+    means = [math.fsum(values) / len(values) if values else 0.0 for values in known]
+    squares = ((value - mean) ** 2 for values, mean in zip(known, means, strict=True) for value in values)
+    pooled = math.fsum(squares) / free
+    return t_quantile(free + 1) * math.sqrt(2 * pooled / max(map(len, known)))

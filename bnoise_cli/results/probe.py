@@ -1,14 +1,16 @@
-"""A finished probe to the result that is printed and stored."""
+"""The result of a probe, and how it is made from what the probe measured."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
 
 from bnoise_cli import __version__
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
 from bnoise_cli.records import (
     Basis,
     Cost,
@@ -16,16 +18,47 @@ from bnoise_cli.records import (
     Estimate,
     Fit,
     NoiseScale,
-    ProbeResult,
+    Point,
     Provenance,
+    Quadratic,
+    Schedule,
     TrajectoryPoint,
 )
 from bnoise_cli.results.probe_doubts import below_a_group, probe_doubts
+from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.schedule import scheduled
-from bnoise_cli.spec.identity import code_hashes, measured_hash, weights_hash
+from bnoise_cli.spec.identity import code_hashes, weights_hash
 from bnoise_cli.spec.load import Spec
 
+if TYPE_CHECKING:
+    from bnoise_cli.measurement.outcome import Measurement, ProbeRun, SweepRun
+
 UNKNOWN = Estimate(value=None, low=0.0, high=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult(Result):
+    """Everything one probe found."""
+
+    kind: Literal["probe"] = "probe"
+    noise_scale: NoiseScale
+    max_improvement: Estimate
+    simple_noise_scale: Estimate
+    quadratic: Quadratic | None
+    points: tuple[Point, ...]
+    fit: Fit
+    trajectory: tuple[TrajectoryPoint, ...]
+    #: Training steps before the point that was probed last; None in files that do not say.
+    step: int | None = None
+    #: None unless several points were probed and every one is resolved.
+    schedule: Schedule | None = None
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"at_steps": settings.get("at_steps") or [settings.get("warmup_steps")]}
+
+
+PROBE = Kind(name="probe", command="probe", result=ProbeResult, identity=_identity)
 
 
 def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
@@ -39,7 +72,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
     trajectory, schedule = scheduled(along, batch_size)
     return ProbeResult(
         config=spec.resolved(),
-        config_hash=measured_hash(spec, "probe"),
+        config_hash=PROBE.hash(spec),
         provenance=provenance(
             run,
             spec,
@@ -59,7 +92,6 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
         points=analysis.points if analysis else (),
         fit=analysis.fit if analysis else Fit(chi2=None, dof=0, r_squared=None, p_value=None),
         trajectory=trajectory,
-        tradeoff=(),
         doubts=probe_doubts(run, config),
         cost=Cost(
             seconds=round(sum(point.seconds for point in run.points), 3),
@@ -73,7 +105,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
 
 
 def _noise_scale(run: ProbeRun, point: Measurement) -> Estimate:
-    """The estimate of one point; without a value where the law does not hold, or below what was measured."""
+    """The estimate of one point; without a value if the law does not hold there, or if it is below a group."""
     if point.analysis is None:
         return UNKNOWN
     estimate = point.analysis.noise_scale
@@ -83,9 +115,9 @@ def _noise_scale(run: ProbeRun, point: Measurement) -> Estimate:
 
 
 def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
-    """At one point B_crit is its noise scale; along a trajectory the progress-weighted mean.
+    """B_crit of one point is its noise scale; B_crit of several is their mean, weighted by progress.
 
-    The limits of a trajectory are those of all its points at once, which is wider than 95%.
+    The limits of the mean take the limits of all points at once, which makes the interval wider than 95%.
     """
     points = run.points
     scales, steps = [_noise_scale(run, point) for point in points], [point.step for point in points]

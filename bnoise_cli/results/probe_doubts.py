@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from bnoise_cli.maths.analysis import Analysis
-from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
 from bnoise_cli.numbers import count, counted, percent, significant
 from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Config
+
+if TYPE_CHECKING:
+    from bnoise_cli.maths.analysis import Analysis
 
 #: A dataset smaller than this many noise scales limits what a large batch can be worth.
 _SMALL_DATASET = 4
@@ -87,7 +89,7 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
             "may be zero: probe another point of training.",
         )
     elif last.stop is StopReason.BUDGET:
-        width = relative_half_width(last.analysis.noise_scale)
+        width = last.analysis.noise_scale.relative_half_width
         if width > config.probe.precision:
             yield Doubt(
                 code="imprecise",

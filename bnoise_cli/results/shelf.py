@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError
-from bnoise_cli.records import Result
+from bnoise_cli.results.kinds import COMMANDS, KINDS
+from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.stored import checked_result
-from bnoise_cli.spec.identity import code_hashes, differences, measured_hash, weights_hash
+from bnoise_cli.spec.identity import code_hashes, differences, weights_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.storage import default_path, read_json
 
-#: What training measures outranks what a probe predicts.
-_KINDS = ("sweep", "probe")
-#: Bytes of a file that may be a result; the largest sweeps have a hundredth.
+#: A larger file, in bytes, is not a result; the largest sweeps have a hundredth of that.
 _LARGEST = 1 << 26
 
 
@@ -34,9 +33,9 @@ class _Stored:
         found = self.data.get("provenance")
         return found if isinstance(found, dict) else {}
 
-    def matches(self, kind: str, wanted: str, weights: str | None) -> bool:
-        """Whether it measured this; weights are compared where both are known."""
-        same = self.data.get("kind") == kind and self.data.get("config_hash") == wanted
+    def matches(self, kind: Kind, wanted: str, weights: str | None) -> bool:
+        """Whether it measured this; weights are compared if both are known."""
+        same = self.data.get("kind") == kind.name and self.data.get("config_hash") == wanted
         known = self.provenance.get("weights")
         return same and (weights is None or known is None or weights == known)
 
@@ -46,13 +45,13 @@ class Shelf:
 
     Args:
         files: results to choose among.
-        named: whether the user named each of them, so that one that cannot be read is an error.
+        named: whether the user named each of them; then a file that cannot be read is an error.
     """
 
     def __init__(self, files: Iterable[Path], *, named: bool) -> None:
         """
         Raises:
-            CallError: a named file is no result.
+            CallError: a named file is not a result.
         """
         self._named = named
         self._stored: list[_Stored] = []
@@ -70,17 +69,19 @@ class Shelf:
                 self._unread[path] = error
 
     def find(self, spec: Spec) -> tuple[Path, Result] | None:
-        """The best result of this very config: a sweep before a probe, the newest first; None: there is none.
+        """The best result of this very config, by kind in order of trust, then by time; None if there is none.
 
-        One that cannot be read, or says nothing of B_crit, gives way to another.
+        A result that cannot be read, or that does not resolve B_crit, gives way to another.
 
         Raises:
-            CallError: all there are are damaged.
+            CallError: every matching file is damaged.
         """
         found, damage = [], None
         weights = weights_hash(spec)
-        for kind in _KINDS:
-            wanted = measured_hash(spec, kind)
+        for kind in KINDS.values():
+            if not kind.follows_law:  # its B_crit judges no other plan
+                continue
+            wanted = kind.hash(spec)
             matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
             for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):
                 try:
@@ -92,13 +93,13 @@ class Shelf:
         return next((pair for pair in found if pair[1].resolved), found[0] if found else None)
 
     def why_not(self, spec: Spec, target: Path) -> tuple[str, bool]:
-        """(What is there instead of a result of this config, whether that is one of another config).
+        """(Why no result of this config was found, whether there is one of another config).
 
         Args:
-            target: where a probe of it would keep one.
+            target: the file in which a probe of the config would keep its result.
         """
         usual = target == default_path(spec.path, "probe")
-        paths = [default_path(spec.path, kind) for kind in _KINDS] if usual else [target]
+        paths = [default_path(spec.path, command) for command in COMMANDS] if usual else [target]
         for path in paths:
             if path in self._unread:
                 return str(self._unread[path]).removesuffix("."), False
@@ -112,7 +113,10 @@ class Shelf:
 
 def _difference(stored: _Stored, spec: Spec) -> str:
     config, provenance = stored.data.get("config"), stored.provenance
-    found = differences(config, spec, str(stored.data.get("kind"))) if isinstance(config, dict) else []
+    kind = KINDS.get(str(stored.data.get("kind")))
+    found = []
+    if kind is not None and isinstance(config, dict):
+        found = differences(kind.measured(config), kind.measured(spec.resolved()))
     code = provenance.get("code")
     now, before = code_hashes(spec), code if isinstance(code, dict) else {}
     found += [f"{name} has changed" for name in sorted(now) if before.get(name) != now[name]]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
-from bnoise_cli.records import SCHEMA_VERSION, Estimate, ProbeResult, Result, SweepResult
-from bnoise_cli.spec.schema import Advice, Probe, Section, Sweep, Training
-from bnoise_cli.spec.targets import is_target
+from bnoise_cli.records import SCHEMA_VERSION, Estimate
+from bnoise_cli.results.branch import as_branches
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.storage import read_json
-
-S = TypeVar("S", bound=Section)
-_KINDS: dict[str, type[Any]] = {"probe": ProbeResult, "sweep": SweepResult}
 
 
 def read_result(path: Path) -> Result:
@@ -46,49 +44,30 @@ def checked_result(path: Path, data: Any) -> Result:
             f"{path} has schema_version {version}; this bnoise reads {SCHEMA_VERSION}. "
             "Read it with the bnoise that wrote it, or measure again."
         )
-    if str(data["kind"]) not in _KINDS:
-        kinds = " and ".join(map(repr, _KINDS))
+    if str(data["kind"]) not in KINDS:
+        kinds = " and ".join(map(repr, KINDS))
         raise CallError(f"{path} is a result of kind {str(data['kind'])[:40]!r}; this bnoise reads {kinds}.")
+    data = as_branches(_clean(data))
+    kind = KINDS[data["kind"]]
     try:
-        result: Result = _reader(data["kind"]).validate_python(_clean(data))
-        result = replace(result, config=_completed(result.config))
+        result: Result = _reader(kind.name).validate_python(data)
+        wrong = next((place for place, holds in _checks(result) if not holds), None)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or error.title
-        raise _damaged(path, f"`{place}`: {first['msg'].lower()}") from None
-    for place, sane in _checks(result):
-        if not sane:
-            raise _damaged(path, f"`{place}` has an impossible value")
+        raise _damaged(path, f"`{place}`: {first['msg'].lower()}", kind) from None
+    if wrong is not None:
+        raise _damaged(path, f"`{wrong}` has an impossible value", kind)
     return result
 
 
 @cache
 def _reader(kind: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_KINDS[kind])
+    return TypeAdapter(KINDS[kind].result)
 
 
-def planned(config: dict[str, Any]) -> tuple[Training, Advice]:
-    """The plan in a stored config: the run and the user's limits."""
-    return _section(Training, config, "training"), _section(Advice, config, "advice")
-
-
-def _damaged(path: Path, how: str) -> CallError:
-    return CallError(f"{path} is damaged: {how}. Make it again with `bnoise probe` or `bnoise sweep`.")
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with every value that the advice and the words read, defaults where it has none."""
-    sections: dict[str, type[Section]] = {
-        "training": Training,
-        "advice": Advice,
-        "probe": Probe,
-        "sweep": Sweep,
-    }
-    full = {
-        name: {**_section(model, config, name).model_dump(mode="json"), **config.get(name, {})}
-        for name, model in sections.items()
-    }
-    return {**config, **full}
+def _damaged(path: Path, how: str, kind: Kind) -> CallError:
+    return CallError(f"{path} is damaged: {how}. Make it again with `bnoise {kind.command}`.")
 
 
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
@@ -97,10 +76,12 @@ def _checks(result: Result) -> Iterator[tuple[str, bool]]:
         value, low, high = found.value, found.low, found.high
         ordered = value is None or low <= value * (1 + 1e-9)
         yield place, ordered and (high is None or (value is not None and value <= high * (1 + 1e-9)))
-    yield "config.optimizer", is_target(result.config.get("optimizer"))
-    plan, wishes = planned(result.config)
-    yield "config.training", plan.batch_size % plan.world_size == 0
-    yield "config.advice", wishes.deadline is None or plan.steps is not None or plan.examples is not None
+    plan = result.plan
+    training = plan.training
+    yield "config.optimizer", bool(plan.optimizer)
+    yield "config.training", training.batch_size % training.world_size == 0
+    length = training.steps if training.examples is None else training.examples
+    yield "config.advice", plan.advice.deadline is None or length is not None
     if (times := result.throughput) is not None:
         sizes = [step.micro_batch_size for step in times.step_times]
         yield "throughput.parallel", (times.world_size > 1) == (times.parallel is not None)
@@ -125,7 +106,7 @@ def _estimates(record: Any, place: str) -> Iterator[tuple[str, Estimate]]:
 
 
 def _clean(value: Any) -> Any:
-    """Without control characters in texts: a file must not steer a terminal. No float's number is null, as written."""
+    """The same data without control characters, which could steer a terminal; a number beyond floats becomes null."""
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         return None
     if isinstance(value, str):
@@ -135,9 +116,3 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list):
         return [_clean(item) for item in value]
     return value
-
-
-def _section(model: type[S], config: dict[str, Any], name: str) -> S:
-    data = config.get(name, {})
-    known = {key: data[key] for key in data if key in model.model_fields} if isinstance(data, dict) else data
-    return model.model_validate(known)

@@ -1,38 +1,100 @@
-"""A finished sweep to the result that is printed and stored."""
+"""The result of a sweep, and how it is made from the runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
-from bnoise_cli.measurement.outcome import SweepRun
 from bnoise_cli.records import (
-    BatchOutcome,
     Cost,
     CriticalBatchSize,
     Estimate,
     Limits,
-    Prediction,
-    SweepResult,
+    Positive,
+    Size,
     TrainingRun,
     TrajectoryPoint,
 )
-from bnoise_cli.results.branch import branch_critical, branch_outcomes
 from bnoise_cli.results.probe import UNKNOWN, provenance
-from bnoise_cli.results.sweep_doubts import branch_doubts, sweep_doubts
-from bnoise_cli.spec.identity import measured_hash
+from bnoise_cli.results.result import Kind, Result
+from bnoise_cli.results.sweep_doubts import sweep_doubts
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.spec.schema import Branch
+
+if TYPE_CHECKING:
+    from bnoise_cli.maths.hyperbola import Hyperbola
+    from bnoise_cli.measurement.outcome import SweepRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutcome:
+    """The fewest steps to the goal at one batch size, over learning rates."""
+
+    batch_size: Size
+    #: None: no rate arrived.
+    learning_rate: Positive | None
+    #: Geometric mean over seeds.
+    steps: Positive | None
+    #: The range of the seeds.
+    steps_limits: Limits | None
+    examples: float | None
+    #: The steps that the fitted hyperbola gives.
+    fitted: Positive | None
+    #: The steps that the noise scale along training predicts.
+    predicted: Positive | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the probe says of the same stretch of training."""
+
+    critical_batch_size: CriticalBatchSize
+    #: Of the run along which it was probed.
+    batch_size: int
+    learning_rate: float
+    trajectory: tuple[TrajectoryPoint, ...]
+    #: The measured B_crit over the predicted one.
+    ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult(Result):
+    """Everything one sweep found."""
+
+    kind: Literal["sweep"] = "sweep"
+    #: The loss that the runs were to reach.
+    goal: float
+    start_loss: float
+    min_steps: Estimate
+    min_examples: Estimate
+    batches: tuple[BatchOutcome, ...]
+    #: Root mean square of the residuals of log S.
+    scatter: float | None
+    predicted: Prediction | None
+    runs: tuple[TrainingRun, ...]
+
+    @property
+    def best_rates(self) -> dict[int, float]:
+        """Batch size → the learning rate that reached the goal in the fewest steps."""
+        return {batch.batch_size: batch.learning_rate for batch in self.batches if batch.learning_rate}
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("warmup_steps", "goal", "steps") if settings.get("goal") == "auto" else ("warmup_steps", "goal")
+    return {**{name: settings.get(name) for name in names}, "branch": None}
+
+
+# Steps that scatter far around the hyperbola leave no B_crit to judge by.
+SWEEP = Kind(name="sweep", command="sweep", result=SweepResult, identity=_identity, disqualifying=("law",))
 
 
 def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     """Put together everything one sweep found, before any advice."""
-    if (branch := spec.config.sweep.branch) is not None:
-        return _branch_result(run, branch, spec)
+    from bnoise_cli.maths.hyperbola import fit_hyperbola
+
     best = {size: _best_runs(run, size) for size in run.chosen}
     arrived = [size for size, runs in best.items() if runs]
     fit = fit_hyperbola(arrived, [[r.steps for r in best[size] if r.steps is not None] for size in arrived])
@@ -42,7 +104,7 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     batches = tuple(_batch(size, best[size], fitted.get(size), predicted, best) for size in run.chosen)
     return SweepResult(
         config=spec.resolved(),
-        config_hash=measured_hash(spec, "sweep"),
+        config_hash=SWEEP.hash(spec),
         provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(run.runs)),
         goal=run.goal,
         start_loss=run.start_loss,
@@ -53,7 +115,6 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
         scatter=fit.scatter if fit is not None else None,
         predicted=predicted,
         runs=run.runs,
-        tradeoff=(),
         doubts=sweep_doubts(run, critical, fit, batches, predicted, spec.config),
         cost=Cost(
             seconds=round(math.fsum(r.seconds for r in run.runs), 3),
@@ -65,49 +126,8 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     )
 
 
-def _branch_result(run: SweepRun, branch: Branch, spec: Spec) -> SweepResult:
-    batches = branch_outcomes(run.branches)
-    critical = branch_critical(run.branches, branch.tolerance)
-    base = batches[0].loss
-    return SweepResult(
-        config=spec.resolved(),
-        config_hash=measured_hash(spec, "sweep"),
-        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(run.branches)),
-        goal=base + branch.tolerance if base is not None else run.start_loss,
-        start_loss=run.start_loss,
-        critical_batch_size=critical,
-        min_steps=UNKNOWN,
-        min_examples=UNKNOWN,
-        batches=batches,
-        scatter=None,
-        predicted=None,
-        runs=tuple(
-            TrainingRun(
-                batch_size=end.batch_size,
-                learning_rate=end.learning_rate,
-                seed=end.seed,
-                steps=float(end.taken),
-                examples=end.taken * end.batch_size,
-                evaluations=end.evaluations,
-                seconds=end.seconds,
-                reached=end.loss is not None,
-                outcome="diverged" if end.loss is None else "branch",
-                lowest_loss=end.loss,
-            )
-            for end in run.branches
-        ),
-        tradeoff=(),
-        doubts=branch_doubts(run, critical, batches, spec.config),
-        cost=Cost(
-            seconds=round(math.fsum(end.seconds for end in run.branches), 3),
-            gradient_examples=sum(end.taken * end.batch_size for end in run.branches),
-            evaluation_examples=run.evaluation_examples * sum(end.evaluations for end in run.branches),
-        ),
-    )
-
-
 def _best_runs(run: SweepRun, size: int) -> list[TrainingRun]:
-    """The runs of every seed at the best learning rate of a batch size; none where nothing arrived."""
+    """The runs of every seed at the best learning rate of a batch size; none if none arrived."""
     rate = run.chosen[size]
     found = [r for r in run.runs if r.batch_size == size and r.learning_rate == rate and r.reached]
     return list({r.seed: r for r in found}.values())
@@ -143,7 +163,7 @@ def _batch(
 def _predicted_steps(
     size: int, predicted: Prediction | None, best: dict[int, list[TrainingRun]]
 ) -> float | None:
-    """S(B) of the prediction, which knows ratios only: right by definition at the batch size of its run."""
+    """S(B) of the prediction, which knows only ratios of steps: scaled to the steps of the run that was probed."""
     if predicted is None or predicted.critical_batch_size.value is None:
         return None
     critical, along = predicted.critical_batch_size.value, predicted.batch_size
@@ -154,7 +174,7 @@ def _predicted_steps(
 
 
 def _prediction(trajectory: Sequence[dict[str, Any]], measured: Estimate) -> Prediction | None:
-    """The progress-weighted noise scale of the points that could tell one."""
+    """The mean noise scale of the resolved points, weighted by progress."""
     if not trajectory:
         return None
     batch_size = trajectory[0]["batch_size"]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from bnoise_cli.maths.hyperbola import Hyperbola
-from bnoise_cli.measurement.outcome import SweepRun
 from bnoise_cli.numbers import count, percent, significant
-from bnoise_cli.records import BatchOutcome, Doubt, Estimate, Prediction
+from bnoise_cli.records import Doubt, Estimate
 from bnoise_cli.results.probe_doubts import about_a_stream
 from bnoise_cli.spec.schema import Config
 
-#: Fewer batch sizes than this on one side of B_crit leave that branch of the hyperbola to the fit.
+if TYPE_CHECKING:
+    from bnoise_cli.maths.hyperbola import Hyperbola
+    from bnoise_cli.measurement.outcome import SweepRun
+    from bnoise_cli.results.branch import BranchOutcome
+    from bnoise_cli.results.sweep import BatchOutcome, Prediction
+
+#: With fewer batch sizes than this on one side of B_crit, that side of the hyperbola rests on the fit alone.
 _EACH_SIDE = 2
-#: Steps may rise with the batch size by this much before noise does not explain it; merely chosen.
+#: A rise of the steps with the batch size by more than this is not explained by noise; merely chosen.
 _RISE = 1.15
-#: Root mean square of log S around the hyperbola that is said to be off it.
+#: A root mean square of log S around the hyperbola above this is a misfit.
 _SCATTER = 0.15
-#: Prediction and measurement that differ by more are said to disagree.
+#: A prediction and a measurement that differ by more than this factor disagree.
 _DISAGREE = 2.0
 
 
@@ -32,7 +37,7 @@ def sweep_doubts(
 ) -> tuple[Doubt, ...]:
     """The doubts about a sweep, the gravest first."""
     return (
-        *_about_the_end(run, batches),
+        *_about_the_end(run, len(batches)),
         *_about_the_range(run, critical, batches),
         *_about_the_law(critical, fit, batches),
         *about_a_stream(run.findings),
@@ -41,14 +46,14 @@ def sweep_doubts(
 
 
 def branch_doubts(
-    run: SweepRun, critical: Estimate, batches: Sequence[BatchOutcome], config: Config
+    run: SweepRun, critical: Estimate, batches: Sequence[BranchOutcome], config: Config
 ) -> tuple[Doubt, ...]:
     """The doubts about branches from one start."""
-    return (*_about_the_end(run, batches), *_about_the_branches(critical, batches, config))
+    return (*_about_the_end(run, len(batches)), *_about_the_branches(critical, batches, config))
 
 
 def _about_the_branches(
-    critical: Estimate, batches: Sequence[BatchOutcome], config: Config
+    critical: Estimate, batches: Sequence[BranchOutcome], config: Config
 ) -> Iterator[Doubt]:
     diverged = [batch.batch_size for batch in batches if batch.loss is None]
     if diverged:
@@ -81,7 +86,7 @@ def _one_seed() -> Doubt:
     )
 
 
-def _about_the_end(run: SweepRun, batches: Sequence[BatchOutcome]) -> Iterator[Doubt]:
+def _about_the_end(run: SweepRun, batch_sizes: int) -> Iterator[Doubt]:
     go_on = "The same command goes on where it stopped."
     if run.failure is not None:
         found = f"the sweep ended early: {str(run.failure).removesuffix('.')}"
@@ -89,7 +94,7 @@ def _about_the_end(run: SweepRun, batches: Sequence[BatchOutcome]) -> Iterator[D
     elif run.interrupted:
         yield Doubt(code="interrupted", finding="the sweep was interrupted", remedy=go_on)
     elif not run.complete:
-        finding = f"the budget was spent after {count(len(batches))} batch sizes"
+        finding = f"the budget was spent after {count(batch_sizes)} batch sizes"
         yield Doubt(code="budget", finding=finding, remedy=go_on)
 
 

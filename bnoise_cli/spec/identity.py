@@ -20,30 +20,23 @@ from bnoise_cli.storage import ends_hash
 _LEDGER = 3
 
 
-def measured(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What a result of this kind depends on: not the planned batch, the budget, the seeds or the advice.
+def measured(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result depends on: not the planned batch, the budget, the seeds or the advice.
 
     Args:
         config: a resolved config.
-        kind: "probe" or "sweep".
+        settings: the settings that this kind of measurement depends on, by section.
     """
     kept = {key: config.get(key) for key in (*TARGET_KEYS, "checkpoint")}
-    kept["training"] = {"max_grad_norm": _section(config, "training").get("max_grad_norm")}
-    if kind == "probe":
-        plan = _section(config, "probe")
-        kept["probe"] = {"at_steps": plan.get("at_steps") or [plan.get("warmup_steps")]}
-        return kept
-    plan = _section(config, "sweep")
-    names = ["warmup_steps", "branch"]
-    if plan.get("branch") is None:
-        names += ["goal", "steps"] if plan.get("goal") == "auto" else ["goal"]
-    kept["sweep"] = {name: plan.get(name) for name in names}
-    return kept
+    training = config.get("training")
+    clipped = training.get("max_grad_norm") if isinstance(training, Mapping) else None
+    kept["training"] = {"max_grad_norm": clipped}
+    return {**kept, **settings}
 
 
-def measured_hash(spec: Spec, kind: str) -> str:
-    """sha256 of `measured` and of the user's code that the config names."""
-    return _sha256({**measured(spec.config.model_dump(), kind), "code": code_hashes(spec)})
+def measured_hash(spec: Spec, found: Mapping[str, Any]) -> str:
+    """sha256 of what is measured, as `measured` finds it, and of the user's code that the config names."""
+    return _sha256({**found, "code": code_hashes(spec)})
 
 
 def ledger_hash(spec: Spec) -> str:
@@ -58,7 +51,8 @@ def ledger_hash(spec: Spec) -> str:
         "code": code_hashes(spec),
         "weights": weights_hash(spec),
     }
-    return _sha256({**measured(whole, "sweep"), **known})
+    settings = {"sweep": {"warmup_steps": whole["sweep"]["warmup_steps"]}}
+    return _sha256({**measured(whole, settings), **known})
 
 
 def code_hashes(spec: Spec) -> dict[str, str]:
@@ -93,19 +87,14 @@ def weights_hash(spec: Spec) -> str | None:
     return _sha256([sorted((file.name, ends_hash(file)) for file in found) for found in files.values()])
 
 
-def differences(config: Mapping[str, Any], spec: Spec, kind: str) -> list[str]:
-    """How the config that was measured differs from `spec` in what matters, a sentence each."""
-    found, wanted = (_leaves(measured(data, kind)) for data in (config, spec.resolved()))
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How what was measured differs from what is wanted now, both as `measured` finds it; a sentence each."""
+    found, wanted = _leaves(before), _leaves(now)
     return [
         f"`{key}` was {short_json(found.get(key), 60)} and is {short_json(wanted.get(key), 60)}"
         for key in sorted(found.keys() | wanted.keys())
         if _canonical(found.get(key)) != _canonical(wanted.get(key))
     ]
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _file_of(target: str, folder: Path) -> tuple[str, Path] | None:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bnoise_cli.spec.identity import measured_hash
+from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.spec.load import load_spec
 
 _DEPENDENCIES = (
@@ -57,7 +57,7 @@ def prepare(folder: Path, count: int) -> None:
         path = many / f"c{i}.yaml"
         path.write_text(text.replace("lr: 0.01", f"lr: {0.01 + i * 1e-5:.5f}"))
         spec = load_spec(path)
-        own = {**data, "config": spec.resolved(), "config_hash": measured_hash(spec, "probe")}
+        own = {**data, "config": spec.resolved(), "config_hash": KINDS["probe"].hash(spec)}
         (many / ".bnoise" / f"c{i}.probe.json").write_text(json.dumps(own))
 
 

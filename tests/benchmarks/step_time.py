@@ -20,8 +20,7 @@ import torch
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.measurement.building.build import build_optimizer, build_task, choose_device, device_name
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.records import ProbeResult
-from bnoise_cli.results.probe import probe_result
+from bnoise_cli.results.probe import ProbeResult, probe_result
 from bnoise_cli.spec.load import Spec, load_spec
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "stdlib_gpt.yaml"

@@ -20,7 +20,8 @@ from bnoise_cli.measurement.building.places import Place, places_to_probe, train
 from bnoise_cli.measurement.building.weights import fitting_weights, load_weights
 from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.preconditioner import preconditioner
-from bnoise_cli.spec.identity import measured_hash, weights_hash
+from bnoise_cli.results.probe import PROBE
+from bnoise_cli.spec.identity import weights_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Probe
 from bnoise_cli.storage import ends_hash
@@ -609,7 +610,7 @@ def test_one_checkpoint_has_the_hash_it_had(user: Path) -> None:
     """Stored results of earlier versions stay theirs."""
     spec = load_spec(user, ["checkpoint=w.pt", "model={_target_: torch.nn.Identity}",
                             "dataset={_target_: torch.nn.Identity}"], at_hand=False)  # fmt: skip
-    assert measured_hash(spec, "probe") == "8a5f1d7f51fa7377a1fe60c1ca96c7ce0cd66ea0fde691f9006e434e3a29d2e3"
+    assert PROBE.hash(spec) == "8a5f1d7f51fa7377a1fe60c1ca96c7ce0cd66ea0fde691f9006e434e3a29d2e3"
 
 
 # --- mistakes -----------------------------------------------------------------------------------------

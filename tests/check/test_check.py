@@ -24,8 +24,11 @@ from bnoise_cli.check.verdict import Verdict, judge
 from bnoise_cli.cli import app
 from bnoise_cli.errors import ExitCode
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.records import BatchOutcome, CriticalBatchSize, Doubt, Estimate, Limits, Result, SweepResult
-from bnoise_cli.spec.identity import measured_hash, weights_hash
+from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate, Limits
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.result import Result
+from bnoise_cli.results.sweep import BatchOutcome, SweepResult
+from bnoise_cli.spec.identity import weights_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Check
 from bnoise_cli.storage import write_json
@@ -191,7 +194,7 @@ def test_every_exit_code(rules: Rules, codes: dict[str, int]) -> None:
 def store(config: str, name: str | None = None, kind: str = "probe", **changes: Any) -> Path:
     """A made-up result of a config, where the program would keep it."""
     spec = load_spec(Path(config), at_hand=False)
-    made: Result = probed(config=spec.resolved(), config_hash=measured_hash(spec, kind), doubts=())
+    made: Result = probed(config=spec.resolved(), config_hash=KINDS[kind].hash(spec), doubts=())
     if kind == "sweep":
         fields = {field.name for field in dataclasses.fields(SweepResult)} & {
             field.name for field in dataclasses.fields(type(made))

@@ -12,13 +12,14 @@ import pytest
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.measurement.outcome import DryRun
-from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale, ProbeResult, TrajectoryPoint
+from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale, TrajectoryPoint
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.export.page import require_page_format, write_page
 from bnoise_cli.report.plots.draw import draw, plot_results, require_plot_format
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.report.words.dry_run import dry_run_sections
+from bnoise_cli.results.probe import ProbeResult
 from tests.samples import GOOD, OPEN, plan, result, together
 
 

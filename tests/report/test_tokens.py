@@ -14,15 +14,17 @@ from bnoise_cli.advice.advise import advise
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.errors import CallError, ConfigError
 from bnoise_cli.numbers import tokens
-from bnoise_cli.records import Estimate, ProbeResult, Result, TrajectoryPoint
+from bnoise_cli.records import Estimate, TrajectoryPoint
 from bnoise_cli.report.plots.draw import draw
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
-from bnoise_cli.results.probe import probe_result
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.probe import ProbeResult, probe_result
+from bnoise_cli.results.result import Result
 from bnoise_cli.results.schedule import scheduled
 from bnoise_cli.results.stored import checked_result
 from bnoise_cli.results.sweep import sweep_result
-from bnoise_cli.spec.identity import ledger_hash, measured_hash
+from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.units import parse_tokens
 from bnoise_cli.storage import write_json
@@ -105,9 +107,7 @@ def test_the_unit_is_no_part_of_what_is_measured(write: Write) -> None:
     other = load_spec(
         path, ["unit=tokens", "training.tokens_per_example=8", "training.batch_size=256 tokens"]
     )
-    assert [measured_hash(plain, kind) for kind in ("probe", "sweep")] == [
-        measured_hash(other, kind) for kind in ("probe", "sweep")
-    ]
+    assert [kind.hash(plain) for kind in KINDS.values()] == [kind.hash(other) for kind in KINDS.values()]
     assert ledger_hash(plain) == ledger_hash(other)
 
 
@@ -119,10 +119,10 @@ def test_the_config_goes_before_what_was_found(write: Write) -> None:
     found = dataclasses.replace(RUN, findings=dataclasses.replace(RUN.findings, tokens_per_example=300.5))
     measured = probe_result(found, load_spec(path, ["unit=tokens"]))
     assert measured.provenance.tokens_per_example == 300.5
-    assert Amounts.of(measured).tokens_per_example == 300.5
-    assert Amounts.of(probe_result(found, load_spec(path))).tokens_per_example is None
+    assert measured.amounts.tokens_per_example == 300.5
+    assert probe_result(found, load_spec(path)).amounts.tokens_per_example is None
     stated = probe_result(found, load_spec(path, ["unit=tokens", "training.tokens_per_example=512"]))
-    assert stated.provenance.tokens_per_example == Amounts.of(stated).tokens_per_example == 512
+    assert stated.provenance.tokens_per_example == stated.amounts.tokens_per_example == 512
     data = json.loads(json.dumps(stated.to_json()))
     assert checked_result(Path("r.json"), data).provenance.tokens_per_example == 512
     data["provenance"]["tokens_per_example"] = 0
@@ -248,7 +248,7 @@ def test_a_check_in_tokens(bnoise: Call, write: Write) -> None:
     path = str(write("q.yaml", text.replace("version: 1", "version: 1\nunit: tokens")))
     spec = load_spec(Path(path))
     write_json(Path("r.json"), dataclasses.replace(
-        plan(), config=spec.resolved(), config_hash=measured_hash(spec, "probe")).to_json())  # fmt: skip
+        plan(), config=spec.resolved(), config_hash=KINDS["probe"].hash(spec)).to_json())  # fmt: skip
     code, said = checked(bnoise, path)
     assert code == 0
     assert "a batch of 64 examples (64,000 tokens) takes 1.64" in said

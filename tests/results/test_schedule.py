@@ -22,12 +22,12 @@ from bnoise_cli.maths.trajectory import (
     trajectory_critical_batch_size,
 )
 from bnoise_cli.measurement.outcome import ProbeRun
-from bnoise_cli.records import CriticalBatchSize, Estimate, ProbeResult, TrajectoryPoint
+from bnoise_cli.records import CriticalBatchSize, Estimate, TrajectoryPoint
 from bnoise_cli.report.export.page import write_page
 from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
-from bnoise_cli.results.probe import probe_result
+from bnoise_cli.results.probe import ProbeResult, probe_result
 from bnoise_cli.results.schedule import scheduled
 from bnoise_cli.results.stored import checked_result
 from bnoise_cli.spec.load import load_spec

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnoise_cli.errors import ConfigError
-from bnoise_cli.spec.identity import code_hashes, differences, ledger_hash, measured_hash
+from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.spec.identity import code_hashes, differences, ledger_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import parse_seconds
 from bnoise_cli.spec.source import apply_override, parse_source
@@ -217,26 +218,26 @@ def test_loss_and_objective_exclude_each_other(write: Write) -> None:
     assert "both `loss` and `objective`" in problem
 
 
-BOTH, PROBE, SWEEP, NEITHER = {"probe", "sweep"}, {"probe"}, {"sweep"}, set[str]()
+ALL, PROBE, SWEEP, BRANCH, NEITHER = set(KINDS), {"probe"}, {"sweep"}, {"branch"}, set[str]()
 
 
 @pytest.mark.parametrize(("override", "changed"), [
-    ("model.dimension=8", BOTH),
-    ("model.noise_scale=21.0", BOTH),
-    ("dataset.examples=99", BOTH),
-    ("objective._target_=torch.nn.functional.mse_loss", BOTH),
-    ("collate={_target_: torch.utils.data.default_collate}", BOTH),
-    ("optimizer.lr=1", BOTH),
-    ("optimizer.momentum=0.9", BOTH),
-    ("checkpoint=weights.pt", BOTH),
-    ("training.max_grad_norm=1", BOTH),
+    ("model.dimension=8", ALL),
+    ("model.noise_scale=21.0", ALL),
+    ("dataset.examples=99", ALL),
+    ("objective._target_=torch.nn.functional.mse_loss", ALL),
+    ("collate={_target_: torch.utils.data.default_collate}", ALL),
+    ("optimizer.lr=1", ALL),
+    ("optimizer.momentum=0.9", ALL),
+    ("checkpoint=weights.pt", ALL),
+    ("training.max_grad_norm=1", ALL),
     ("probe.warmup_steps=9", PROBE),
     ("probe.at_steps=[3, 4]", PROBE),
     ("probe.at_steps=[3]", NEITHER),  # where warmup_steps: 3 begins as well
-    ("sweep.warmup_steps=9", SWEEP),
+    ("sweep.warmup_steps=9", SWEEP | BRANCH),
     ("sweep.goal=0.3", SWEEP),
     ("sweep.steps=99", SWEEP),  # where the goal is the loss then
-    ("sweep.branch={examples: 999}", SWEEP),
+    ("sweep.branch={examples: 999}", BRANCH),
     ("training.batch_size=1024", NEITHER),
     ("training={batch_size: 64, world_size: 8}", NEITHER),
     ("training.parallel=fsdp", NEITHER),
@@ -257,10 +258,10 @@ def test_the_hash_is_of_what_is_measured(write: Write, override: str, changed: s
     write("weights.pt", "")
     path = write("c.yaml", QUADRATIC_CONFIG)
     before, after = load_spec(path), load_spec(path, [override])
-    assert {kind for kind in BOTH if measured_hash(before, kind) != measured_hash(after, kind)} == changed
-    for kind in BOTH:
-        named = differences(before.resolved(), after, kind)
-        assert bool(named) == (kind in changed)
+    assert {name for name, kind in KINDS.items() if kind.hash(before) != kind.hash(after)} == changed
+    for name, kind in KINDS.items():
+        named = differences(kind.measured(before.resolved()), kind.measured(after.resolved()))
+        assert bool(named) == (name in changed)
 
 
 def test_a_difference_far_along_a_list_is_named(write: Write) -> None:
@@ -268,7 +269,7 @@ def test_a_difference_far_along_a_list_is_named(write: Write) -> None:
     before, after = (
         load_spec(path, [f"model.widths={[*range(99), last]}"], at_hand=False) for last in (1, 2)
     )
-    [named] = differences(before.resolved(), after, "probe")
+    [named] = differences(*(KINDS["probe"].measured(spec.resolved()) for spec in (before, after)))
     assert named.startswith("`model.widths` was [0, 1, 2")
 
 
@@ -282,9 +283,8 @@ def test_runs_from_other_weights_are_not_gone_on_with(write: Write) -> None:
 
 def test_a_goal_that_is_a_loss_does_not_depend_on_the_planned_steps(write: Write) -> None:
     path = write("c.yaml", QUADRATIC_CONFIG + "sweep: {goal: 0.3}\n")
-    assert measured_hash(load_spec(path), "sweep") == measured_hash(
-        load_spec(path, ["sweep.steps=99"]), "sweep"
-    )
+    sweep = KINDS["sweep"]
+    assert sweep.hash(load_spec(path)) == sweep.hash(load_spec(path, ["sweep.steps=99"]))
 
 
 @pytest.mark.parametrize("target", ["mine.py:Net", "mine.Net", "deep/er.py:Net", "deep.er.Net"])
@@ -292,14 +292,14 @@ def test_the_hash_follows_the_users_code_but_not_its_comments(write: Write, targ
     """The config's text is the same; dotted names count where they are files in its folder."""
     file = target.partition(":")[0] if ":" in target else target.rpartition(".")[0].replace(".", "/") + ".py"
     path = write("c.yaml", QUADRATIC_CONFIG)
-    absent = measured_hash(load_spec(path, ["model={_target_: its.Net}"], at_hand=False), "probe")
+    absent = KINDS["probe"].hash(load_spec(path, ["model={_target_: its.Net}"], at_hand=False))
     Path(file).parent.mkdir(exist_ok=True)
     Path(file).write_text("class Net: pass")
     spec = load_spec(path, [f"model={{_target_: {target}}}"], at_hand=False)
 
     def hash_with(code: str) -> str:
         Path(file).write_bytes(code.encode())
-        return measured_hash(spec, "probe")
+        return KINDS["probe"].hash(spec)
 
     one = hash_with("class Net:\n    width = '# 3'\n")
     assert one != absent

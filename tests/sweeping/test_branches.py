@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from bnoise_cli.measurement.outcome import BranchEnd
-from bnoise_cli.results.branch import branch_critical, branch_outcomes
+from bnoise_cli.report.document import Sentence
+from bnoise_cli.report.sections import report_sections
+from bnoise_cli.results.branch import BranchResult, branch_critical, branch_outcomes
+from bnoise_cli.results.stored import checked_result
 from tests.cases import QUADRATIC_CONFIG, Call, Write
+from tests.samples import result
 
 BRANCH = """\
 sweep:
@@ -67,6 +71,7 @@ def test_branches_are_trained_kept_and_reported(bnoise: Call, write: Write) -> N
     data = json.loads(Path(".bnoise/quad.sweep.json").read_text())
     assert [batch["batch_size"] for batch in data["batches"]] == [32, 64, 128, 256, 512, 1024]
     assert len(data["runs"]) == 12
+    assert data["kind"] == "branch"
     for batch in data["batches"]:
         assert batch["steps"] == math.ceil(2000 / batch["batch_size"])
         assert batch["learning_rate"] == pytest.approx(0.01 * batch["batch_size"] / 32)
@@ -80,6 +85,30 @@ def test_branches_are_trained_kept_and_reported(bnoise: Call, write: Write) -> N
     code, _, err = bnoise("report", ".bnoise/quad.sweep.json", "--page", "p.html", "--plot", "p.png")
     assert code == 0, err
     assert Path("p.png").stat().st_size > 5000
+
+
+def test_branches_that_an_older_version_stored_as_a_sweep_are_read() -> None:
+    nothing = {"value": None, "low": 0.0, "high": None, "confidence": 0.95}
+    run = {
+        "batch_size": 8, "learning_rate": 0.1, "seed": 0, "steps": 250.0, "examples": 2000, "evaluations": 3,
+        "seconds": 0.1, "reached": True, "outcome": "branch", "lowest_loss": 1.2,
+    }  # fmt: skip
+    batch = {
+        "batch_size": 8, "learning_rate": 0.1, "steps": 250.0, "steps_limits": None, "examples": 2000.0, "fitted": None,
+        "predicted": None, "loss": 1.2, "loss_limits": {"low": 1.1, "high": 1.3},
+    }  # fmt: skip
+    stored = {
+        **result().to_json(), "kind": "sweep", "goal": 1.21, "start_loss": 2.0, "min_steps": nothing,
+        "min_examples": nothing, "batches": [batch], "scatter": None, "predicted": None, "runs": [run],
+        "critical_batch_size": {**nothing, "basis": "sweep", "definition": "their own"},
+    }  # fmt: skip
+    stored["config"]["sweep"] = {"branch": {"examples": 2000, "multiples": [1, 2], "tolerance": 0.01}}
+    found = checked_result(Path("old.json"), stored)
+    assert isinstance(found, BranchResult)
+    assert (found.examples, found.goal, found.runs[0].loss, found.batches[0].loss) == (2000, 1.21, 1.2, 1.2)
+    text = [part.text for part in report_sections([("old", found)])[0].parts if isinstance(part, Sentence)]
+    assert text[1].startswith("Branches of 2,000 examples each, from a loss of 2")
+    assert checked_result(Path("new.json"), json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_branches_larger_than_the_dataset_are_refused(bnoise: Call, write: Write) -> None:

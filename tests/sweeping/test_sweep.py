@@ -33,7 +33,8 @@ from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start
-from bnoise_cli.records import BatchOutcome, Estimate
+from bnoise_cli.records import Estimate
+from bnoise_cli.results.branch import BranchOutcome
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
@@ -1027,8 +1028,7 @@ def test_every_doubt_about_branches_can_be_reached() -> None:
     """The plan starts at initialisation with one seed; the last branch has diverged."""
     config = CONFIG.model_copy(update={"sweep": Sweep(seeds=1)})
     batches = [
-        BatchOutcome(batch_size=size, learning_rate=0.1, steps=10.0, steps_limits=None, examples=10.0 * size,
-                     fitted=None, predicted=None, loss=loss)
+        BranchOutcome(batch_size=size, learning_rate=0.1, steps=10.0, examples=10.0 * size, loss=loss, loss_limits=None)
         for size, loss in ((8, 1.0), (16, 1.0), (32, None))
     ]  # fmt: skip
     unknown = Estimate(value=None, low=16.0, high=None)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
-from bnoise_cli.maths.intervals import relative_half_width
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.measurement.outcome import Measurement, ProbePhase, Progress, StopReason
 from bnoise_cli.measurement.probing.pilot import Plan, make_plan, measure_limit, scout
@@ -299,7 +298,7 @@ class _Run:
 
     def _is_precise(self) -> bool:
         found = self.analysis
-        return found is not None and relative_half_width(found.noise_scale) <= self.settings.precision
+        return found is not None and found.noise_scale.relative_half_width <= self.settings.precision
 
     def _attempts(self, plan: Plan, replans: int) -> list[Replicate | RunError]:
         """The next replicates, in the order of their draws: one of all ranks together, or one of each."""
@@ -377,6 +376,7 @@ class _Run:
                 phase=phase,
                 replicates=len(self.replicates),
                 analysis=self.analysis,
+                precision=self.settings.precision,
                 seconds=self._seconds(),
                 budget_seconds=self.settings.budget_seconds,
             )

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
-from bnoise_cli.records import Recommendation, Result
-from bnoise_cli.spec.targets import nearest, target_name
+from bnoise_cli.records import Recommendation
+from bnoise_cli.results.result import Result
+from bnoise_cli.spec.targets import nearest
 
 #: Each key, and which of `_quantities` it holds, as of transformers 5.23, lightning 2.6, deepspeed 0.19 (whose
 #: file has no length of a run), torchtitan 0.3 and nanoGPT's train.py. All count steps of the optimizer.
@@ -115,14 +116,13 @@ def _quantities(result: Result, advice: Recommendation) -> dict[str, int | float
         known["steps"] = math.ceil(advice.row.run_steps)
     if advice.learning_rate is not None:
         known["learning_rate"] = advice.learning_rate
-        known["optimizer"] = str(target_name(result.config["optimizer"])).rpartition(".")[2]
+        known["optimizer"] = result.plan.optimizer.rpartition(".")[2]
     return known
 
 
 def _comment(result: Result, advice: Recommendation, place: str) -> str:
     made = result.provenance
-    optimizer = target_name(result.config["optimizer"])
-    rate = f"for {optimizer}, not for another optimizer; a starting point, re-tune"
+    rate = f"for {result.plan.optimizer}, not for another optimizer; a starting point, re-tune"
     if advice.learning_rate is None:
         rate = advice.learning_rate_rule
     text = (

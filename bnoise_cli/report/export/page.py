@@ -13,6 +13,7 @@ from bnoise_cli.report.markdown import markdown, one_line
 from bnoise_cli.report.plots.draw import svg
 from bnoise_cli.report.plots.style import Named
 from bnoise_cli.report.sections import report_sections
+from bnoise_cli.results.result import Result
 from bnoise_cli.storage import write_whole
 
 _FORMATS = (".md", ".html")
@@ -38,7 +39,7 @@ def require_page_format(path: Path) -> None:
         raise CallError(f"--page needs a file ending in {', '.join(_FORMATS)}; found {path.name!r}.")
 
 
-def write_page(results: Named, path: Path, picture: Path | None) -> None:
+def write_page(results: Named[Result], path: Path, picture: Path | None) -> None:
     """Write the report on results.
 
     Args:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import ProbeResult, Result, SweepResult
+from bnoise_cli.report.kinds import REPORTS
+from bnoise_cli.results.result import Result
 from bnoise_cli.spec.targets import nearest
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -83,12 +84,11 @@ def _entry(result: Result, pictures: Mapping[str, Path]) -> _Entry:
     split = ("batch_size", "micro_batch_size", "accumulation_steps", "world_size")
     scalars |= _fields(result, "recommendation", *split, "learning_rate")
     scalars |= _fields(result, "throughput", "fixed_seconds", "seconds_per_example")
-    curves = dict(_curves(result))
     doubts = "".join(f"- **{doubt.code}**: {doubt.finding}. {doubt.remedy}\n" for doubt in result.doubts)
     return _Entry(
         run=f"bnoise-{result.config_hash[:8]}-{time.strftime('%Y%m%d-%H%M%S')}",
         scalars=_known(scalars),
-        curves=curves,
+        curves=_curves(result),
         config={
             **result.config,
             "config_hash": result.config_hash,
@@ -99,18 +99,9 @@ def _entry(result: Result, pictures: Mapping[str, Path]) -> _Entry:
     )
 
 
-def _curves(result: Result) -> Iterator[tuple[int, dict[str, float]]]:
+def _curves(result: Result) -> dict[int, dict[str, float]]:
     """What was measured at each batch size, ascending."""
-    if isinstance(result, SweepResult):
-        for batch in sorted(result.batches, key=lambda batch: batch.batch_size):
-            fields = ("steps", "examples", "fitted", "predicted", "learning_rate")
-            yield batch.batch_size, _known({f"batches/{field}": getattr(batch, field) for field in fields})
-        return
-    assert isinstance(result, ProbeResult)
-    for point in sorted(result.points, key=lambda point: point.batch_size or 0):
-        if point.batch_size is not None:
-            names = ("improvement", "std_error", "fitted")
-            yield point.batch_size, _known({f"points/{name}": getattr(point, name) for name in names})
+    return {size: _known(values) for size, values in sorted(REPORTS[result.kind].curves(result))}
 
 
 def _fields(result: Result, part: str, *names: str) -> dict[str, float | None]:

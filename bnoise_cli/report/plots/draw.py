@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import SweepResult
-from bnoise_cli.report.plots.probe import draw_improvement, draw_speed, measured_points
-from bnoise_cli.report.plots.style import STYLE, Named
-from bnoise_cli.report.plots.sweep import arrived, branched, draw_branches, draw_rates, draw_steps
-from bnoise_cli.report.plots.tradeoff import draw_tradeoff
-from bnoise_cli.report.plots.trajectory import draw_trajectory, probed_along
+from bnoise_cli.report.kinds import REPORTS
+from bnoise_cli.report.plots.style import STYLE, Named, Panel
+from bnoise_cli.results.result import Result
 from bnoise_cli.storage import write_whole
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ def require_plot_format(path: Path) -> None:
         raise CallError(f"--plot needs a file ending in {', '.join(FORMATS)}; found {path.name!r}.")
 
 
-def plot_results(results: Named, path: Path) -> None:
+def plot_results(results: Named[Result], path: Path) -> None:
     """Draw the measurement, the trade-off and the training speed, several results over one another.
 
     Raises:
@@ -48,7 +45,7 @@ def plot_results(results: Named, path: Path) -> None:
         write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
 
 
-def svg(results: Named) -> str:
+def svg(results: Named[Result]) -> str:
     """The same pictures as an SVG element to put into a page.
 
     Raises:
@@ -61,8 +58,8 @@ def svg(results: Named) -> str:
     return text[text.index("<svg") :]
 
 
-def draw(results: Named) -> Figure:
-    """The panels that the results have something for, side by side.
+def draw(results: Named[Result]) -> Figure:
+    """The panels for which the results have something to show, side by side.
 
     Raises:
         RunError: nothing was measured.
@@ -70,40 +67,26 @@ def draw(results: Named) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    results = [(_label(name), result) for name, result in results]
-    probes = [(name, result) for name, result in results if measured_points(result)]
-    sweeps = [(name, result) for name, result in results if arrived(result)]
-    advised = [(name, result) for name, result in results if result.tradeoff]
-    branches = [(name, result) for name, result in results if branched(result)]
-    along = [(name, result) for name, result in results if probed_along(result)]
-    shown = [
-        *([(draw_improvement, probes)] if probes else []),
-        *([(draw_steps, sweeps), (draw_rates, sweeps)] if sweeps else []),
-        *([(draw_branches, branches)] if branches else []),
-    ]
-    if not shown and not along:
-        what = (
-            "run arrived"
-            if isinstance(results[0][1], SweepResult)
-            else "batch size gave a measurable improvement"
-        )
-        raise RunError(f"there is nothing to draw: no {what}.")
-    shown += [(draw_tradeoff, advised)] if advised else []
-    timed = [(name, result) for name, result in probes if result.tradeoff]
-    shown += [(draw_speed, timed)] if timed else []
-    shown += [(draw_trajectory, along)] if along else []
+    chosen: dict[Panel[Any], list[tuple[str, Result]]] = {}
+    for name, result in results:
+        for panel in REPORTS[result.kind].panels:
+            if panel.shows(result):
+                chosen.setdefault(panel, []).append((_label(name), result))
+    if not chosen:
+        raise RunError(f"there is nothing to draw: no {REPORTS[results[0][1].kind].missing}.")
+    shown = sorted(chosen.items(), key=lambda item: item[0].derived)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_PANEL[0] * len(shown), _PANEL[1]), layout="constrained")
         places = np.atleast_1d(figure.subplots(1, len(shown)))
-        for letter, axes, (panel, chosen) in zip(ascii_lowercase, places, shown, strict=False):
-            axes.set_title(f"({letter}) {panel(axes, chosen)}", loc="left", fontsize=10)
+        for letter, axes, (panel, named) in zip(ascii_lowercase, places, shown, strict=False):
+            axes.set_title(f"({letter}) {panel.draw(axes, named)}", loc="left", fontsize=10)
             axes.grid(which="major", alpha=0.2, lw=0.6)
     return figure
 
 
 @contextmanager
 def _drawable() -> Iterator[None]:
-    """Numbers at the ends of what floats hold, as damage leaves them, cost the picture and nothing else."""
+    """A damaged file may hold numbers near the largest float; they cost the picture and nothing else."""
     try:
         yield
     except (ArithmeticError, ValueError) as error:
@@ -111,6 +94,6 @@ def _drawable() -> Iterator[None]:
 
 
 def _label(name: str) -> str:
-    """A name as matplotlib shows it as it is: no formulas, and nothing that hides from the legend."""
+    """A name that matplotlib shows unchanged: it is not read as a formula, and not hidden from the legend."""
     escaped = name.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped

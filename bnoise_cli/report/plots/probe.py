@@ -8,7 +8,7 @@ import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import Point, ProbeResult, Result
+from bnoise_cli.records import Point
 from bnoise_cli.report.plots.style import (
     COLOURS,
     DASHES,
@@ -16,19 +16,20 @@ from bnoise_cli.report.plots.style import (
     MARKERS,
     Array,
     Named,
+    Panel,
     plain_ticks,
     tokens_above,
 )
+from bnoise_cli.results.probe import ProbeResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_improvement(axes: Axes, results: Named) -> str:
+def draw_improvement(axes: Axes, results: Named[ProbeResult]) -> str:
+    """The gain of the best step against batch size: measured, and the law with its interval."""
     for i, (name, result) in enumerate(results):
         points = measured_points(result)
-        if not points or not isinstance(result, ProbeResult):
-            continue
         colour, alone = COLOURS[i % len(COLOURS)], len(results) == 1
         sizes = np.array([point.batch_size for point in points], dtype=np.float64)
         axes.errorbar(
@@ -89,7 +90,8 @@ def _band(result: ProbeResult, limit: float, grid: Array) -> tuple[Array, Array]
     return np.minimum(*curves), np.maximum(*curves)
 
 
-def draw_speed(axes: Axes, results: Named) -> str:
+def draw_speed(axes: Axes, results: Named[ProbeResult]) -> str:
+    """The gain of a step over the greatest possible one, against B/B_noise."""
     grid = np.geomspace(1 / 64, 64, 300)
     axes.plot(grid, grid / (1 + grid), color="black", lw=1.2, label="1/(1 + B_noise/B)")
     axes.axvline(1, color=MARK, ls="--", lw=1.2, label="turning point: half the speed")
@@ -97,8 +99,6 @@ def draw_speed(axes: Axes, results: Named) -> str:
     axes.text(1 / 50, 0.35, "more examples:\nmore speed", fontsize=8, color="#006B4F")
     axes.text(50, 0.12, "more examples:\nhardly more speed", fontsize=8, ha="right", color="#A04000")
     for i, (name, result) in enumerate(results):
-        if not isinstance(result, ProbeResult):
-            continue
         scale, limit = result.noise_scale.value, result.max_improvement.value
         if scale is None or limit is None:
             continue
@@ -116,7 +116,7 @@ def draw_speed(axes: Axes, results: Named) -> str:
             label="measured ΔL_opt/ΔL_max" if len(results) == 1 else name,
         )
         if len(results) == 1:
-            planned = result.config["training"]["batch_size"]
+            planned = result.plan.training.batch_size
             if grid[0] <= planned / scale <= grid[-1]:
                 speed = 1 / steps_ratio(planned, scale)
                 axes.plot(
@@ -137,8 +137,14 @@ def draw_speed(axes: Axes, results: Named) -> str:
     return "training speed"
 
 
-def measured_points(result: Result) -> list[Point]:
+def measured_points(result: ProbeResult) -> list[Point]:
     """Batch sizes at which the probe saw an improvement."""
-    if not isinstance(result, ProbeResult):
-        return []
     return [point for point in result.points if point.batch_size is not None and point.improvement > 0]
+
+
+IMPROVEMENT = Panel(draw=draw_improvement, shows=lambda result: bool(measured_points(result)))
+SPEED = Panel(
+    draw=draw_speed,
+    shows=lambda result: bool(measured_points(result) and result.tradeoff),
+    derived=True,
+)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnoise_cli.amounts import Amounts
 from bnoise_cli.numbers import tokens
-from bnoise_cli.records import Estimate, Limits, Result
+from bnoise_cli.records import Estimate, Limits
+from bnoise_cli.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+R = TypeVar("R", bound=Result)
+R_contra = TypeVar("R_contra", bound=Result, contravariant=True)
 #: Results as they are compared: a name and what was found.
-Named = Sequence[tuple[str, Result]]
+Named = Sequence[tuple[str, R]]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes say the same in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -30,6 +33,18 @@ STYLE: Any = {
     "axes.spines.right": False,
     "legend.edgecolor": "none",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel(Generic[R_contra]):
+    """One picture of some results of a kind."""
+
+    #: Draws into axes and returns the title.
+    draw: Callable[[Axes, Named[R_contra]], str]
+    #: Whether a result has something to draw here.
+    shows: Callable[[R_contra], bool]
+    #: Whether it shows what follows from the measurement; such panels come last.
+    derived: bool = False
 
 
 def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
@@ -58,11 +73,11 @@ def beside(values: Sequence[float], limits: Sequence[Limits | Estimate | None]) 
     return [below, above]
 
 
-def tokens_above(axes: Axes, results: Named) -> None:
-    """Batch sizes in tokens along the top, where all results count in the same ones."""
+def tokens_above(axes: Axes, results: Named[R]) -> None:
+    """Batch sizes in tokens along the top, if all results have the same number of tokens per example."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    factors = {Amounts.of(result).tokens_per_example for _, result in results}
+    factors = {result.amounts.tokens_per_example for _, result in results}
     factor = factors.pop() if len(factors) == 1 else None
     if factor is None:
         return

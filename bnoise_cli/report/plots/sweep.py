@@ -8,7 +8,6 @@ import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
-from bnoise_cli.records import BatchOutcome, Result, SweepResult
 from bnoise_cli.report.plots.style import (
     COLOURS,
     DASHES,
@@ -16,21 +15,21 @@ from bnoise_cli.report.plots.style import (
     MARKERS,
     Array,
     Named,
+    Panel,
     beside,
     plain_ticks,
     tokens_above,
 )
+from bnoise_cli.results.sweep import BatchOutcome, SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_steps(axes: Axes, results: Named) -> str:
+def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
     """Steps against batch size: measured with the range of its seeds, the hyperbola, the prediction."""
     for i, (name, result) in enumerate(results):
         batches = arrived(result)
-        if not batches or not isinstance(result, SweepResult):
-            continue
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)
         steps = [batch.steps or 0.0 for batch in batches]  # all arrived
@@ -88,7 +87,7 @@ def _draw_predicted(axes: Axes, result: SweepResult, grid: Array) -> None:
     )
 
 
-def draw_rates(axes: Axes, results: Named) -> str:
+def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
     """The best learning rate against batch size."""
     for i, (name, result) in enumerate(results):
         batches = [batch for batch in arrived(result) if batch.learning_rate is not None]
@@ -110,48 +109,10 @@ def draw_rates(axes: Axes, results: Named) -> str:
     return "best learning rate"
 
 
-def draw_branches(axes: Axes, results: Named) -> str:
-    """The loss at the end of every branch against its batch size, with the tolerance."""
-    for i, (name, result) in enumerate(results):
-        batches = branched(result)
-        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
-        losses = [batch.loss or 0.0 for batch in batches]
-        axes.errorbar(
-            [batch.batch_size for batch in batches],
-            losses,
-            yerr=beside(losses, [batch.loss_limits for batch in batches]),
-            fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
-            color=colour,
-            capsize=3,
-            ms=5,
-            label="mean and range of the seeds" if alone else name,
-        )
-        if alone and isinstance(result, SweepResult):
-            axes.axhline(result.goal, color=MARK, ls="--", lw=1.2, label="smallest batch + tolerance")
-    axes.set(
-        xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="loss at the end of the branch"
-    )
-    plain_ticks(axes)
-    tokens_above(axes, results)
-    axes.legend(loc="upper left", fontsize=8)
-    return "branches of the same examples"
+def arrived(result: SweepResult) -> list[BatchOutcome]:
+    """Batch sizes at which some learning rate reached the goal."""
+    return [batch for batch in result.batches if batch.steps is not None]
 
 
-def branched(result: Result) -> list[BatchOutcome]:
-    """Batch sizes whose branches arrived; none where the sweep ran to a goal."""
-    return (
-        [batch for batch in result.batches if batch.loss is not None]
-        if isinstance(result, SweepResult)
-        else []
-    )
-
-
-def arrived(result: Result) -> list[BatchOutcome]:
-    """Batch sizes at which some learning rate reached the goal; none where the sweep branched."""
-    if branched(result):
-        return []
-    return (
-        [batch for batch in result.batches if batch.steps is not None]
-        if isinstance(result, SweepResult)
-        else []
-    )
+STEPS = Panel(draw=draw_steps, shows=lambda result: bool(arrived(result)))
+RATES = Panel(draw=draw_rates, shows=lambda result: bool(arrived(result)))

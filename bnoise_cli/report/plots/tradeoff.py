@@ -5,20 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import count
-from bnoise_cli.records import Result, TradeoffRow
-from bnoise_cli.report.plots.style import COLOURS, DASHES, GREY, MARKERS, ROLE_MARKERS, Named, plain_ticks
+from bnoise_cli.records import TradeoffRow
+from bnoise_cli.report.plots.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    ROLE_MARKERS,
+    Named,
+    Panel,
+    plain_ticks,
+)
 from bnoise_cli.report.words.advice import role_words
+from bnoise_cli.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_tradeoff(axes: Axes, results: Named) -> str:
+def draw_tradeoff(axes: Axes, results: Named[Result]) -> str:
+    """Run time (without step times: steps) against examples, with the named batch sizes of a single result."""
     timed = all(row.relative_time is not None for _, result in results for row in result.tradeoff)
     for i, (name, result) in enumerate(results):
         rows = result.tradeoff
-        if not rows:
-            continue
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         x = [row.examples_ratio for row in rows]
         axes.plot(
@@ -47,8 +56,7 @@ def draw_tradeoff(axes: Axes, results: Named) -> str:
 
 
 def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
-    world = result.config["training"]["world_size"]
-    planned = result.config["training"]["batch_size"]
+    world, planned = result.plan.training.world_size, result.plan.training.batch_size
     marks: list[tuple[str, TradeoffRow]] = []
     for found in (result.recommendation, *result.alternatives):
         if found is not None:
@@ -78,3 +86,6 @@ def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
 
 def _time(row: TradeoffRow, timed: bool) -> float:
     return row.relative_time if timed and row.relative_time is not None else row.steps_ratio
+
+
+TRADEOFF = Panel(draw=draw_tradeoff, shows=lambda result: bool(result.tradeoff), derived=True)

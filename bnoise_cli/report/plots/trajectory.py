@@ -6,8 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import significant
-from bnoise_cli.records import ProbeResult, Result, TrajectoryPoint
-from bnoise_cli.report.plots.style import COLOURS, DASHES, GREY, MARK, MARKERS, Named, beside, plain_ticks
+from bnoise_cli.records import TrajectoryPoint
+from bnoise_cli.report.plots.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARK,
+    MARKERS,
+    Named,
+    Panel,
+    beside,
+    plain_ticks,
+)
+from bnoise_cli.results.probe import ProbeResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +27,7 @@ if TYPE_CHECKING:
 _ARROW = 0.6
 
 
-def draw_trajectory(axes: Axes, results: Named) -> str:
+def draw_trajectory(axes: Axes, results: Named[ProbeResult]) -> str:
     """Noise scale against step; of one result also the simple noise scale, the schedule, B_crit and the loss."""
     alone = len(results) == 1
     for i, (name, result) in enumerate(results):
@@ -36,7 +47,7 @@ def draw_trajectory(axes: Axes, results: Named) -> str:
             label="B_noise, 95% interval" if alone else name,
         )
         _draw_open(axes, [point for point in points if point.noise_scale.high is None], marker, colour, alone)
-        if alone and isinstance(result, ProbeResult):
+        if alone:
             _draw_suggested(axes, result)
             _draw_loss(axes, points)
     axes.set(
@@ -51,10 +62,8 @@ def draw_trajectory(axes: Axes, results: Named) -> str:
     return "along training"
 
 
-def probed_along(result: Result) -> list[TrajectoryPoint]:
-    """Points of training of which the probe knows something, at least a lower limit."""
-    if not isinstance(result, ProbeResult):
-        return []
+def probed_along(result: ProbeResult) -> list[TrajectoryPoint]:
+    """The points of training of which the probe knows at least a lower limit."""
     return [point for point in result.trajectory if point.noise_scale.low > 0]
 
 
@@ -114,3 +123,6 @@ def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
     right.tick_params(axis="y", colors=GREY)
     right.spines["right"].set_visible(True)
     right.spines["right"].set_color(GREY)
+
+
+TRAJECTORY = Panel(draw=draw_trajectory, shows=lambda result: bool(probed_along(result)), derived=True)

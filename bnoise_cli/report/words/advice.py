@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.numbers import count, percent, seconds, significant, size
-from bnoise_cli.records import Doubt, LimitedBy, Limits, Recommendation, Result, Role, Throughput, TradeoffRow
+from bnoise_cli.records import Doubt, LimitedBy, Limits, Recommendation, Role, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
+from bnoise_cli.results.result import Result
 
 #: Rows of the trade-off that are shown; the file has them all.
 _MOST_ROWS = 12
@@ -22,7 +22,7 @@ _ROLES: dict[Role, str] = {"max_compute_overhead": "overhead limit"}
 
 
 def advice_sections(result: Result) -> list[Section]:
-    """The recommendation and the trade-off, where there are any."""
+    """The recommendation and the trade-off; a result without them has no such sections."""
     sections = []
     if result.recommendation is not None:
         sections.append(_advice(result, result.recommendation))
@@ -40,9 +40,15 @@ def remarks(doubts: Sequence[Doubt]) -> list[Part]:
     return [Remark(doubt.code, doubt.finding + ".", doubt.remedy) for doubt in doubts]
 
 
+def closing_sections(result: Result, cost: str) -> list[Section]:
+    """The doubts about a result, and what it cost."""
+    doubted = [Section(title="Reasons for doubt", parts=remarks(result.doubts))] if result.doubts else []
+    return [*doubted, Section(title="Cost", headline=Sentence(cost, Tone.DETAIL))]
+
+
 def _advice(result: Result, found: Recommendation) -> Section:
-    amounts = Amounts.of(result)
-    devices = result.config["training"]["world_size"]
+    amounts = result.amounts
+    devices = result.plan.training.world_size
     headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", Tone.GOOD)
     parts: list[Part] = [Sentence(found.reason), Sentence(_consequence(result, found))]
     parts += _others(result)
@@ -53,8 +59,8 @@ def _advice(result: Result, found: Recommendation) -> Section:
 
 
 def _others(result: Result) -> list[Part]:
-    amounts = Amounts.of(result)
-    devices = result.config["training"]["world_size"]
+    amounts = result.amounts
+    devices = result.plan.training.world_size
     return [
         Sentence(
             f"{role_words(other.roles).capitalize()}: {amounts.count(other.batch_size)}, {_setting(other, devices)}; "
@@ -66,13 +72,13 @@ def _others(result: Result) -> list[Part]:
 
 def _consequence(result: Result, found: Recommendation) -> str:
     text = f"{role_words(found.roles).capitalize()}: {_price_of(found.row)}"
-    plan = result.config["training"]
-    if (found.batch_size, found.world_size) == (plan["batch_size"], plan["world_size"]):
+    plan = result.plan.training
+    if (found.batch_size, found.world_size) == (plan.batch_size, plan.world_size):
         return f"{text}. It is the planned batch."
-    row = next((row for row in result.tradeoff if row.batch_size == plan["batch_size"]), None)
+    row = next((row for row in result.tradeoff if row.batch_size == plan.batch_size), None)
     if row is None:
         return f"{text}."
-    return f"{text}. The planned {Amounts.of(result).count(row.batch_size)}: {_price_of(row)}."
+    return f"{text}. The planned {result.amounts.count(row.batch_size)}: {_price_of(row)}."
 
 
 def _price_of(row: TradeoffRow) -> str:
@@ -116,7 +122,7 @@ def _exchange(timed: Throughput, found: Recommendation) -> str:
 
 
 def _tradeoff(result: Result) -> Grid:
-    notes, amounts = _notes(result), Amounts.of(result)
+    notes, amounts = _notes(result), result.amounts
     rows = _shown(result.tradeoff, set(notes))
     in_tokens = amounts.tokens_per_example is not None
     columns: list[tuple[str, Callable[[TradeoffRow], str]]] = [
@@ -136,7 +142,7 @@ def _tradeoff(result: Result) -> Grid:
             *([("tokens\n/ s", lambda row: amounts.tokens(row.examples_per_second))] if in_tokens else []),
             ("time\n/ fastest", lambda row: _range(row.relative_time_limits)),
         ]
-        if result.config["training"]["world_size"] > 1:
+        if result.plan.training.world_size > 1:
             columns.append(("cost\n/ least", lambda row: f"{row.relative_cost or 0.0:.2f}"))
     if any(row.run_seconds is not None for row in rows):
         columns.append(("run\ntime", lambda row: seconds(row.run_seconds or 0.0)))
@@ -153,10 +159,10 @@ def _tradeoff(result: Result) -> Grid:
 
 def _notes(result: Result) -> dict[int, list[str]]:
     """What is special about a batch size on the planned devices."""
-    plan = result.config["training"]
-    notes: dict[int, list[str]] = {plan["batch_size"]: ["planned"]}
+    plan = result.plan.training
+    notes: dict[int, list[str]] = {plan.batch_size: ["planned"]}
     for found in (result.recommendation, *result.alternatives):
-        if found is not None and found.world_size == plan["world_size"]:
+        if found is not None and found.world_size == plan.world_size:
             notes.setdefault(found.batch_size, []).append(role_words(found.roles))
     return notes
 

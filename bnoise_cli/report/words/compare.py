@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnoise_cli.amounts import Amounts
 from bnoise_cli.numbers import count, seconds, significant
-from bnoise_cli.records import Estimate, ProbeResult, Result
+from bnoise_cli.records import Estimate
 from bnoise_cli.report.document import Grid, Part, Section
 from bnoise_cli.report.words.advice import remarks
+from bnoise_cli.results.probe import ProbeResult
+from bnoise_cli.results.result import Result
 
 _IN_TOKENS = ("critical\nin tokens", "recommended\nin tokens", "planned\nin tokens")
 
@@ -35,8 +36,8 @@ def comparison_sections(results: Sequence[tuple[str, Result]]) -> list[Section]:
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    critical, advice, amounts = result.critical_batch_size, result.recommendation, Amounts.of(result)
-    planned = result.config["training"]["batch_size"]
+    critical, advice, amounts = result.critical_batch_size, result.recommendation, result.amounts
+    planned = result.plan.training.batch_size
     return (
         result.kind,
         significant(critical.value),

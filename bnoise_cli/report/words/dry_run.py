@@ -27,7 +27,7 @@ def dry_run_sections(plan: DryRun) -> list[Section]:
         ),
         ("memory", memory),
     )
-    return _sections(rows)
+    return plan_sections(rows)
 
 
 def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
@@ -38,7 +38,7 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
         else f"a loss of {significant(plan.goal, 4)}"
     )
     assumed = "" if plan.goal is None else f", if the goal takes {count(plan.steps)} steps (sweep.steps)"
-    return _sections(
+    return plan_sections(
         (
             ("device", plan.device),
             ("trainable parameters", count(plan.parameters)),
@@ -55,6 +55,7 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
     )
 
 
-def _sections(rows: tuple[tuple[str, str], ...]) -> list[Section]:
+def plan_sections(rows: tuple[tuple[str, str], ...]) -> list[Section]:
+    """A dry run: names and what they are."""
     grid = Grid(columns=("", " "), rows=rows, words=frozenset({"", " "}))
     return [Section(title="Dry run", headline=Sentence("everything builds, one batch ran."), parts=[grid])]

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
+from bnoise_cli.measurement.outcome import Progress, WarmupProgress
 from bnoise_cli.numbers import count, percent, seconds, significant, within
-from bnoise_cli.records import ProbeResult, TrajectoryPoint
+from bnoise_cli.records import TrajectoryPoint
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.words.advice import advice_sections, remarks
+from bnoise_cli.report.words.advice import advice_sections, closing_sections
+from bnoise_cli.results.probe import ProbeResult
 
-#: A schedule that saves less of the steps and examples is not advised; merely chosen.
+#: A schedule that saves a smaller share of the steps and examples is not advised; merely chosen.
 _WORTH = 0.05
 
 
@@ -21,24 +23,21 @@ def probe_sections(result: ProbeResult) -> list[Section]:
     if result.points:
         sections.append(Section(title="Measured", parts=[_points(result)]))
     if result.trajectory:
-        along = along_training(result.trajectory, Amounts.of(result))
+        along = along_training(result.trajectory, result.amounts)
         sections.append(Section(title="Along training", parts=[along, *_schedule(result)]))
-    if result.doubts:
-        sections.append(Section(title="Reasons for doubt", parts=remarks(result.doubts)))
-    sections.append(Section(title="Cost", headline=Sentence(_cost(result), Tone.DETAIL)))
-    return sections
+    return sections + closing_sections(result, _cost(result))
 
 
 def _answer(result: ProbeResult) -> Section:
     critical = result.critical_batch_size
-    headline = Sentence(Amounts.of(result).interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    headline = Sentence(result.amounts.interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
     return Section(title="Critical batch size", headline=headline, parts=list(_about_the_answer(result)))
 
 
 def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
-    critical, noise, amounts = result.critical_batch_size, result.noise_scale, Amounts.of(result)
+    critical, noise, amounts = result.critical_batch_size, result.noise_scale, result.amounts
     if critical.value is not None:
-        planned = result.config["training"]["batch_size"]
+        planned = result.plan.training.batch_size
         yield Sentence(
             "Training at this batch size takes twice the fewest steps and twice the fewest examples."
         )
@@ -49,12 +48,8 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     if critical.basis == "trajectory":
         yield Sentence("From several points of training, weighted by the progress made at each.")
     else:
-        plan = result.config["probe"]
-        steps = plan["at_steps"] or [plan["warmup_steps"]]
-        step = steps[-1] if result.step is None else result.step
-        yield Sentence(
-            f"At step {count(step)} of training; it changes along the way, as probe.at_steps shows."
-        )
+        at = "one point" if result.step is None else f"step {count(result.step)}"
+        yield Sentence(f"At {at} of training; it changes along the way, as probe.at_steps shows.")
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
         yield Sentence(f"Exact noise scale of this task: {significant(noise.exact)}{beside}", Tone.KNOWN)
@@ -64,7 +59,7 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
 
 
 def _points(result: ProbeResult) -> Grid:
-    amounts = Amounts.of(result)
+    amounts = result.amounts
     grid = Grid(
         columns=("batch\nsize", "tokens", "best step\ngains", "law", "best\nstep size", "gradient\nerror"),
         rows=tuple(
@@ -83,7 +78,7 @@ def _points(result: ProbeResult) -> Grid:
 
 
 def along_training(trajectory: Sequence[TrajectoryPoint], amounts: Amounts) -> Grid:
-    """The probed points of a run, with the batch sizes of a schedule where there are any."""
+    """The probed points of a run, with the batch sizes of its schedule if it has one."""
     plain = Amounts()
     batches = ("adaptive batch", "batch in\ntokens")
     grid = Grid(
@@ -106,7 +101,7 @@ def along_training(trajectory: Sequence[TrajectoryPoint], amounts: Amounts) -> G
 
 
 def _adaptive_batch(point: TrajectoryPoint) -> str:
-    """The batch size of the schedule at a point, with its limits; empty where there is none."""
+    """The batch size of the schedule at a point, with its limits; empty without a schedule."""
     limits = point.batch_size_limits
     if point.batch_size is None or limits is None or limits.high is None:
         return ""
@@ -132,7 +127,7 @@ def _schedule(result: ProbeResult) -> Iterator[Sentence]:
 
 
 def _cost(result: ProbeResult) -> str:
-    cost, made, amounts = result.cost, result.provenance, Amounts.of(result)
+    cost, made, amounts = result.cost, result.provenance, result.amounts
     warmup = f", after {seconds(cost.warmup_seconds)} of warm-up" if cost.warmup_seconds > 0.05 else ""
     timing = f" and {seconds(result.throughput.seconds)} of timing steps" if result.throughput else ""
     return (
@@ -140,3 +135,23 @@ def _cost(result: ProbeResult) -> str:
         f"{amounts.count(cost.evaluation_examples)} evaluation examples in {made.replicates} replicates on "
         f"{made.device}; dataset of {amounts.count(made.dataset_length)}."
     )
+
+
+def probe_progress(progress: Progress | WarmupProgress) -> str:
+    """How far a probe has come."""
+    if isinstance(progress, WarmupProgress):
+        start = f" from {progress.start}" if progress.start is not None else ""
+        return f"warm-up training{start}, step {progress.step} of {progress.of}"
+    clock = f"{progress.seconds:.0f} s of at most {progress.budget_seconds:.0f} s"
+    if progress.analysis is None:
+        doing = "looking for the range of batch sizes" if progress.phase == "pilot" else "first replicates"
+        return f"{doing}, {clock}"
+    scale = progress.analysis.noise_scale
+    if scale.value is None:
+        running = f"noise scale at least {significant(scale.low)}"
+    else:
+        running = (
+            f"noise scale {significant(scale.value)} ({significant(scale.low)} to {significant(scale.high)}, "
+            f"±{percent(scale.relative_half_width)}, wanted ±{percent(progress.precision)})"
+        )
+    return f"{running}, {progress.replicates} replicates, {clock}"

@@ -1,0 +1,55 @@
+"""Why a batch size is recommended, in one sentence."""
+
+from __future__ import annotations
+
+import math
+
+from bnoise_cli.advice.advice_doubts import MISFIT
+from bnoise_cli.advice.choices import Option, Options
+from bnoise_cli.numbers import count, percent, seconds, significant
+from bnoise_cli.records import Role
+from bnoise_cli.results.result import Result
+
+
+def reason(role: Role, option: Option, options: Options, result: Result) -> str:
+    """One sentence.
+
+    Args:
+        role: the first of the option's roles.
+    """
+    amounts, wishes = result.amounts, result.plan.advice
+    overhead = option.batch_size / options.critical
+    if role == "deadline":
+        assert wishes.deadline is not None
+        takes = options.run_seconds(option, options.critical)
+        of_devices = f", {seconds(option.world_size * takes)} of device time" if option.world_size > 1 else ""
+        within = (
+            f" and spends at most {percent(wishes.max_compute_overhead)} more than the fewest examples"
+            if wishes.max_compute_overhead is not None
+            else ""
+        )
+        limit = f"{seconds(wishes.deadline)}{within}"
+        return f"Of what ends within {limit} it costs the least: {seconds(takes)}{of_devices}."
+    if role == "max_compute_overhead":
+        return (
+            f"The fastest that spends at most {percent(wishes.max_compute_overhead or 0.0)} more than the fewest "
+            f"examples: it spends {percent(overhead)} more."
+        )
+    if role == "balanced":
+        return (
+            f"At the critical batch size a run takes twice the fewest steps and twice the fewest examples; "
+            f"this is the nearest usual size to {significant(options.critical)}{amounts.beside(options.critical)}."
+        )
+    line = options.line(option.world_size)
+    where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
+    least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
+    accumulated = option.split.accumulation_steps > 1  # which repeats some of t₀
+    if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
+        return f"{least} here on {where}, by the measured step times."
+    each = "" if option.world_size == 1 else " of each"
+    step = f"{seconds(line.fixed_seconds)} + {seconds(line.seconds_per_example)} per example{each}"
+    formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
+    return (
+        f"{least} here: on {where} a step takes {step}, and {formula} = "
+        f"{amounts.examples(options.closed_form(option.world_size))}."
+    )
