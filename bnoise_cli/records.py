@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 SCHEMA_VERSION = 1
+#: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
+WIDEST_INTERVAL = 10.0
 
 # The limits of these types are checked when a stored result is read, not when a measurement makes one.
 Positive = Annotated[float, Field(gt=0)]

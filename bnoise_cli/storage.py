@@ -1,25 +1,151 @@
-"""Result files: written whole or not at all."""
+"""Files that bnoise reads and writes: plain files of a bounded size in, whole files out, nothing lost."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import SCHEMA_VERSION
 
-#: Bytes of a large file that are read at either end.
+#: Bytes of the largest result that is read. A large sweep stores less than a megabyte.
+LARGEST_RESULT = 1 << 23
+#: Lists and mappings inside one another in a stored result: a result of bnoise has fewer than ten levels.
+_DEEPEST = 64
+#: Bytes that are read at once.
 _PART = 1 << 20
+#: Bytes of the largest file that is hashed whole; of a larger one this many samples of this many bytes are.
+_WHOLE, _SAMPLES, _SAMPLE = 1 << 26, 4096, 1 << 12
 
 
-def default_path(config: Path, kind: str) -> Path:
-    """Where a command keeps its result unless told otherwise."""
-    return Path(".bnoise") / f"{config.stem}.{kind}.json"
+def beside(path: Path, ending: str) -> Path:
+    """The file next to a result that has the result's whole name and another ending."""
+    return path.with_name(path.name.removesuffix(".json") + ending)
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """Read a plain file of at most `most` bytes. Devices and pipes are refused, because they may never end.
+
+    Raises:
+        OSError: the file is missing, is not a plain file, is larger, or cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not wait for a writer
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        parts, left = [], most + 1
+        while left > 0 and (part := os.read(handle, min(left, _PART))):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(handle)
+    if left <= 0:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return b"".join(parts)
+
+
+def read_json(path: Path, most: int = LARGEST_RESULT) -> Any:
+    """Read a file that should hold a result.
+
+    Raises:
+        CallError: the file is missing, larger than `most` bytes, not a plain file, or not whole JSON.
+    """
+    try:
+        data = json.loads(read_plain(path, most).decode())
+    except FileNotFoundError:
+        raise CallError(f"a result is needed; there is no file {path}. `bnoise probe` writes one.") from None
+    except OSError as error:
+        raise CallError(f"a result is needed; {path} cannot be read ({error.strerror or error}).") from None
+    except (ValueError, RecursionError):
+        data = None
+    if data is None or not _is_shallow(data):
+        raise CallError(
+            f"a result is needed; {path} is not JSON, or torn. Make it again with `bnoise probe`."
+        )
+    return data
+
+
+def _is_shallow(data: Any) -> bool:
+    """Whether lists and mappings lie at most `_DEEPEST` deep, found without recursion."""
+    level = [data]
+    for _ in range(_DEEPEST):
+        holders = [value for value in level if isinstance(value, dict | list)]
+        if not holders:
+            return True
+        level = [
+            item for holder in holders for item in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return False
+
+
+def sampled_hash(path: Path) -> str:
+    """sha256 of a file's size and content; of a large file of samples at even distances, its ends included.
+
+    A change of more than 1/4096 of a large file without a gap is always seen.
+
+    Raises:
+        OSError: the file is missing, is not a plain file, or cannot be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return _sampled_hash(str(path.absolute()), found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sampled_hash(path: str, size: int, _changed: int) -> str:
+    """Many configs of one check may name the same file, so its hash is kept until the file changes."""
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        if size <= _WHOLE:
+            digest.update(file.read(_WHOLE))
+            return digest.hexdigest()
+        for i in range(_SAMPLES):
+            file.seek((size - _SAMPLE) * i // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root of the file system, as long as the current folder is the one of the call.
+
+    Raises:
+        CallError: the current folder is gone.
+    """
+    try:
+        return Path(os.path.abspath(path))  # noqa: PTH100  Path.absolute keeps `..`
+    except FileNotFoundError:
+        raise CallError(
+            f"{path} cannot be found: the current folder is gone. Change to another one."
+        ) from None
+
+
+def require_apart(outputs: Sequence[Path], reads: Sequence[Path]) -> None:
+    """
+    Raises:
+        CallError: an output would replace a file that is read.
+    """
+    written = {os.path.realpath(path) for path in outputs}
+    for path in reads:
+        if path.exists() and os.path.realpath(path) in written:
+            raise CallError(f"an output would replace {path}, which is read. Name another file.")
+
+
+# --- writing ------------------------------------------------------------------------------------------
 
 
 def require_writable(path: Path) -> None:
@@ -32,153 +158,106 @@ def require_writable(path: Path) -> None:
         if path.exists() and not path.is_file():
             raise CallError(f"a file is needed to write to; {path} is a folder or a device. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
+        _create_temporary(path.resolve())[1].unlink()
     except (
         OSError,
         RuntimeError,
     ) as error:  # RuntimeError: links that lead to one another, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CallError(
-            f"a folder that can be written is needed for {path}; {path.parent.absolute()} cannot ({reason}). "
+            f"a folder that can be written is needed for {path}; {path.parent} cannot ({reason}). "
             "Choose another place."
         ) from error
 
 
-def read_json(path: Path, *, most: int | None = None) -> Any:
-    """Read a file that should hold JSON.
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, new: bool = False) -> None:
+    """Write to a temporary file beside `path`, then rename it. A link is followed; the mode of a file is kept.
 
     Args:
-        most: bytes; a larger file, or one without a size, is not read.
+        new: whether a file that is there already is an error.
 
     Raises:
-        CallError: there is no such file, or it cannot be read, or it is torn.
-    """
-    try:
-        if most is not None and not (path.is_file() and path.stat().st_size <= most):
-            raise CallError(f"a result is needed; {path} is no plain file of at most {most:,} bytes.")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CallError(f"a result is needed; there is no file {path}. `bnoise probe` writes one.") from None
-    except OSError as error:
-        raise CallError(f"a result is needed; {path} cannot be read ({error.strerror or error}).") from None
-    except (ValueError, RecursionError):
-        raise CallError(
-            f"a result is needed; {path} is no JSON, or torn. Make it again with `bnoise probe`."
-        ) from None
-
-
-def ends_hash(path: Path) -> str:
-    """sha256 of the size, the beginning and the end of a file that may be too large to read."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        digest = hashlib.sha256(str(size).encode())
-        for place in (0, max(size - _PART, 0)):
-            file.seek(place)
-            digest.update(file.read(_PART))
-    return digest.hexdigest()
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write a result.
-
-    Raises:
-        RunError: the file cannot be written; an older file at `path` is untouched.
-    """
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-class Ledger:
-    """A file of lines that only grows: what is finished is kept at once, whatever happens next.
-
-    The first line names what the others belong to; a file of something else is put aside, not overwritten. Torn
-    and damaged lines are left out.
-    """
-
-    def __init__(self, path: Path, belongs_to: str) -> None:
-        """
-        Raises:
-            RunError: the file cannot be read or put aside.
-        """
-        self.path = path
-        self.entries: list[dict[str, Any]] = []
-        self.damaged = 0  # lines that could not be read
-        self.set_aside: Path | None = None
-        self._head = {"ledger": SCHEMA_VERSION, "belongs_to": belongs_to}
-        try:
-            if path.exists():
-                self._read()
-        except OSError as error:
-            raise RunError(f"{path} could not be read ({error.strerror or error}).") from error
-
-    def append(self, entry: dict[str, Any]) -> None:
-        """Keep an entry.
-
-        Raises:
-            RunError: it cannot be written; it is still in `entries`.
-        """
-        self.entries.append(entry)
-        lines = [entry] if self.path.exists() else [self._head, *self.entries]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path} could not be written ({error.strerror or error}).") from error
-
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        lines = data.splitlines(keepends=True)
-        parsed = [_parsed(line) for line in lines]
-        if not parsed or parsed[0] != self._head:
-            if data:
-                self._put_aside()
-            return
-        self.entries = [entry for entry in parsed[1:] if entry is not None and "kind" in entry]
-        self.damaged = len(parsed) - 1 - len(self.entries)
-        if not lines[-1].endswith(b"\n"):  # torn by a kill: what follows must not be written behind it
-            with self.path.open("r+b") as file:
-                file.truncate(len(data) - len(lines[-1]))
-
-    def _put_aside(self) -> None:
-        names = [".old.jsonl", *(f".old{n}.jsonl" for n in range(2, 1000))]
-        places = [self.path.with_suffix(name) for name in names]
-        self.set_aside = next((place for place in places if not place.exists()), places[0])
-        self.path.replace(self.set_aside)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line of a ledger; None where it is torn or no entry."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and line.endswith(b"\n") else None
-
-
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a temporary file beside `path`, then rename it; a link is followed.
-
-    Raises:
+        FileExistsError: there is a file and `new` is set.
         RunError: the file cannot be written (a full disk, say); an older file at `path` is untouched.
     """
     path = path.resolve()
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=path.suffix)
-        temporary = Path(name)
+        handle, temporary = _create_temporary(path)
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        if new:
+            os.link(temporary, path)
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+    except FileExistsError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise RunError(f"{path} could not be written ({reason}).") from error
+    finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} could not be written ({error.strerror or error}).") from error
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write plain data whole, as `write_whole`.
+
+    Raises:
+        RunError: the file cannot be written; an older file at `path` is untouched.
+    """
+    # A surrogate, as in the name of a file that is not UTF-8, becomes its JSON escape.
+    write_whole(path, lambda file: file.write(_json_text(data).encode(errors="backslashreplace")))
+
+
+def _json_text(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _create_temporary(path: Path) -> tuple[int, Path]:
+    """An open file beside `path` with a hidden name that no command takes for a result."""
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), temporary
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[None]:
+    """Hold an exclusive lock, kept in a hidden file beside `file`. It ends with the process.
+
+    Args:
+        wait: whether to wait for another process that holds it.
+
+    Raises:
+        CallError: another process holds it and `wait` is not set.
+        OSError: the lock's file cannot be made.
+    """
+    import fcntl
+
+    place = file.with_name(f".{file.name[:100]}.lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with place.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise CallError(
+                    f"{file} is being written by another call of bnoise. Wait until it ends, or name another file with "
+                    "--out."
+                ) from None
+            except OSError as error:  # some network file systems have no locks
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+            if not (place.exists() and place.stat().st_ino == os.fstat(lock.fileno()).st_ino):
+                continue  # the process that held it has removed the file
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
+            return

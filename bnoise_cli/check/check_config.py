@@ -12,10 +12,10 @@ from pathlib import Path
 from bnoise_cli.check.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
 from bnoise_cli.records import Doubt
+from bnoise_cli.result_file import default_path
 from bnoise_cli.results.result import Plan, Result
 from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.storage import default_path
 
 _CODES = {
     Verdict.PASS: ExitCode.DONE,

@@ -16,12 +16,13 @@ import typer
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.cli.exports import DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
+from bnoise_cli.result_file import ResultFile, default_path, stored_results
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.named_files import named_files
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.units import parse_tokens
-from bnoise_cli.storage import default_path, require_writable
 
 
 class Format(StrEnum):
@@ -141,20 +142,21 @@ def _targets(configs: Sequence[Path]) -> dict[Path, Path]:
 def _stored(configs: Sequence[Path]) -> list[Path]:
     """Results where commands keep them: in the current folder, and beside the configs."""
     folders = dict.fromkeys([Path(".bnoise"), *(path.parent / ".bnoise" for path in configs)])
-    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    return [path for folder in folders for path in stored_results(folder)]
 
 
 def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Result]:
     """Measure now, and keep the result as `bnoise probe` does."""
     from bnoise_cli.cli.probe import measure_now
 
-    require_writable(target)
+    file = ResultFile(target)
+    file.require(named_files(spec))
     try:
-        found = measure_now(spec, device, target, quiet)
+        found = measure_now(spec, device, file, quiet)
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before anything was measured.") from None
     if found.interrupted:
-        raise NothingMeasuredError(f"interrupted; what was measured is in {target}.")
+        raise NothingMeasuredError(f"interrupted. {found.kept}")
     if found.failure is not None:
         raise found.failure
     if found.lost is not None:

@@ -15,9 +15,10 @@ import typer
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
+from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.kinds import COMMANDS
 from bnoise_cli.results.result import Result
-from bnoise_cli.storage import require_writable
+from bnoise_cli.storage import require_apart, require_writable
 
 SetOption = Annotated[
     list[str] | None,
@@ -64,10 +65,11 @@ class Outputs:
     log_to: str | None
     json: bool
 
-    def require(self, *others: Path, inputs: Sequence[Path] = ()) -> None:
+    def require(self, result: ResultFile | None = None, *others: Path, inputs: Sequence[Path] = ()) -> None:
         """Find out before measuring that all of it can be made.
 
         Args:
+            result: the file of the result, if one is stored.
             others: files that are written besides.
             inputs: files that are read, which no output may replace.
 
@@ -93,11 +95,12 @@ class Outputs:
         files = [path for path in (*others, self.plot, self.page) if path is not None]
         for path in files:
             require_writable(path)
+        require_apart(files, inputs)
+        if result is not None:
+            result.require(inputs)
+            files.append(result.path)
         if len({path.resolve() for path in files}) < len(files):
             raise CallError(f"every output needs a file of its own; found {', '.join(map(str, files))}.")
-        for path in inputs:
-            if path.exists() and path.resolve() in {file.resolve() for file in files}:
-                raise CallError(f"an output would replace {path}, which is read. Name another file.")
         if self.log_to is not None:
             from bnoise_cli.report.export.trackers import require_tracker
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
@@ -12,8 +11,8 @@ from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.report.progress import ProgressLine
+from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.result import Result
-from bnoise_cli.storage import write_json
 
 if TYPE_CHECKING:
     from bnoise_cli.measurement.ranks import Ranks
@@ -48,16 +47,17 @@ class Found:
     result: Result
     interrupted: bool
     failure: BnoiseError | None
+    kept: str  # a sentence that says where the result is
     lost: RunError | None  # the result is in no file, so it must be printed
 
 
-def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> ExitCode:
+def finish(found: Found, target: ResultFile, outputs: Outputs, *, quiet: bool) -> ExitCode:
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
     from bnoise_cli.cli.streams import show_json, tell
 
     if here().is_follower:
         return ExitCode.INTERRUPTED if found.interrupted else ExitCode.DONE
-    named = [(result_name(target), found.result)]
+    named = [(result_name(target.path), found.result)]
     if found.lost is not None:
         show_json(found.result.to_json())
         tell(f"bnoise: {found.lost} The result is printed instead; keep it from there.")
@@ -69,7 +69,7 @@ def finish(found: Found, target: Path, outputs: Outputs, *, quiet: bool) -> Exit
     except BnoiseError as error:
         failed.append(f"bnoise: {error}")
         code = code or error.exit_code
-    tell(" ".join([f"The result is in {target}.", *made]), quiet=quiet or outputs.json)
+    tell(" ".join([found.kept, *made]), quiet=quiet or outputs.json)
     for sentence in failed:
         tell(sentence)
     if found.failure is not None:
@@ -88,11 +88,11 @@ def _code(found: Found, failed: Sequence[str]) -> ExitCode:
 
 
 def measure(
-    session: Measuring[E], make: Callable[[E], R], target: Path, line: ProgressLine, *, timed: bool
+    session: Measuring[E], make: Callable[[E], R], target: ResultFile, line: ProgressLine, *, timed: bool
 ) -> Found:
     """Measure, store, time, advise, store again: what takes long is kept before anything else is tried.
 
-    All ranks do so but for storing, which is the first one's.
+    All ranks do so, but only the first one stores.
 
     Args:
         make: a result of what was measured.
@@ -105,7 +105,7 @@ def measure(
     interrupted: bool = run.interrupted
     failure: RunError | None = run.failure
     result = advise(make(run))
-    lost = _store(target, result) if first else None
+    kept, lost = _store(target, result) if first else ("", None)
     if timed and not interrupted and failure is None:
         line.say("timing training steps")
         try:
@@ -116,17 +116,16 @@ def measure(
             failure = session.ranks.publish(error)
             result = _untimed(result, failure)
         result = advise(result)
-        lost = _store(target, result) if first else None
-    return Found(result=result, interrupted=interrupted, failure=failure, lost=lost)
+        kept, lost = _store(target, result) if first else ("", None)
+    return Found(result=result, interrupted=interrupted, failure=failure, kept=kept, lost=lost)
 
 
-def _store(target: Path, result: Result) -> RunError | None:
-    """Write a result; why it could not be written, if so."""
+def _store(target: ResultFile, result: Result) -> tuple[str, RunError | None]:
+    """Keep a result. Returns a sentence that says where it is, and why it could not be written, if so."""
     try:
-        write_json(target, result.to_json())
+        return target.store(result.to_json()), None
     except RunError as error:
-        return error
-    return None
+        return "", error
 
 
 def _untimed(result: R, why: object) -> R:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,8 +23,9 @@ from bnoise_cli.cli.exports import (
 )
 from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import ExitCode, NothingMeasuredError
+from bnoise_cli.result_file import ResultFile, default_path
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.storage import default_path
+from bnoise_cli.spec.named_files import named_files
 
 if TYPE_CHECKING:
     from bnoise_cli.cli.measuring import Found
@@ -58,11 +57,11 @@ def probe(
     overrides = list(override or [])
     overrides += [f"probe.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
-    target = out if out is not None else default_path(config, "probe")
+    target = ResultFile(out if out is not None else default_path(config, "probe"))
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     with prepared():
         spec = load_spec(config, overrides)
-        outputs.require(target, inputs=[config])
+        outputs.require(target, inputs=named_files(spec))
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
@@ -71,12 +70,12 @@ def probe(
 
 
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.streams import show_json, show_sections
+    from bnoise_cli.cli.streams import around_user_code, show_json, show_sections
     from bnoise_cli.report.progress import LOADING, ProgressLine
     from bnoise_cli.report.words.dry_run import dry_run_sections
 
     with (
-        redirect_stdout(sys.stderr),
+        around_user_code(),
         ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)
@@ -94,20 +93,20 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: bool) -> ExitCode:
     from bnoise_cli.cli.measuring import finish
 
     return finish(measure_now(spec, device, target, quiet), target, outputs, quiet=quiet)
 
 
-def measure_now(spec: Spec, device: str, target: Path, quiet: bool) -> Found:
+def measure_now(spec: Spec, device: str, target: ResultFile, quiet: bool) -> Found:
     """Probe, and keep the result in `target`."""
     from bnoise_cli.cli.measuring import measure
+    from bnoise_cli.cli.streams import around_user_code
     from bnoise_cli.report.progress import LOADING, ProgressLine
 
-    # What the user's code prints must not mix with the result.
     with (
-        redirect_stdout(sys.stderr),
+        around_user_code(),
         ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)

@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.terminal import can_show, layout, render, to_ascii
+from bnoise_cli.storage import absolute
 
 #: Width of output that no terminal shows.
 _PLAIN_WIDTH = 100
@@ -21,7 +24,8 @@ _PLAIN_WIDTH = 100
 
 def is_watched() -> bool:
     """Whether stdout is a terminal."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    stdout = _results()
+    return stdout is not None and stdout.isatty()
 
 
 def terminal_width() -> int:
@@ -29,45 +33,89 @@ def terminal_width() -> int:
     return max(shutil.get_terminal_size().columns, 40) if is_watched() else _PLAIN_WIDTH
 
 
+#: Standard output, kept for results once user code runs. None: `sys.stdout` is.
+_kept: TextIO | None = None
+
+
+def _results() -> TextIO | None:
+    """Where results are written; None if standard output is closed."""
+    return _kept if _kept is not None else sys.stdout
+
+
+@contextmanager
+def around_user_code() -> Iterator[None]:
+    """Keep standard output for the result, and the current folder for the paths of the call.
+
+    What user code prints goes to stderr, also what it or a child process writes to descriptor 1, and what its threads
+    write later. User code that changes the current folder changes it for as long as it runs.
+    """
+    _keep_stdout()
+    folder = absolute(Path())
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with suppress(OSError):
+            os.chdir(folder)
+
+
+def _keep_stdout() -> None:
+    """Give descriptor 1 to user code, where it is the standard output, and keep a copy."""
+    global _kept
+    with suppress(OSError, ValueError, AttributeError):  # closed, or not a file
+        if _kept is None and sys.stdout.fileno() == 1:
+            sys.stdout.flush()
+            copy = os.dup(1)
+            os.dup2(2, 1)
+            _kept = os.fdopen(copy, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+            sys.stdout = sys.stderr
+
+
 def show_sections(sections: Sequence[Section]) -> None:
     """Print a report to stdout as its terminal, pipe or file can show it."""
-    if sys.stdout is None:
+    stdout = _results()
+    if stdout is None:
         return
-    color = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    color = stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
     width = terminal_width()
-    _write(render(layout(sections, width), width=width, color=color, encoding=sys.stdout.encoding or "ascii"))
+    _write(
+        stdout, render(layout(sections, width), width=width, color=color, encoding=stdout.encoding or "ascii")
+    )
 
 
 def show_json(data: Any) -> None:
     """Print a result and nothing else on stdout."""
-    if sys.stdout is None:
-        return
-    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-    _write(json.dumps(data, indent=1, ensure_ascii=ascii_only) + "\n")
+    stdout = _results()
+    if stdout is not None:
+        ascii_only = not (stdout.encoding or "").lower().startswith("utf")
+        _write(stdout, json.dumps(data, indent=1, ensure_ascii=ascii_only) + "\n")
 
 
 def show_text(text: str) -> None:
     """Print lines to paste, and nothing else, on stdout."""
-    if sys.stdout is not None:
-        _write(text if can_show(text, sys.stdout.encoding or "ascii") else to_ascii(text))
+    stdout = _results()
+    if stdout is not None:
+        _write(stdout, text if can_show(text, stdout.encoding or "ascii") else to_ascii(text))
 
 
-def _write(text: str) -> None:
-    """Write to stdout; a reader who has gone is no failure.
+def _write(stdout: TextIO, text: str) -> None:
+    """Write to standard output. A reader that has gone is not a failure.
 
     Raises:
-        RunError: stdout cannot be written for another reason.
+        RunError: it cannot be written for another reason.
     """
-    encoding = sys.stdout.encoding or "ascii"
+    encoding = stdout.encoding or "ascii"
     text = text.encode(encoding, "backslashreplace").decode(encoding)  # a name on disk may hold anything
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stdout.write(text)
+        stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise RunError(f"standard output could not be written ({error.strerror or error}).") from error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    except (OSError, ValueError) as error:  # ValueError: user code has closed it
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise RunError(f"standard output could not be written ({reason}).") from error
 
 
 def tell(text: str, *, quiet: bool = False) -> None:

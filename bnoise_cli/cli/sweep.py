@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +25,11 @@ from bnoise_cli.cli.exports import (
 from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
 from bnoise_cli.launch import here
+from bnoise_cli.ledger import Ledger, ledger_path
+from bnoise_cli.result_file import ResultFile, default_path
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.storage import Ledger, default_path
+from bnoise_cli.spec.named_files import named_files
 
 
 def sweep(
@@ -59,12 +59,12 @@ def sweep(
     overrides = list(override or [])
     overrides += [f"sweep.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
-    target = out if out is not None else default_path(config, "sweep")
+    target = ResultFile(out if out is not None else default_path(config, "sweep"))
     outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     with prepared():
         spec = load_spec(config, overrides)
         _require_one_start(spec)
-        outputs.require(target, target.with_suffix(".runs.jsonl"), inputs=[config])
+        outputs.require(target, ledger_path(target.path), inputs=named_files(spec))
     try:
         code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
     except KeyboardInterrupt:
@@ -83,12 +83,12 @@ def _require_one_start(spec: Spec) -> None:
 
 
 def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.streams import show_json, show_sections
+    from bnoise_cli.cli.streams import around_user_code, show_json, show_sections
     from bnoise_cli.report.progress import LOADING, ProgressLine
     from bnoise_cli.report.words.dry_run import sweep_plan_sections
 
     with (
-        redirect_stdout(sys.stderr),
+        around_user_code(),
         ProgressLine(quiet=quiet) as line,
         TemporaryDirectory() as folder,
     ):
@@ -106,25 +106,29 @@ def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
     return ExitCode.DONE
 
 
-def _run(spec: Spec, device: str, target: Path, outputs: Outputs, quiet: bool) -> ExitCode:
+def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: bool) -> ExitCode:
     with TemporaryDirectory() as folder:
-        # Only the first rank keeps the runs; the others hear of them.
-        kept = Path(folder) / "runs" if here().is_follower else target.with_suffix(".runs.jsonl")
-        return _train(spec, device, target, Ledger(kept, ledger_hash(spec)), outputs, quiet)
+        # Only the first rank keeps the runs and tells the others of them.
+        kept = Path(folder) / "runs" if here().is_follower else ledger_path(target.path)
+        ledger = Ledger(kept, ledger_hash(spec))
+        with ledger.held():
+            return _train(spec, device, target, ledger, outputs, quiet)
 
 
-def _train(spec: Spec, device: str, target: Path, ledger: Ledger, outputs: Outputs, quiet: bool) -> ExitCode:
+def _train(
+    spec: Spec, device: str, target: ResultFile, ledger: Ledger, outputs: Outputs, quiet: bool
+) -> ExitCode:
     from bnoise_cli.cli.measuring import finish, measure
-    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.cli.streams import around_user_code, tell
     from bnoise_cli.report.progress import LOADING, ProgressLine
 
-    if ledger.set_aside is not None:
-        tell(f"The config has changed: starting anew. Earlier runs are in {ledger.set_aside}.", quiet=quiet)
-    elif ledger.entries:
+    if ledger.entries:
         damaged = f" {ledger.damaged} damaged lines are left out." if ledger.damaged else ""
-        tell(f"Going on with {len(ledger.entries)} entries of {ledger.path}.{damaged}", quiet=quiet)
+        tell(f"Going on with {len(ledger.entries)} entries of {ledger.source}.{damaged}", quiet=quiet)
+    elif ledger.in_the_way is not None:
+        tell(f"{ledger.in_the_way}: starting anew. Earlier runs are kept in {ledger.aside}.", quiet=quiet)
     with (
-        redirect_stdout(sys.stderr),
+        around_user_code(),
         ProgressLine(quiet=quiet) as line,
     ):
         line.say(LOADING)

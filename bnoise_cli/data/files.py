@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnoise_cli.storage import ends_hash
+from bnoise_cli.storage import sampled_hash
 
 
 def local_file(path: str, kind: str) -> Path:
@@ -22,4 +22,4 @@ def local_file(path: str, kind: str) -> Path:
 
 def fingerprint(files: Sequence[Path]) -> str:
     """sha256 of the ends of files: whether data are the same, without reading them whole."""
-    return hashlib.sha256(" ".join(map(ends_hash, files)).encode()).hexdigest()
+    return hashlib.sha256(" ".join(map(sampled_hash, files)).encode()).hexdigest()

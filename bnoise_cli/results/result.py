@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.records import (
     SCHEMA_VERSION,
+    WIDEST_INTERVAL,
     Cost,
     CriticalBatchSize,
     Doubt,
@@ -23,9 +24,6 @@ from bnoise_cli.spec.identity import measured, measured_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.schema import Advice, Section, Training
 from bnoise_cli.spec.targets import arguments, is_target, target_name
-
-#: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
-WIDEST_INTERVAL = 10.0
 
 S = TypeVar("S", bound=Section)
 

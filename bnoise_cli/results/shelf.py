@@ -8,34 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError
+from bnoise_cli.result_file import default_path
 from bnoise_cli.results.kinds import COMMANDS, KINDS
 from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.stored import checked_result
 from bnoise_cli.spec.identity import code_hashes, differences, weights_hash
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.storage import default_path, read_json
+from bnoise_cli.storage import LARGEST_RESULT, read_json
 
-#: A larger file, in bytes, is not a result; the largest sweeps have a hundredth of that.
-_LARGEST = 1 << 26
+#: Bytes of all files that are read to look for results: three thousand usual ones.
+_MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
+    """What tells the results in many files apart. The rest is read again when it is needed."""
+
     path: Path
-    data: dict[str, Any]
+    kind: object
+    config_hash: object
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, data: dict[str, Any]) -> _Stored:
+        provenance = data.get("provenance")
+        known = provenance if isinstance(provenance, dict) else {}
+        told = {key: known[key] for key in ("time", "weights", "code") if key in known}
+        return cls(path, data.get("kind"), data.get("config_hash"), told)
 
     @property
     def made(self) -> str:
         return str(self.provenance.get("time"))
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        found = self.data.get("provenance")
-        return found if isinstance(found, dict) else {}
-
     def matches(self, kind: Kind, wanted: str, weights: str | None) -> bool:
         """Whether it measured this; weights are compared if both are known."""
-        same = self.data.get("kind") == kind.name and self.data.get("config_hash") == wanted
+        same = self.kind == kind.name and self.config_hash == wanted
         known = self.provenance.get("weights")
         return same and (weights is None or known is None or weights == known)
 
@@ -56,13 +63,18 @@ class Shelf:
         self._named = named
         self._stored: list[_Stored] = []
         self._unread: dict[Path, CallError] = {}
+        self._checked: dict[Path, Result | CallError] = {}
+        left = _MOST_BYTES
         for path in files:
             try:
-                data = read_json(path, most=_LARGEST)
+                data = read_json(path, min(left, LARGEST_RESULT))
+                left -= path.stat().st_size
                 if named:
-                    checked_result(path, data)
+                    self._checked[path] = checked_result(path, data)
                 if isinstance(data, dict):
-                    self._stored.append(_Stored(path, data))
+                    self._stored.append(_Stored.of(path, data))
+            except OSError as error:  # it has gone since
+                self._unread[path] = CallError(f"{path} cannot be read ({error.strerror}).")
             except CallError as error:
                 if named:
                     raise
@@ -76,7 +88,8 @@ class Shelf:
         Raises:
             CallError: every matching file is damaged.
         """
-        found, damage = [], None
+        found: list[tuple[Path, Result]] = []
+        damage: CallError | None = None
         weights = weights_hash(spec)
         for kind in KINDS.values():
             if not kind.follows_law:  # its B_crit judges no other plan
@@ -84,13 +97,25 @@ class Shelf:
             wanted = kind.hash(spec)
             matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
             for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):
-                try:
-                    found.append((stored.path, checked_result(stored.path, stored.data)))
-                except CallError as error:
-                    damage = damage or error
+                result = self._result(stored.path)
+                if isinstance(result, CallError):
+                    damage = damage or result
+                elif result.resolved:
+                    return stored.path, result
+                else:
+                    found.append((stored.path, result))
         if damage is not None and not found:
             raise damage
-        return next((pair for pair in found if pair[1].resolved), found[0] if found else None)
+        return found[0] if found else None
+
+    def _result(self, path: Path) -> Result | CallError:
+        """A result, or why it cannot be used; many configs may ask for one file, so it is checked once."""
+        if path not in self._checked:
+            try:
+                self._checked[path] = checked_result(path, read_json(path))
+            except CallError as error:
+                self._checked[path] = error
+        return self._checked[path]
 
     def why_not(self, spec: Spec, target: Path) -> tuple[str, bool]:
         """(Why no result of this config was found, whether there is one of another config).
@@ -112,8 +137,12 @@ class Shelf:
 
 
 def _difference(stored: _Stored, spec: Spec) -> str:
-    config, provenance = stored.data.get("config"), stored.provenance
-    kind = KINDS.get(str(stored.data.get("kind")))
+    try:
+        config = read_json(stored.path).get("config")
+    except CallError:  # it has changed since
+        config = None
+    provenance = stored.provenance
+    kind = KINDS.get(str(stored.kind))
     found = []
     if kind is not None and isinstance(config, dict):
         found = differences(kind.measured(config), kind.measured(spec.resolved()))

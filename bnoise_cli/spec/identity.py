@@ -12,9 +12,9 @@ from typing import Any
 
 from bnoise_cli.spec.checkpoints import files_of
 from bnoise_cli.spec.load import TARGET_KEYS, Spec, short_json
-from bnoise_cli.spec.source import is_file
+from bnoise_cli.spec.source import Source, is_file
 from bnoise_cli.spec.targets import target_name, targets_in
-from bnoise_cli.storage import ends_hash
+from bnoise_cli.storage import sampled_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
 _LEDGER = 3
@@ -61,13 +61,18 @@ def code_hashes(spec: Spec) -> dict[str, str]:
     Files are those of `file.py:name` and, in the config's folder or the current one, of `module.name`; what they import
     is not followed.
     """
+    files = code_files(spec)
+    return {name: _code_hash(files[name].read_bytes()) for name in sorted(files)}
+
+
+def code_files(spec: Spec) -> dict[str, Path]:
+    """The user's files of code by the names that the config gives them."""
     names = (
         str(target_name(target))
         for key in TARGET_KEYS
         for _, target in targets_in(spec.source.data.get(key), (key,))
     )
-    files = dict(found for name in names if (found := _file_of(name, spec.folder)) is not None)
-    return {name: _code_hash(files[name].read_bytes()) for name in sorted(files)}
+    return dict(found for name in names if (found := _file_of(name, spec.source)) is not None)
 
 
 def contents(spec: Spec) -> dict[str, str]:
@@ -77,14 +82,14 @@ def contents(spec: Spec) -> dict[str, str]:
 
 
 def weights_hash(spec: Spec) -> str | None:
-    """Of the checkpoint's file `ends_hash`, of more files the hash of theirs; None where one is not at hand."""
+    """Of the checkpoint's file `sampled_hash`, of more files the hash of theirs; None where one is not at hand."""
     files = {str(path): files_of(path) for path in spec.checkpoints()}
     each = [file for found in files.values() for file in found]
     if not each or not all(map(is_file, each)):
         return None
     if len(files) == 1 and each == spec.checkpoints():
-        return ends_hash(each[0])
-    return _sha256([sorted((file.name, ends_hash(file)) for file in found) for found in files.values()])
+        return sampled_hash(each[0])
+    return _sha256([sorted((file.name, sampled_hash(file)) for file in found) for found in files.values()])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -97,17 +102,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _file_of(target: str, folder: Path) -> tuple[str, Path] | None:
+def _file_of(target: str, source: Source) -> tuple[str, Path] | None:
     """The user's file that a target lies in, as the config names it and where it is; None where that is not known."""
     name, colon, _ = target.rpartition(":")
     if colon:
-        return (name, folder / name) if name.endswith(".py") and is_file(folder / name) else None
+        path = source.folder / name
+        return (name, path) if name.endswith(".py") and is_file(path) else None
     parts = target.split(".")
     if not all(parts) or parts[0] == "bnoise_cli":
         return None
     modules = [Path(*parts[:end]) for end in range(len(parts) - 1, 0, -1)]
     paths = [path for module in modules for path in (module.with_suffix(".py"), module / "__init__.py")]
-    found = ((path.as_posix(), base / path) for base in (folder, Path()) for path in paths)
+    found = ((path.as_posix(), base / path) for base in (source.folder, source.here) for path in paths)
     return next(((name, path) for name, path in found if is_file(path)), None)
 
 

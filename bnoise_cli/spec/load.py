@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.checkpoints import WEIGHTS, weights_file
+from bnoise_cli.spec.override import apply_override
 from bnoise_cli.spec.schema import Config, Section
-from bnoise_cli.spec.source import KeyPath, Source, apply_override, is_folder, read_source
+from bnoise_cli.spec.source import MOST_TOLD, KeyPath, Source, cut, is_folder, read_source
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
 from bnoise_cli.spec.units import convert_tokens
 
@@ -40,8 +40,8 @@ class Spec:
             ConfigError: with every mistake.
         """
         keys = [key for key in TARGET_KEYS if getattr(self.config, key) is not None]
-        if problems := check_targets(self.source, keys):
-            raise ConfigError(problems)
+        if check_targets(self.source, keys):
+            raise self.source.error()
 
     def resolved(self) -> dict[str, Any]:
         """The config with its defaults, as plain data."""
@@ -83,7 +83,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     if at_hand:
         _note_the_checkpoints(source, source.data.get("checkpoint"))
     if source.problems or config is None:
-        raise ConfigError(sorted(source.problems, key=_order))
+        raise source.error()
     return Spec(config=config, source=source, path=path)
 
 
@@ -148,22 +148,14 @@ def _note_the_checkpoints(source: Source, named: Any) -> None:
             source.problem(place, found, f"a file of weights at {path}, or a folder with one")
 
 
-def _order(problem: Any) -> tuple[int, int]:
-    *_, line, column = ("", "0", "0", *problem.place.rsplit(":", 2))[-3:]
-    return (int(line), int(column)) if line.isdigit() and column.isdigit() else (1 << 30, 0)
-
-
 def _by_place(source: Source, error: ValidationError) -> dict[KeyPath, list[Any]]:
-    """pydantic's errors, those of the members of one union together."""
+    """pydantic's errors by place. Errors of the members of one union are at one place."""
     places: dict[KeyPath, list[Any]] = {}
     for mistake in error.errors():
         places.setdefault(_real_path(source.data, mistake["loc"]), []).append(mistake)
     # Inside a list the members of a union disagree about the depth; the deepest says most.
-    return {
-        path: mistakes
-        for path, mistakes in places.items()
-        if not any(other != path and other[: len(path)] == path for other in places)
-    }
+    around = {path[:depth] for path in places for depth in range(len(path))}
+    return {path: mistakes for path, mistakes in places.items() if path not in around}
 
 
 def _note(source: Source, path: KeyPath, mistakes: list[Any]) -> None:
@@ -172,7 +164,8 @@ def _note(source: Source, path: KeyPath, mistakes: list[Any]) -> None:
     last = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(path[:-1])
-        source.problem(path, f"unknown key `{last}`", f"one of {', '.join(known)}", nearest(last, known))
+        close = nearest(last, known) if len(source.problems) < MOST_TOLD else None
+        source.problem(path, f"unknown key `{cut(last, 80)}`", f"one of {', '.join(known)}", close)
     elif first["type"] == "missing":
         source.problem(path[:-1], f"no `{last}`", f"the key `{_key(path)}`")
     else:
@@ -237,6 +230,5 @@ def _key(path: KeyPath) -> str:
 
 
 def short_json(value: Any, most: int) -> str:
-    """A value as JSON of at most so many characters."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    """A value as JSON, cut at `most` characters."""
+    return cut(json.dumps(value, default=str, ensure_ascii=False), most)

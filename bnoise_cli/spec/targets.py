@@ -10,12 +10,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bnoise_cli.errors import Problem
 from bnoise_cli.spec.source import KeyPath, Source, is_file
+from bnoise_cli.storage import absolute
 
 _ARGS, _PARTIAL = "_args_", "_partial_"
 #: `_target_` and its other spellings.
@@ -98,6 +100,12 @@ def check_form(source: Source, key: str, *, installed: bool) -> None:
 
 def check_targets(source: Source, keys: list[str]) -> list[Problem]:
     """Import every target and hold its arguments against its signature; runs the code that is named."""
+    with _import_path(source.folder):  # as it is before user code changes the current folder
+        _import_all(source, keys)
+    return source.problems
+
+
+def _import_all(source: Source, keys: list[str]) -> None:
     for key in keys:
         for path, target in targets_in(source.data[key], (key,)):
             spelling = next(s for s in _SPELLINGS if s in target)
@@ -108,7 +116,6 @@ def check_targets(source: Source, keys: list[str]) -> list[Problem]:
                 continue
             extra = 1 if path == ("optimizer",) else 2 if _is_function_in_use(path, found) else 0
             _check_arguments(source, path, target, found, extra)
-    return source.problems
 
 
 def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
@@ -257,14 +264,15 @@ class _import_path:  # noqa: N801
     """The config's folder and the current folder on the import path."""
 
     def __init__(self, folder: Path) -> None:
-        self._added = [p for p in (str(folder), str(Path.cwd())) if p not in sys.path]
+        self._added = [p for p in (str(folder), str(absolute(Path()))) if p not in sys.path]
 
     def __enter__(self) -> None:
         sys.path[:0] = self._added
 
     def __exit__(self, *_: object) -> None:
         for path in self._added:
-            sys.path.remove(path)
+            with suppress(ValueError):  # user code may have changed the import path
+                sys.path.remove(path)
 
 
 def _module_from_file(path: Path, name: str) -> ModuleType:

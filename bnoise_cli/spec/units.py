@@ -11,9 +11,10 @@ from bnoise_cli.spec.source import KeyPath, Source
 
 #: `524288 tokens`, `0.5M tokens`, `1.5B tokens`; also the pattern of the JSON Schema, so without Python's own syntax.
 TOKENS = (
-    r"^\s*(?=[0-9_,.]*[1-9])([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)([eE]\+?[0-9]{1,2})?\s*([kKMBT]?)\s*tokens?\s*$"
+    r"^\s*(?=[0-9_,.]*[1-9])([0-9][0-9_,]*(?:\.[0-9]*)?|\.[0-9]+)([eE]\+?[0-9]{1,2})?"
+    r"(?:\s*([kKMBT]))?\s*tokens?\s*$"
 )
-_THOUSANDS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_THOUSANDS = {None: 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 #: Where a config holds a number of examples; `*` stands for every item of a list.
 _AMOUNTS: tuple[KeyPath, ...] = (
     ("training", "batch_size"),
@@ -26,8 +27,8 @@ _AMOUNTS: tuple[KeyPath, ...] = (
 
 
 def parse_tokens(text: str) -> float | None:
-    """The number in `524288 tokens`, `0.5M tokens` or `1.5B tokens`; None where it is no number of tokens."""
-    found = re.fullmatch(TOKENS, text)
+    """The number in `524288 tokens`, `0.5M tokens` or `1.5B tokens`; None if the text is not a number of tokens."""
+    found = re.fullmatch(TOKENS, text) if len(text) <= 100 else None
     if found is None:
         return None
     number = float(found[1].replace("_", "").replace(",", "") + (found[2] or ""))
@@ -59,6 +60,11 @@ def convert_tokens(source: Source) -> set[KeyPath]:
             wrong.add(path)
         elif isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
             wrong.add(path)  # the factor itself is the mistake
+        elif not math.isfinite(number / given):
+            source.problem(
+                path, f"`{name}: {text}` of {given} tokens each", "fewer examples than a float can count"
+            )
+            wrong.add(path)
         else:
             holder[key] = max(1, round(number / given))
     return wrong

@@ -43,6 +43,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from bnoise_cli.examples.datasets import Digits
+from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.crossing import crossing
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.building.build import build_task
@@ -51,7 +52,6 @@ from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.records import Estimate
 from bnoise_cli.results.sweep import SweepResult, sweep_result
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.storage import Ledger
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"
 _CPU = torch.device("cpu")

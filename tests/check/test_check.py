@@ -307,10 +307,10 @@ def test_what_cannot_be_read_is_said(bnoise: Call, config: str) -> None:
     path.write_text(whole[:500])
     code, out, _ = bnoise("check", config)
     assert code == 3
-    assert ".bnoise/c.probe.json is no JSON, or torn" in " ".join(out.split())
+    assert ".bnoise/c.probe.json is not JSON, or torn" in " ".join(out.split())
     code, _, err = bnoise("check", config, "--result", str(path))
     assert code == 2
-    assert "no JSON, or torn" in err
+    assert "not JSON, or torn" in err
     path.write_text(whole.replace('"confidence": 0.95', '"confidence": 7', 99))
     code, out, _ = bnoise("check", config)
     assert code == 3
@@ -341,7 +341,7 @@ def test_a_result_that_says_nothing_gives_way(bnoise: Call, config: str) -> None
     Path(".bnoise/c.probe.json").unlink()
     code, out, _ = bnoise("check", config)
     assert code == 3
-    assert ".bnoise/c.sweep.json is no JSON, or torn" in " ".join(out.split())
+    assert ".bnoise/c.sweep.json is not JSON, or torn" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(("target", "file"), [("net.build", "net.py"), ("net.build", "net/__init__.py")])
@@ -854,7 +854,7 @@ def test_a_target_of_any_length_and_a_device_in_the_folder_do_no_harm(bnoise: Ca
     os.mkfifo(".bnoise/pipe.json")
     code, out, _ = bnoise("check", "c.yaml")
     assert code == 3
-    assert "is no plain file" in " ".join(out.split())
+    assert "is not a plain file" in " ".join(out.split())
     assert bnoise("check", "a" * 5000)[0] == 2
 
 

@@ -15,9 +15,10 @@ from bnoise_cli.maths.analysis import Analysis, Limit
 from bnoise_cli.measurement.outcome import ProbeRun, StopReason
 from bnoise_cli.numbers import percent, seconds, significant, size
 from bnoise_cli.records import Estimate, Fit, Quadratic
+from bnoise_cli.result_file import default_path
 from bnoise_cli.results.probe_doubts import probe_doubts
 from bnoise_cli.spec.schema import Config
-from bnoise_cli.storage import default_path, require_writable, write_json
+from bnoise_cli.storage import require_writable, write_json
 from tests.samples import ANALYSIS, CONFIG, DESIGN, OPEN, POINT, RUN, plan
 
 

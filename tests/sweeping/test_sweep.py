@@ -26,6 +26,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
+from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
 from bnoise_cli.measurement.sweeping.stacking import stacking_pays
@@ -40,7 +41,6 @@ from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
-from bnoise_cli.storage import Ledger
 from tests.cases import CPU, MARKING, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, cross_entropy
 from tests.processes import start, wait_for
 from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
@@ -492,7 +492,7 @@ def test_a_line_damaged_in_the_middle_loses_nothing_else(write: Write, bnoise: C
     code, _, err = bnoise("sweep", config)
     assert code in (0, 3), err
     assert "Traceback" not in err
-    kept = b"".join(path.read_bytes() for path in Path(".bnoise").glob("*.jsonl"))
+    kept = b"".join(path.read_bytes() for path in Path(".bnoise").rglob("*.jsonl"))
     assert all(line in kept for i, line in enumerate(lines) if i != place)
     assert (
         without_times(Path(".bnoise/q.sweep.json").read_text())["batches"] == without_times(result)["batches"]
@@ -502,11 +502,13 @@ def test_a_line_damaged_in_the_middle_loses_nothing_else(write: Write, bnoise: C
 def test_a_changed_config_starts_anew_and_says_so(write: Write, bnoise: Call) -> None:
     config = str(write("q.yaml", TINY_SWEEP))
     bnoise("sweep", config, "--quiet")
-    ledger, aside = Path(".bnoise/q.sweep.runs.jsonl"), Path(".bnoise/q.sweep.runs.old.jsonl")
+    ledger = Path(".bnoise/q.sweep.runs.jsonl")
     before = ledger.read_bytes()
     code, _, err = bnoise("sweep", config, "--set", "sweep.goal=0.8")
     assert code in (0, 3), err
-    assert f"The config has changed: starting anew. Earlier runs are in {aside}." in err
+    folder = ledger.parent.absolute() / "history"
+    assert f"The config has changed: starting anew. Earlier runs are kept in {folder}." in err
+    [aside] = folder.glob("q.sweep.runs.*.jsonl")
     assert aside.read_bytes() == before
     assert ledger.read_bytes() != before
 
@@ -517,7 +519,7 @@ def test_a_config_changed_twice_loses_no_runs(write: Write, bnoise: Call) -> Non
     before = Path(".bnoise/q.sweep.runs.jsonl").read_bytes()
     bnoise("sweep", config, "--quiet", "--set", "sweep.goal=0.8")
     bnoise("sweep", config, "--quiet", "--set", "sweep.goal=0.6")
-    assert before in [path.read_bytes() for path in Path(".bnoise").glob("*.jsonl")]
+    assert before in [path.read_bytes() for path in Path(".bnoise").rglob("*.jsonl")]
 
 
 def test_runs_of_other_code_are_not_gone_on_with(write: Write, bnoise: Call) -> None:
@@ -537,7 +539,7 @@ def test_runs_of_other_code_are_not_gone_on_with(write: Write, bnoise: Call) -> 
     code, _, err = bnoise("sweep", config)
     assert "Going on with" not in err
     assert "starting anew" in err or code == 2
-    assert before in [path.read_bytes() for path in Path(".bnoise").glob("*.jsonl")]
+    assert before in [path.read_bytes() for path in Path(".bnoise").rglob("*.jsonl")]
 
 
 def test_other_batch_sizes_and_budgets_use_what_is_known(write: Write, bnoise: Call) -> None:
@@ -787,7 +789,7 @@ def test_a_dry_run_measures_nothing(write: Write, bnoise: Call) -> None:
     assert code == 0, err
     assert "2, 8, 32" in out.replace("\n", " ")
     assert not Path(".bnoise/q.sweep.json").exists()
-    assert not list(Path(".bnoise").glob("*.jsonl"))
+    assert not list(Path(".bnoise").rglob("*.jsonl"))
     plan = json.loads(bnoise("sweep", config, "--dry-run", "--json")[1])
     assert plan["batch_sizes"] == [2, 8, 32]
     assert plan["goal"] == 0.4

@@ -8,10 +8,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
+from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.outcome import BranchEnd
+from bnoise_cli.measurement.sweeping.entries import BranchEntry, RunEntry, RunsEntry, StacksEntry, is_fact
 from bnoise_cli.measurement.sweeping.training_runs import Arrival
 from bnoise_cli.records import TrainingRun
-from bnoise_cli.storage import Ledger
 
 #: The search first looks at learning rates a factor of two apart with one seed, then more closely with all seeds.
 COARSE, FINE = 1, 2
@@ -38,12 +41,17 @@ class KnownRuns:
         self._ledger, self._rate = ledger, rate
         self._runs: dict[Key, TrainingRun] = {}
         self.stacks: dict[int, bool] = {}  # batch size → whether runs go side by side
-        self.branches: list[BranchEnd] = []
+        self._branches: dict[tuple[int, int], BranchEnd] = {}
         for entry in ledger.entries:
             self._remember(entry)
 
+    @property
+    def branches(self) -> list[BranchEnd]:
+        """Every branch once, in the order of the ledger."""
+        return list(self._branches.values())
+
     def __len__(self) -> int:
-        return len(self._runs) + len(self.branches)
+        return len(self._runs) + len(self._branches)
 
     def __contains__(self, key: Key) -> bool:
         """A run of the first stage that ended of itself need not be made again in the second."""
@@ -80,9 +88,9 @@ class KnownRuns:
         self._add({"kind": "stacks", "batch_size": batch_size, "value": value})
 
     def fact(self, kind: str, **which: Any) -> Any:
-        """What else was found and kept; None: nothing of this kind for `which`."""
-        entries = (entry for entry in self._ledger.entries if entry["kind"] == kind)
-        return next((entry.get("value") for entry in entries if entry.get("which") == which), None)
+        """Another finding that was kept; None: nothing of this kind for `which`."""
+        entries = (e for e in self._ledger.entries if e.get("kind") == kind and e.get("which") == which)
+        return next((e["value"] for e in entries if is_fact(kind, e.get("value"))), None)
 
     def add_fact(self, kind: str, value: Any, **which: Any) -> None:
         """Keep a finding."""
@@ -93,33 +101,32 @@ class KnownRuns:
         self._ledger.append(entry)
 
     def _remember(self, entry: dict[str, Any]) -> None:
-        """Take an entry in; one that lacks something is as good as not there."""
-        with suppress(KeyError, TypeError):
-            self._take(entry)
+        """Take an entry in. One that is not as this version writes it is left out, like a damaged line."""
+        with suppress(ValidationError):
+            match entry.get("kind"):
+                case "branch":
+                    end = BranchEnd(**BranchEntry.model_validate(entry).model_dump())
+                    self._branches.setdefault((end.batch_size, end.seed), end)
+                case "stacks":
+                    stacks = StacksEntry.model_validate(entry)
+                    self.stacks[stacks.batch_size] = stacks.value
+                case "runs":
+                    for run in RunsEntry.model_validate(entry).runs:
+                        key = Key(run.batch_size, run.point, run.seed, run.stage)
+                        self._runs[key] = self._training_run(run)
 
-    def _take(self, entry: dict[str, Any]) -> None:
-        match entry["kind"]:
-            case "branch":
-                self.branches.append(BranchEnd(**{key: entry[key] for key in entry if key != "kind"}))
-            case "stacks":
-                self.stacks[entry["batch_size"]] = entry["value"]
-            case "runs":
-                for found in entry["runs"]:
-                    key = Key(found["batch_size"], found["point"], found["seed"], found["stage"])
-                    self._runs[key] = self._training_run(key, found)
-
-    def _training_run(self, key: Key, found: dict[str, Any]) -> TrainingRun:
+    def _training_run(self, found: RunEntry) -> TrainingRun:
         return TrainingRun(
-            batch_size=key.batch_size,
-            learning_rate=self._rate(key.point),
-            seed=key.seed,
-            steps=found["steps"],
-            examples=found["taken"] * key.batch_size,
-            evaluations=found["evaluations"],
-            seconds=found["seconds"],
-            reached=found["outcome"] == "reached",
-            outcome=found["outcome"],
-            lowest_loss=found["lowest_loss"],
+            batch_size=found.batch_size,
+            learning_rate=self._rate(found.point),
+            seed=found.seed,
+            steps=found.steps,
+            examples=found.taken * found.batch_size,
+            evaluations=found.evaluations,
+            seconds=found.seconds,
+            reached=found.outcome == "reached",
+            outcome=found.outcome,
+            lowest_loss=found.lowest_loss,
         )
 
 

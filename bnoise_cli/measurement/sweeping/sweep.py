@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
@@ -32,7 +33,6 @@ from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.storage import Ledger
 
 #: Each probe along the best run may use this part of all the examples that were trained on, and at least so many.
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
