@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,7 @@ SIZES = (5, 10, 20, 40, 80)
 GOOD_STEPS = {size: 100 * (1 + 20 / size) for size in SIZES}
 
 
-def sweep_run(steps: dict[int, float | None], **changes: Any) -> SweepRun:
+def sweep_run(steps: Mapping[int, float | None], **changes: Any) -> SweepRun:
     """Three seeds at every batch size, 2% apart."""
     base = SweepRun(
         goal=0.4,
