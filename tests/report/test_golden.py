@@ -14,6 +14,7 @@ from bnoise_cli.report.document import Section
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.report.words.dry_run import dry_run_sections
+from bnoise_cli.results.branch import branch_result
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.schedule import scheduled
@@ -129,7 +130,7 @@ def test_branches(golden: Golden, write: Write) -> None:
         for seed, loss in enumerate(losses)
     )  # fmt: skip
     run = sweep_run({}, chosen={}, trajectory=(), branches=ends)
-    golden("branch", report(sweep_result(run, spec)))
+    golden("branch", report(branch_result(run, spec)))
 
 
 def test_a_comparison(golden: Golden, write: Write) -> None:
