@@ -98,8 +98,16 @@ class TaskFindings:
     streamed: int | None = None
     #: The share of the model's parameters that is not trained.
     frozen: float = 0.0
-    #: The number of tokens that count in an average example; None if the loss is not a mean over tokens.
+    #: Whether the loss is a mean with unequal weights.
+    weighted: bool = False
+    #: What an example is weighed by, such as "labels of `labels`"; None if the weights are equal or were not found.
+    weighed_by: str | None = None
+    #: The weight of an average example, in what `weighed_by` counts.
     by_tokens: float | None = None
+    #: Why the loss of fewer examples than a device of the planned run takes cannot be computed; None if it can.
+    refused: str | None = None
+    #: Buffers that computing the loss changes, which were put back before every pass.
+    held_buffers: tuple[str, ...] = ()
     #: The number of trainable parameters of the loss itself, which are not trained.
     loss_parameters: int = 0
     #: On average; None if the batches do not show it.

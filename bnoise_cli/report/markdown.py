@@ -1,4 +1,4 @@
-"""A report as Markdown in GitHub's dialect."""
+"""A report as GitHub's Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sen
 
 
 def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
-    """Sections as one page of Markdown.
+    """Sections as one page.
 
     Args:
-        picture: link to the picture of the first section, or None.
+        picture: where a picture lies that belongs to the first section.
     """
     blocks = [f"# {_md(title)}"]
     for section in sections:
@@ -40,12 +40,12 @@ def _markdown_part(part: Part) -> str:
 
 
 def one_line(columns: Sequence[str]) -> list[str]:
-    """Column headings without line breaks."""
+    """Heads of columns without line breaks."""
     return [column.replace("-\n", "-").replace("\n", " ") for column in columns]
 
 
 def _md(text: str) -> str:
-    """Text with its special characters escaped, so that Markdown shows it unchanged."""
+    """Text that Markdown shows as it is."""
     for special in "\\`*_{}[]<>|#~":
         text = text.replace(special, f"\\{special}")
     return text.replace("\n", " ")

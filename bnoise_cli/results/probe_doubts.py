@@ -156,22 +156,46 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
 
 def _about_the_loss(findings: TaskFindings) -> Iterator[Doubt]:
     """What the model, its loss and its data are, where that is not a plain mean over examples."""
-    if not findings.is_mean:
+    groups = (
+        f"Batches were made of groups of {count(findings.group)}, as one device of the planned run takes them"
+    )
+    if not findings.is_mean and findings.weighted:
+        yield Doubt(
+            code="weighted_mean",
+            finding="the loss is a weighted mean over examples, and nothing in a batch counts as the weights do: equal "
+            f"weights are off by {percent(findings.mean_gap)} of the gradient. {groups}",
+            remedy="Put the weights into the batch as a tensor (lengths, masks, ignored labels), so that larger and "
+            "smaller batches than a group can be measured.",
+        )
+    elif not findings.is_mean:
         yield Doubt(
             code="not_a_mean",
             finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
-            f"halves' by {percent(findings.mean_gap)} of its norm. Batches were made of groups of "
-            f"{count(findings.group)}, as one device of the planned run takes them",
+            f"halves' by {percent(findings.mean_gap)} of its norm. {groups}",
             remedy="Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
             "examples; with other groups the loss itself is another.",
         )
-    if findings.by_tokens is not None:
+    if findings.refused is not None:
+        yield Doubt(
+            code="small_batches",
+            finding=f"bnoise tried fewer examples at once, and {findings.refused.removesuffix('.')}. {groups}",
+            remedy="Nothing to do if the loss is meant to need that many; smaller batches cannot be compared.",
+        )
+    if findings.weighed_by is not None:
         yield Doubt(
             code="unequal_lengths",
-            finding="the loss is a mean over tokens, and examples have unequal numbers of them, "
-            f"{significant(findings.by_tokens)} on average: each counts by its tokens",
-            remedy="Right where training divides by the tokens of the whole batch; where it averages the means of "
-            "micro-batches, short examples weigh more than this says.",
+            finding=f"the loss is a weighted mean: each example weighs by its {findings.weighed_by}, "
+            f"{significant(findings.by_tokens or 0.0)} on average",
+            remedy="Right where training divides by the total of the whole batch; where it averages the means of "
+            "micro-batches, examples of little weight count for more than this says.",
+        )
+    if findings.held_buffers:
+        names = ", ".join(findings.held_buffers[:3]) + (", …" if len(findings.held_buffers) > 3 else "")
+        yield Doubt(
+            code="held_buffers",
+            finding=f"computing the loss changes {counted(len(findings.held_buffers), 'buffer')} ({names}), which "
+            "bnoise put back before every pass",
+            remedy="Right for spectral norm and moving averages, which follow the weights slowly.",
         )
     if findings.stochastic:
         yield Doubt(

@@ -1,4 +1,4 @@
-"""Targets: code that a config names by `_target_`. This module finds, checks and calls it."""
+"""`_target_`: naming code in a config, checking the name and the arguments, and calling it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPELLINGS = ("_target_", "_component_", "class_path")
 
 
 class TargetError(Exception):
-    """A target cannot be found. Carries what was found, what was expected and the nearest known name."""
+    """Why a target cannot be found: what was found, what was expected, the nearest name."""
 
     def __init__(self, found: str, expected: str, nearest: str | None = None) -> None:
         super().__init__(found)
@@ -51,7 +51,7 @@ def arguments(value: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
 
 
 def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """All targets inside a value at any depth, outer ones first."""
+    """Every target at any depth, outer ones first."""
     if is_target(value):
         yield path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -60,10 +60,10 @@ def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, A
 
 
 def check_form(source: Source, key: str, *, installed: bool) -> None:
-    """Note the mistakes of the target under `key` that can be found without running code.
+    """Note what is wrong with the target under `key` as far as can be seen without running any code.
 
     Args:
-        installed: True if the packages that the target names must be installed.
+        installed: whether the packages that it names must be.
     """
     value = source.data[key]
     if not is_target(value):
@@ -99,7 +99,7 @@ def check_form(source: Source, key: str, *, installed: bool) -> None:
 
 
 def check_targets(source: Source, keys: list[str]) -> list[Problem]:
-    """Import every target and check its arguments against its signature. This runs the named code."""
+    """Import every target and hold its arguments against its signature; runs the code that is named."""
     with _import_path(source.folder):  # as it is before user code changes the current folder
         _import_all(source, keys)
     return source.problems
@@ -119,10 +119,10 @@ def _import_all(source: Source, keys: list[str]) -> None:
 
 
 def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
-    """Build a value of the config: call its targets, innermost first, and keep everything else as it is.
+    """Build a value of the config: targets are called, innermost first, anything else is itself.
 
     Args:
-        first: positional arguments in front of those of the config.
+        first: arguments that go before those of the config.
     """
     if isinstance(value, list):
         return [build(item, folder) for item in value]
@@ -142,7 +142,7 @@ def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
 
 
 def build_function(value: dict[str, Any], folder: Path) -> Any:
-    """Build a target under `loss`, `objective` or `collate`: call a class, bind the arguments of a function."""
+    """Build what stands under `loss`, `objective` or `collate`: a class is built, a function is bound."""
     called = resolve(target_name(value), folder)
     if inspect.isclass(called) or value.get(_PARTIAL):
         return build(value, folder)
@@ -158,7 +158,7 @@ def resolve(name: str, folder: Path) -> Any:
     """The object that a dotted path or `file.py:name` names.
 
     Raises:
-        TargetError: with the underlying cause.
+        TargetError: with the real cause.
     """
     if ":" in name:
         file, _, attribute = name.rpartition(":")
@@ -176,7 +176,7 @@ def resolve(name: str, folder: Path) -> Any:
             raise TargetError(
                 f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public)
             ) from None
-        except Exception as error:  # some modules import a name only when it is accessed
+        except Exception as error:  # modules that import their names when they are asked for
             cause = error.__cause__ or error
             raise TargetError(
                 f"`{name}`, whose import failed with {_cause(cause)}", "an importable name"
@@ -185,7 +185,7 @@ def resolve(name: str, folder: Path) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str | None:
-    """The known name that is most similar to a misspelt word."""
+    """The known name that a misspelt word most likely meant."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
         lowered = {name.lower(): name for name in known}
@@ -194,7 +194,7 @@ def nearest(word: str, known: list[str]) -> str | None:
 
 
 def _look(name: str, folder: Path, installed: bool) -> None:
-    """Check that a target exists, as far as that is possible without importing it."""
+    """Find a target without importing it, as far as that can tell."""
     if ":" in name:
         file, _, attribute = name.rpartition(":")
         path = folder / file
@@ -243,7 +243,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
 
 
 def _top_level_names(tree: ast.Module) -> set[str] | None:
-    """Names that a file defines at its top level; None if it may define more (`from x import *`, `globals()`)."""
+    """Names that a file defines; None where it may define others (`from x import *`, `globals()`)."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -261,7 +261,7 @@ def _top_level_names(tree: ast.Module) -> set[str] | None:
 
 
 class _import_path:  # noqa: N801
-    """Context manager: put the config's folder and the current folder on the import path."""
+    """The config's folder and the current folder on the import path."""
 
     def __init__(self, folder: Path) -> None:
         self._added = [p for p in (str(folder), str(absolute(Path()))) if p not in sys.path]
@@ -298,7 +298,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
 
 
 def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
-    """The longest importable prefix of a dotted path, and the rest of the path."""
+    """The longest importable prefix of a dotted path, and what is left of it."""
     parts = name.split(".")
     with _import_path(folder):
         for end in range(len(parts) - 1, 0, -1):
@@ -330,7 +330,7 @@ def _is_function_in_use(path: KeyPath, found: Any) -> bool:
 
 
 def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], found: Any, extra: int) -> None:
-    """Check the arguments against the signature. bnoise itself adds `extra` positional arguments."""
+    """Hold the arguments against the signature; `extra` positional ones come from bnoise itself."""
     positional, keywords = arguments(target)
     if not callable(found):
         if positional or keywords:
@@ -361,7 +361,7 @@ def _takes_any_keyword(signature: inspect.Signature) -> bool:
 
 
 def _takes_more_than_it_says(found: Any) -> bool:
-    """True if a wrapper of the constructor takes any keyword, as in the configuration classes of transformers."""
+    """A class whose constructor is wrapped by one that takes any keyword, as the configurations of transformers are."""
     start: Any = getattr(found, "__init__", None)
     if not inspect.isclass(found) or not hasattr(start, "__wrapped__"):
         return False
@@ -369,7 +369,7 @@ def _takes_more_than_it_says(found: Any) -> bool:
 
 
 def _short(signature: inspect.Signature) -> str:
-    """A signature without its annotations, because these can fill a screen."""
+    """A signature without annotations, which can be longer than a screen."""
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 

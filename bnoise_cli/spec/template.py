@@ -1,4 +1,4 @@
-"""Configs for `bnoise init`: the examples that come with bnoise, and a new one for the user's own targets."""
+"""Configs to begin with: those that come with bnoise, and one written for targets of the user's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
 from bnoise_cli.spec.targets import TargetError, nearest, resolve
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: Number of arguments that bnoise itself passes: the parameters; (prediction, target); (model, batch); the examples.
+#: Arguments that bnoise itself gives: the parameters; (prediction, target) or (model, batch); the examples.
 _GIVEN = {"optimizer": 1, "loss": 2, "objective": 2, "collate": 1}
-#: The keys that a new config shows in each section. All others keep their defaults.
+#: What a first config shows of each section; the rest has defaults.
 _SHOWN: tuple[tuple[str, type[Section], tuple[str, ...]], ...] = (
     ("training", Training, ("batch_size", "world_size")),
     ("probe", Probe, ("warmup_steps", "precision", "budget")),
@@ -28,7 +28,7 @@ _COLUMN = 38
 
 
 def example_names() -> list[str]:
-    """The names of the examples that come with bnoise."""
+    """The examples that come with bnoise."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -36,7 +36,7 @@ def example_config(name: str) -> str:
     """The text of an example.
 
     Raises:
-        CallError: no example has that name.
+        CallError: there is none of that name.
     """
     path = _folder() / f"{name}.yaml"
     if name not in example_names():
@@ -48,20 +48,20 @@ def example_config(name: str) -> str:
 
 
 def companions(name: str) -> dict[str, str]:
-    """The code that an example needs beside its config: contents of files by file name."""
+    """Files of code that an example needs beside it, by name."""
     script = _folder() / f"{name}.py"
     return {script.name: script.read_text(encoding="utf-8")} if script.is_file() else {}
 
 
 def config_for(targets: dict[str, str], folder: Path) -> str:
-    """A config for the user's own targets that shows all their arguments with defaults. This runs the named code.
+    """A config for the user's own targets, every argument with its default. Runs the code that is named.
 
     Args:
         targets: a dotted path or `file.py:name` for each of `model`, `dataset` and so on.
-        folder: the folder that relative paths start from.
+        folder: what relative paths are relative to.
 
     Raises:
-        ConfigError: a target does not exist; with all such mistakes.
+        ConfigError: something that is named is not there; with every mistake.
     """
     found, problems = {}, []
     for key, name in targets.items():
@@ -121,7 +121,7 @@ def _parameters(key: str, found: Any) -> Sequence[inspect.Parameter]:
 
 
 def _is_plain(value: Any) -> bool:
-    """True if a value survives being written and read as YAML."""
+    """Whether YAML gives the same value back."""
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -144,11 +144,11 @@ def _short(text: str) -> str:
 
 
 def _with(line: str, comment: str) -> str:
-    """A line with a comment that begins at a fixed column."""
+    """A line with a comment in a column of its own."""
     return f"{line:<{_COLUMN}}# {comment}" if comment else line
 
 
 def _folder() -> Path:
-    """The folder of the examples: inside an installed package, or `configs/` of the source tree."""
+    """Where the examples are: in an installed package, or in the source tree."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"

@@ -61,7 +61,14 @@ def test_a_good_probe_leaves_no_doubt() -> None:
         ("range", changed(noise_scale=Estimate(value=9.0, low=8.0, high=10.0))),
         ("range", changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0))),
         ("rounding", changed(rounding_floor=1.0)),
-        ("unequal_lengths", dataclasses.replace(RUN, findings=dataclasses.replace(RUN.findings, by_tokens=31.5))),
+        ("unequal_lengths", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, weighed_by="labels of `labels`", by_tokens=31.5))),
+        ("weighted_mean", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, mean_gap=0.3, is_mean=False, weighted=True, group=64))),
+        ("small_batches", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, refused="a batch of 1 example failed.", group=64))),
+        ("held_buffers", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, held_buffers=("u", "v", "w", "x")))),
         ("random_masks", dataclasses.replace(RUN, findings=dataclasses.replace(RUN.findings, stochastic=True))),
         ("frozen", dataclasses.replace(RUN, findings=dataclasses.replace(RUN.findings, frozen=0.9))),
         ("law", changed(fit=Fit(chi2=30.0, dof=2, r_squared=0.8, p_value=1e-4), law_holds=False)),

@@ -100,7 +100,7 @@ def test_sums_are_those_over_tokens_however_they_are_split(micro_batch_size: int
     task = sentences_task(micro_batch_size=micro_batch_size)
     check_task(task, 0)
     assert task.weighing is not None
-    average = task.weighing.tokens_per_example
+    average = task.weighing.per_example
     indices = np.array([5, 9, 9, 17, 40, 41, 42, 150])
     model: Any = task.model
 

@@ -198,7 +198,7 @@ class _Criterion:
     """loss(model(x), y) for examples (x, y)."""
 
     def __init__(self, criterion: Callable[[Any, Any], Tensor]) -> None:
-        self._criterion = criterion
+        self.criterion = criterion
         self.ignore_index = getattr(criterion, "ignore_index", IGNORED)
         self.parameters_left = 0
         if isinstance(criterion, nn.Module):
@@ -212,7 +212,7 @@ class _Criterion:
                 f"`loss:` needs examples (x, y); a batch of this dataset is {shape}. "
                 "Use `objective:` with a function f(model, batch) instead."
             )
-        return self._criterion(model(batch[0]), batch[1])
+        return self.criterion(model(batch[0]), batch[1])
 
 
 def _own_loss(model: nn.Module, batch: Any) -> Tensor:

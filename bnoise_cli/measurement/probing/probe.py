@@ -88,7 +88,7 @@ def probe(
         RunError: nothing could be measured at all.
         KeyboardInterrupt: before the first replicate.
     """
-    with preserved(task.model, settings.seed) as origin:
+    with preserved(task.model, settings.seed) as origin, task.holding_buffers():
         return _Run(task.in_groups(), origin, settings, step, on_progress).measure()
 
 

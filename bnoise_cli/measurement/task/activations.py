@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
+from bnoise_cli.numbers import counted
 
 #: Activations of a micro-batch may take this part of what is available; gradients and temporaries come on top.
 _PART = 1 / 8
@@ -37,12 +39,29 @@ def most_at_once(task: Task, draws: Draws) -> int:
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:
-    """What autograd keeps for the backward pass of one example: what two more examples add, parameters left out."""
-    few = _bytes_kept(task, 2, draws)
-    more = _bytes_kept(task, 4, draws) if few is not None else None
+    """What autograd keeps for the backward pass of one example: what as many examples more add, parameters left out.
+
+    Begins with two and four examples, for which there is memory. If the user's code fails with them, more are tried up
+    to the planned micro-batch.
+    """
+    size, planned = 2, task.micro_batch_size
+    while True:
+        try:
+            return _bytes_added(task, size, draws)
+        except RunError:
+            if 4 * size > planned:
+                break
+        size *= 2
+    kept = _bytes_kept(task, planned, draws)
+    return 1 << 62 if kept is None else kept // planned
+
+
+def _bytes_added(task: Task, size: int, draws: Draws) -> int:
+    few = _bytes_kept(task, size, draws)
+    more = _bytes_kept(task, 2 * size, draws) if few is not None else None
     if few is not None and more is not None:
-        return max(more - few, 0) // 2
-    one = _bytes_kept(task, 1, draws) if few is None else few // 2
+        return max(more - few, 0) // size
+    one = _bytes_kept(task, 1, draws) if few is None else few // size
     return 1 << 62 if one is None else one
 
 
@@ -61,7 +80,7 @@ def _bytes_kept(task: Task, examples: int, draws: Draws) -> int | None:
     batch = task.batches.fetch(draws.indices(examples, task.batches.length))
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = task.loss(batch, draws.seed(), f"a batch of {examples} examples")
+            loss = task.loss(batch, draws.seed(), f"a batch of {counted(examples)}")
     except OutOfMemoryError:
         return None
     del loss

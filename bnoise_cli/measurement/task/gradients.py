@@ -137,8 +137,8 @@ def _pass(task: Task, own: Indices, draws: Draws) -> tuple[Indices, float, Tenso
     return part, weight, loss, gradient
 
 
-def gradient(task: Task, batch: Any, examples: int, draws: Draws) -> list[Tensor]:
-    """The gradient of a batch's mean loss, by the same backward pass as in training.
+def loss_and_gradient(task: Task, batch: Any, examples: int, draws: Draws) -> tuple[float, list[Tensor]]:
+    """A batch's mean loss and its gradient, by the same backward pass as in training.
 
     Raises:
         NotFiniteError: the loss is NaN or infinite.
@@ -148,7 +148,7 @@ def gradient(task: Task, batch: Any, examples: int, draws: Draws) -> list[Tensor
     loss, gradient = _backward(task, batch, examples, draws, 1.0)
     if not math.isfinite(value := float(loss)):
         raise NotFiniteError(_no_loss(task, value, examples))
-    return gradient
+    return value, gradient
 
 
 def _backward(

@@ -3,14 +3,66 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bnoise_cli.measurement.task.sharding import local_part
+
+
+@dataclass(frozen=True, slots=True)
+class BufferPlace:
+    """A buffer by its module and its name there; forward() may put another tensor into its place."""
+
+    module: nn.Module
+    name: str
+    #: With the module's own name, as in `state_dict`.
+    full_name: str
+
+
+class HeldBuffers:
+    """The present values of some buffers."""
+
+    def __init__(self, places: Sequence[BufferPlace]) -> None:
+        self._values = []
+        for place in places:
+            buffer = place.module._buffers[place.name]
+            assert buffer is not None
+            self._values.append((place, buffer, buffer.detach().clone()))
+
+    def restore(self) -> None:
+        """Put the same tensors with the same values back."""
+        if self._values:
+            with torch.no_grad():
+                for place, buffer, value in self._values:
+                    buffer.copy_(value)
+                    place.module._buffers[place.name] = buffer
+
+    def changed(self) -> tuple[BufferPlace, ...]:
+        """The buffers that have another value or shape now."""
+        return tuple(
+            place for place, _, value in self._values if not _equal(place.module._buffers[place.name], value)
+        )
+
+
+def buffer_places(modules: Iterable[tuple[str, nn.Module]]) -> tuple[BufferPlace, ...]:
+    """Every buffer of some named modules."""
+    return tuple(
+        BufferPlace(module, name, f"{of}.{name}" if of else name)
+        for of, module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    )
+
+
+def _equal(found: Tensor | None, value: Tensor) -> bool:
+    if found is None or found.shape != value.shape:
+        return False
+    return bool(torch.all((found == value) | ((found != found) & (value != value))))
 
 
 @contextmanager
@@ -29,12 +81,7 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
     trainable = [local_part(p) for p in model.parameters() if p.requires_grad]
     with torch.no_grad():
         origin = [p.detach().to("cpu" if on_host else p.device, copy=True) for p in trainable]
-        buffers = [
-            (module._buffers, name, buffer, buffer.detach().clone())
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
+        buffers = HeldBuffers(buffer_places(model.named_modules()))
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -49,9 +96,7 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
             with torch.no_grad():
                 for parameter, value in zip(trainable, origin, strict=True):
                     parameter.copy_(value)
-                for own, name, buffer, value in buffers:
-                    buffer.copy_(value)
-                    own[name] = buffer  # forward() may have put another in its place
+            buffers.restore()
             for parameter, gradient in gradients:
                 parameter.grad = gradient
             for module, mode in modes:

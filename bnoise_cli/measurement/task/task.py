@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -15,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches, Indices
+from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers
 from bnoise_cli.measurement.task.sharding import is_sharded, local_part
 from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.measurement.task.weighing import Weighing
@@ -39,6 +42,7 @@ class Task:
         group: examples that must go through the model together, because the loss is no mean over them; 1 where it is.
         weighing: how much the mean loss of a batch counts; None where that is its number of examples.
         autocast: the type in which the model computes, where that is lower than that of its parameters.
+        changing_buffers: those that computing the loss changes, BatchNorm's statistics left out.
         full_lines: whether losses along updates are computed without `autocast`, to tell them apart.
         gradient_examples, evaluation_examples: what has been spent so far.
     """
@@ -67,6 +71,8 @@ class Task:
         self.weighing: Weighing | None = None
         self.autocast = autocast
         self.full_lines = False
+        self.changing_buffers: tuple[BufferPlace, ...] = ()
+        self._held = HeldBuffers(())
         self.gradient_examples = 0
         self.evaluation_examples = 0
         self.objective = objective
@@ -113,8 +119,12 @@ class Task:
             RunError: the user's code failed, or the loss is no finite scalar; says for which batch.
             OutOfMemoryError: the batch does not fit.
         """
+        self._held.restore()
         if self.stochastic:
-            torch.manual_seed((mask_seed + self.ranks.rank) % 2**63)
+            seed = (mask_seed + self.ranks.rank) % 2**63
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
         kind = self.parameters[0].device.type
         with (
             user_code(f"computing the loss of {what}"),
@@ -144,10 +154,27 @@ class Task:
         task.batches, task.group = self.batches.grouped(self.group), 1
         task.micro_batch_size = task.planned_micro_batch_size = 1
         if self.weighing is not None:
-            task.weighing = replace(
-                self.weighing, tokens_per_example=self.group * self.weighing.tokens_per_example
-            )
+            task.weighing = replace(self.weighing, per_example=self.group * self.weighing.per_example)
         return task
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the model and, if it is one, of the loss, by name."""
+        found = dict(self.model.named_modules())
+        own = getattr(self.objective, "criterion", self.objective)
+        if isinstance(own, nn.Module):
+            found |= dict(own.named_modules(prefix="loss"))
+        return found
+
+    @contextmanager
+    def holding_buffers(self) -> Iterator[None]:
+        """Inside, every pass begins with `changing_buffers` as they are now; they are given back so."""
+        kept, self._held = self._held, HeldBuffers(self.changing_buffers)
+        try:
+            yield
+        finally:
+            self._held.restore()
+            self._held = kept
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
-"""How much a batch counts whose loss is a mean over tokens rather than over examples."""
+"""The weight of a batch whose loss is a weighted mean: over tokens, nodes or weights instead of examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -11,77 +12,111 @@ from torch import Tensor
 
 #: The label of positions that count for nothing, in torch's criteria and in transformers.
 IGNORED = -100
+_INTEGERS = (torch.int64, torch.int32, torch.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to count what a mean is over: a reduction of one leaf of the batch."""
+
+    #: Keys and positions that lead to the leaf, such as ("targets", "labels").
+    path: tuple[str, ...]
+    #: A key of `REDUCTIONS`.
+    reduction: str
+    #: The label of positions that count for nothing.
+    ignored: int
+
+    def count(self, batch: Any) -> float | None:
+        """The count in a batch; None if it has no such leaf or the leaf has another form."""
+        leaf = dict(leaves(batch)).get(self.path)
+        return None if leaf is None else _reduced(leaf, self.reduction, self.ignored)
+
+    def __str__(self) -> str:
+        name = ".".join(self.path)
+        return f"{self.reduction} of {f'`{name}`' if name else 'the batch'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
     """Counts what a batch's mean loss is over."""
 
-    count: Callable[[Any, int], int | None]
-    ignored: int  # the label of positions that count for nothing
-    tokens_per_example: float
+    form: Form
+    #: The mean count of an example.
+    per_example: float
 
     def weight(self, batch: Any) -> float:
-        """The tokens of a batch that count, in examples of average length."""
-        return (self.count(batch, self.ignored) or 0) / self.tokens_per_example
+        """The count of a batch, in examples of average count."""
+        return (self.form.count(batch) or 0.0) / self.per_example
 
 
-def _next_token_labels(batch: Any, ignored: int) -> int | None:
-    """`labels` that the model shifts by one position, as transformers' causal language models do."""
-    labels = _labels(batch)
-    return None if labels is None else int((labels[..., 1:] != ignored).sum())
+def leaves(batch: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Every tensor of a batch with its path; lists of numbers count as tensors."""
+    if isinstance(batch, Tensor):
+        yield path, batch
+    elif (children := _children(batch)) is not None:
+        for key, item in children:
+            yield from leaves(item, (*path, key))
+    elif isinstance(batch, Sequence) and batch and all(isinstance(item, int | float) for item in batch):
+        yield path, torch.as_tensor(batch)
 
 
-def _own_labels(batch: Any, ignored: int) -> int | None:
-    """`labels` at their own positions, as in masked language models and token classification."""
-    labels = _labels(batch)
-    return None if labels is None else int((labels != ignored).sum())
+def _children(batch: Any) -> list[tuple[str, Any]] | None:
+    if hasattr(batch, "_asdict"):
+        batch = batch._asdict()
+    elif not isinstance(batch, Mapping) and callable(to_dict := getattr(batch, "to_dict", None)):
+        batch = to_dict()  # a batch of torch_geometric
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        batch = vars(batch)
+    if isinstance(batch, Mapping):
+        return [(str(key), item) for key, item in batch.items()]
+    is_list = isinstance(batch, Sequence) and not isinstance(batch, str | bytes)
+    if is_list and not all(isinstance(item, int | float) for item in batch):
+        return [(str(number), item) for number, item in enumerate(batch)]
+    return None
 
 
-def _targets(batch: Any, ignored: int) -> int | None:
-    """The second part of (x, y), where it holds an integer for each position."""
-    found = batch[1] if _is_pair(batch) else None
-    return int((found != ignored).sum()) if _is_tokens(found) else None
+#: What a mean can be over, the most common first. Each takes a leaf and the ignored label.
+REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor | int | None]] = {
+    # Labels that the model shifts by one position, as transformers' causal language models do.
+    "predicted labels": lambda x, ignored: (
+        (x[..., 1:] != ignored).sum() if is_tokens(x) and x.shape[-1] > 1 else None
+    ),
+    "labels": lambda x, ignored: (x != ignored).sum() if x.dtype in _INTEGERS else None,
+    "non-zero entries": lambda x, _: (x != 0).sum() if x.ndim else None,
+    "non-zero entries but the first": lambda x, _: (x[..., 1:] != 0).sum() if x.ndim > 1 else None,
+    "sum": lambda x, _: x.sum() if x.ndim == 1 else None,
+    "sum less one for each": lambda x, _: (x - 1).sum() if x.ndim == 1 and x.dtype in _INTEGERS else None,
+    "rows": lambda x, _: len(x) if x.ndim else None,
+    "positions": lambda x, _: x.shape[0] * x.shape[1] if x.ndim > 1 else None,
+}
 
 
-def _attended(batch: Any, ignored: int) -> int | None:  # noqa: ARG001
-    """The positions of `attention_mask`."""
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return int((mask != 0).sum()) if isinstance(mask, Tensor) else None
+def _reduced(leaf: Tensor, reduction: str, ignored: int) -> float | None:
+    found = REDUCTIONS[reduction](leaf, ignored)
+    return None if found is None else float(found)
 
 
-def _next_attended(batch: Any, ignored: int) -> int | None:
-    """The same less the first of each example, of which nothing is predicted."""
-    found = _attended(batch, ignored)
-    return None if found is None else found - len(batch["attention_mask"])
-
-
-#: What a mean over tokens can be over, the usual first: each counts in a batch, or says None where it has no such form.
-FORMS = (_next_token_labels, _own_labels, _targets, _attended, _next_attended)
+def forms(batch: Any, ignored: int) -> Iterator[Form]:
+    """Every way to count in a batch like this one, the most common first."""
+    found = list(leaves(batch))
+    for reduction in REDUCTIONS:
+        for path, leaf in found:
+            if _reduced(leaf, reduction, ignored) is not None:
+                yield Form(path, reduction, ignored)
 
 
 def tokens_in(batch: Any) -> int | None:
     """All tokens of a batch, where its form shows them: `input_ids`, or integers of shape (examples, positions)."""
     if isinstance(batch, Mapping):
-        found = _attended(batch, IGNORED)
-        ids = batch.get("input_ids")
-        return ids.numel() if found is None and _is_tokens(ids) else found
-    ids = batch[0] if _is_pair(batch) else batch
-    return ids.numel() if _is_tokens(ids) and ids.ndim == 2 else None
+        mask, ids = batch.get("attention_mask"), batch.get("input_ids")
+        if isinstance(mask, Tensor):
+            return int((mask != 0).sum())
+        return ids.numel() if is_tokens(ids) else None
+    is_pair = isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) == 2
+    ids = batch[0] if is_pair else batch
+    return ids.numel() if is_tokens(ids) and ids.ndim == 2 else None
 
 
-def _labels(batch: Any) -> Tensor | None:
-    found = batch.get("labels") if isinstance(batch, Mapping) else None
-    return found if _is_tokens(found) else None
-
-
-def _is_pair(batch: Any) -> bool:
-    return isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) == 2
-
-
-def _is_tokens(value: Any) -> TypeGuard[Tensor]:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim >= 2
-        and value.dtype in (torch.int64, torch.int32, torch.int16)
-    )
+def is_tokens(value: Any) -> TypeGuard[Tensor]:
+    """Whether this holds an integer for each position of each example."""
+    return isinstance(value, Tensor) and value.ndim >= 2 and value.dtype in _INTEGERS

@@ -198,6 +198,7 @@ def evaluation_loss(task: Task, evaluation: Indices) -> float:
     """The mean loss of the evaluation examples, always with the same random masks; NaN if it is not finite."""
     set_evaluation_mode(task.model)
     try:
-        return mean_loss(task, evaluation, Draws(0, Stream.RUN_EVALUATION))
+        with task.holding_buffers():
+            return mean_loss(task, evaluation, Draws(0, Stream.RUN_EVALUATION))
     except NotFiniteError:
         return math.nan

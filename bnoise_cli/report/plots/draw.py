@@ -1,4 +1,4 @@
-"""Pictures of results. They use nothing but the stored results."""
+"""Pictures of results, drawn from the results alone."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _PANEL = (4.4, 3.8)  # inches
 
 
 def require_plot_format(path: Path) -> None:
-    """Check before the measurement that the format of the picture is known.
+    """Find out before measuring that a picture can be drawn.
 
     Raises:
-        CallError: the ending of the file is unknown.
+        CallError: unknown ending.
     """
     if path.suffix.lower() not in FORMATS:
         raise CallError(f"--plot needs a file ending in {', '.join(FORMATS)}; found {path.name!r}.")
 
 
 def plot_results(results: Named[Result], path: Path) -> None:
-    """Draw the measurement, the trade-off and the training speed into a file. Several results share the axes.
+    """Draw the measurement, the trade-off and the training speed, several results over one another.
 
     Raises:
-        RunError: nothing was measured, the numbers are too extreme for the axes, or the file cannot be written.
+        RunError: nothing was measured, axes have no room for the numbers, or the file cannot be written.
     """
     with _drawable():
         figure = draw(results)
@@ -46,10 +46,10 @@ def plot_results(results: Named[Result], path: Path) -> None:
 
 
 def svg(results: Named[Result]) -> str:
-    """The pictures of `plot_results` as an SVG element for an HTML page.
+    """The same pictures as an SVG element to put into a page.
 
     Raises:
-        RunError: nothing was measured, or the numbers are too extreme for the axes.
+        RunError: nothing was measured, or axes have no room for the numbers.
     """
     file = io.StringIO()
     with _drawable():
