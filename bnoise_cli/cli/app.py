@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +14,13 @@ from bnoise_cli import __version__
 from bnoise_cli.cli.check import check
 from bnoise_cli.cli.explain import explain
 from bnoise_cli.cli.init import init
+from bnoise_cli.cli.options import FLAG
 from bnoise_cli.cli.probe import probe
 from bnoise_cli.cli.report import report
 from bnoise_cli.cli.streams import tell
 from bnoise_cli.cli.sweep import sweep
 from bnoise_cli.cli.torchrun import join_ranks
-from bnoise_cli.errors import BnoiseError, ExitCode
+from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.results.kinds import COMMANDS
 
 app = typer.Typer(
@@ -24,14 +28,41 @@ app = typer.Typer(
     help="Which batch size? Measures the gradient noise scale of your model on your data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(probe)
-app.command()(sweep)
-app.command()(check)
-app.command()(report)
-app.command()(init)
-app.command()(explain)
+
+
+#: Packages that a light installation may lack.
+_DEPENDENCIES = {"torch", "numpy", "scipy", "matplotlib"}
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command; inside it, SystemExit comes from user code, and would end the program with any exit code."""
+
+    @wraps(command)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except SystemExit as end:
+            raise RunError(
+                f"the user's code ended the program (SystemExit: {end.code}). Look for sys.exit or argparse in the "
+                "code that the config names."
+            ) from end
+
+    return guarded
+
+
+for _command, _example in (
+    (probe, "bnoise probe config.yaml --budget 2m --plot noise.svg"),
+    (sweep, "bnoise sweep config.yaml --dry-run"),
+    (check, "bnoise check 'configs/*.yaml' --format github"),
+    (report, "bnoise report .bnoise/config.probe.json --page report.html"),
+    (init, "bnoise init --model train.py:build_model --dataset train.py:data"),
+    (explain, "bnoise explain output"),
+):
+    app.command(epilog=f"Example: {_example}", context_settings={"help_option_names": ["-h", "--help"]})(
+        _guarded(_command)
+    )
 
 
 def _version(value: bool) -> None:
@@ -44,7 +75,8 @@ def _version(value: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback acts
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", metavar=FLAG, callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand in COMMANDS:  # all others ignore torchrun's variables
@@ -57,13 +89,28 @@ def run() -> int:
         app()
     except SystemExit as end:
         # typer ends a broken pipe and an aborted prompt with 1, which means "check failed" here.
-        code = end.code if isinstance(end.code, int) else 0
+        code = end.code if isinstance(end.code, int) else ExitCode.RUN_FAILED if end.code else 0
         return ExitCode.RUN_FAILED if code == 1 and not isinstance(code, ExitCode) else code
     except BnoiseError as error:
         tell(f"bnoise: {error}")
         return error.exit_code
-    except Exception:
-        tell(traceback.format_exc())
-        tell("bnoise: this is a mistake in bnoise; please report it with the lines above.")
+    except ModuleNotFoundError as error:
+        if error.name not in _DEPENDENCIES:
+            return _unforeseen(error)
+        tell(
+            f"bnoise: this command needs the package {error.name}, which is not installed for {sys.executable}. "
+            f"Install it: {sys.executable} -m pip install {error.name}"
+        )
         return ExitCode.RUN_FAILED
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a class of user code need not be derived from Exception
+        return _unforeseen(error)
     return ExitCode.DONE
+
+
+def _unforeseen(error: BaseException) -> ExitCode:
+    """Print the traceback of what nobody foresaw. Never exit code 1, which says that a check failed."""
+    tell("".join(traceback.format_exception(error)))
+    tell("bnoise: this is a mistake in bnoise; please report it with the lines above.")
+    return ExitCode.RUN_FAILED

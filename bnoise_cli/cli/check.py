@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
-from bnoise_cli.cli.exports import DeviceOption, QuietOption, SetOption
+from bnoise_cli.cli.options import FLAG, DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.result_file import ResultFile, default_path, stored_results
 from bnoise_cli.results.result import Result
@@ -59,15 +59,17 @@ def check(
         list[Path] | None,
         typer.Option(help="Stored results to choose among; repeatable. [default: those in .bnoise/]"),
     ] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Probe now where no result matches.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", metavar=FLAG, help="Probe now where no result matches.")
+    ] = False,
     device: DeviceOption = "auto",
     form: Annotated[Format, typer.Option("--format", help="How the verdicts are written.")] = Format.TEXT,
-    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", metavar=FLAG, help="A warning fails too.")] = False,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Say what is wrong, but fail for no verdict.")
+        bool, typer.Option("--exit-zero", metavar=FLAG, help="Say what is wrong, but fail for no verdict.")
     ] = False,
     validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Only whether the configs are well formed.")
+        bool, typer.Option("--validate-only", metavar=FLAG, help="Only whether the configs are well formed.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:

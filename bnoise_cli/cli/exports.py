@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
-
-import typer
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
@@ -19,40 +16,6 @@ from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.kinds import COMMANDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.storage import require_apart, require_writable
-
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the config; repeatable."),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of all draws.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Build everything, run one batch, print the plan.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
-
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the pictures into a png, svg or pdf.")
-]
-PageOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--page", metavar="FILE", help="Write a Markdown (.md) or self-contained HTML (.html) page."
-    ),
-]
-EmitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--emit",
-        metavar="FRAMEWORK",
-        help="Print, instead of the report, the lines for hf, lightning, deepspeed, torchtitan or nanogpt.",
-    ),
-]
-LogToOption = Annotated[
-    str | None,
-    typer.Option("--log-to", metavar="TRACKER", help="Log the result to tensorboard, wandb or mlflow."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from bnoise_cli.cli.options import FLAG
 from bnoise_cli.errors import CallError, ConfigError
+from bnoise_cli.spec.template import example_names
 
 
 def init(
     example: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Begin with an example that comes with bnoise.")
+        str | None,
+        typer.Option(metavar="NAME", help=f"Begin with one of {', '.join(example_names())}."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Your model: train.py:build_model, or a dotted path.")
@@ -27,7 +30,7 @@ def init(
         "bnoise.yaml"
     ),
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of a config, for editors.")
+        bool, typer.Option("--schema", metavar=FLAG, help="Print the JSON Schema of a config, for editors.")
     ] = False,
 ) -> None:
     """Write a commented config: an example, or one for your own model and dataset.

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import (
+from bnoise_cli.cli.exports import Outputs
+from bnoise_cli.cli.options import (
+    MEASURING,
+    ConfigArgument,
     DeviceOption,
     DryRunOption,
     EmitOption,
     JsonOption,
     LogToOption,
-    Outputs,
+    OutOption,
     PageOption,
     PlotOption,
     QuietOption,
     SeedOption,
     SetOption,
+    seconds,
 )
 from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import ExitCode, NothingMeasuredError
@@ -32,16 +36,20 @@ if TYPE_CHECKING:
 
 
 def probe(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")] = Path("bnoise.yaml"),
+    config: ConfigArgument = Path("bnoise.yaml"),
     override: SetOption = None,
     device: DeviceOption = "auto",
     budget: Annotated[
-        str | None, typer.Option(help="Time for the measurement after the warm-up, as in 60s or 5m.")
+        str | None,
+        typer.Option(
+            parser=seconds,
+            metavar="TIME",
+            help="Time for the measurement after the warm-up, as in 60s or 5m.",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
     seed: SeedOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.probe.json]")
-    ] = None,
+    out: OutOption = None,
     plot: PlotOption = None,
     page: PageOption = None,
     emit: EmitOption = None,

@@ -8,16 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import (
-    EmitOption,
-    JsonOption,
-    LogToOption,
-    Outputs,
-    PageOption,
-    PlotOption,
-    result_name,
-    tell_unmet,
-)
+from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
+from bnoise_cli.cli.options import EmitOption, JsonOption, LogToOption, PageOption, PlotOption, QuietOption
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
@@ -45,7 +37,7 @@ def report(
     emit: EmitOption = None,
     log_to: LogToOption = None,
     json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Print or export stored results again, without measuring; several are compared."""
     from bnoise_cli.cli.streams import tell

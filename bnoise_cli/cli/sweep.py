@@ -9,18 +9,22 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import (
+from bnoise_cli.cli.exports import Outputs
+from bnoise_cli.cli.options import (
+    MEASURING,
+    ConfigArgument,
     DeviceOption,
     DryRunOption,
     EmitOption,
     JsonOption,
     LogToOption,
-    Outputs,
+    OutOption,
     PageOption,
     PlotOption,
     QuietOption,
     SeedOption,
     SetOption,
+    seconds,
 )
 from bnoise_cli.cli.torchrun import prepared
 from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
@@ -33,16 +37,20 @@ from bnoise_cli.spec.named_files import named_files
 
 
 def sweep(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")] = Path("bnoise.yaml"),
+    config: ConfigArgument = Path("bnoise.yaml"),
     override: SetOption = None,
     device: DeviceOption = "auto",
     budget: Annotated[
-        str | None, typer.Option(help="Time for this call, as in 30m or 8h; the next one goes on from there.")
+        str | None,
+        typer.Option(
+            parser=seconds,
+            metavar="TIME",
+            help="Time for this call, as in 30m or 8h; the next one goes on from there.",
+            rich_help_panel=MEASURING,
+        ),
     ] = None,
     seed: SeedOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the result goes. [default: .bnoise/NAME.sweep.json]")
-    ] = None,
+    out: OutOption = None,
     plot: PlotOption = None,
     page: PageOption = None,
     emit: EmitOption = None,
