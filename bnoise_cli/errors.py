@@ -1,4 +1,21 @@
-"""Everything that can go wrong in a way we foresaw, with the exit code it becomes."""
+"""Everything that can go wrong in a way we foresaw, with the exit code it becomes.
+
+    BnoiseError                        4
+    ├── ConfigError                    2    mistakes in a config, all at once
+    ├── CallError                      2    the command line asks for something impossible
+    ├── RunError                       4    the measurement failed
+    │   ├── NotFiniteError             4    a loss or a gradient is NaN or infinite
+    │   ├── DivergedError              4    a loss along an update is not finite (probing/line_evaluation.py)
+    │   ├── CutShortError              4    one rank stopped in the middle of an exchange
+    │   └── LostRankError              4    another rank has ended
+    ├── NothingMeasuredError         130    Ctrl-C before there was anything to keep
+    ├── NoAdviceError                  3    nothing to emit (report/export/emit.py)
+    └── OtherConfigError               3    a result of another config (cli/report.py)
+
+Three more are signals between two functions, and are always caught: OutOfMemoryError (task/user_code.py; fewer examples
+are tried), BudgetSpentError (sweeping/sweep.py) and TargetError (spec/targets.py; it becomes a Problem). What is in no
+row here keeps its traceback and ends with 4. Exit code 1 is not an error: it says that a check failed.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
+from bnoise_cli.report.export import TRACKERS
 from bnoise_cli.report.export.emit import FRAMEWORKS
-from bnoise_cli.report.export.trackers import TRACKERS
 from bnoise_cli.spec.schema import Seconds
 
 #: Headings of groups of options in the help.

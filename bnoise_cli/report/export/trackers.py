@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.report.export import TRACKERS
 from bnoise_cli.report.kinds import REPORTS
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.targets import nearest
-
-TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
