@@ -96,6 +96,12 @@ class TaskFindings:
     is_mean: bool
     #: The number of examples kept of a stream; None: the dataset is not a stream.
     streamed: int | None = None
+    #: What the loader's sampler draws, such as "200 of 4,000 examples"; None if it draws all examples alike.
+    drawn: str | None = None
+    #: The class of a loader's batch sampler that puts batches together in its own way.
+    batch_sampler: str | None = None
+    #: The batch size of the loader; None if the dataset came without one.
+    loader_batch_size: int | None = None
     #: The share of the model's parameters that is not trained.
     frozen: float = 0.0
     #: Whether the loss is a mean with unequal weights.

@@ -133,6 +133,7 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             "are usual.",
         )
     yield from about_a_stream(run.findings)
+    yield from _about_the_loader(run.findings, config)
     yield from _about_the_loss(run.findings)
     if run.momentum:
         yield Doubt(
@@ -235,6 +236,31 @@ def about_a_stream(findings: TaskFindings) -> Iterator[Doubt]:
             finding=f"the dataset is a stream: its first {count(findings.streamed)} examples stand for all of it",
             remedy="Shuffle the stream, or name a dataset with a length: neighbours that are alike make the noise "
             "scale too small.",
+        )
+
+
+def _about_the_loader(findings: TaskFindings, config: Config) -> Iterator[Doubt]:
+    """A loader says more than which dataset it reads."""
+    if findings.drawn is not None:
+        yield Doubt(
+            code="sampler",
+            finding=f"examples are drawn as the loader does: {findings.drawn}",
+            remedy="Right if the planned run trains with this loader.",
+        )
+    if findings.batch_sampler is not None:
+        yield Doubt(
+            code="batch_sampler",
+            finding=f"the loader's {findings.batch_sampler} puts batches together in its own way, and bnoise draws "
+            "every example independently",
+            remedy="Batches that are balanced or of similar examples have another noise than this says.",
+        )
+    planned = {config.training.batch_size, config.training.batch_size // config.training.world_size, 1, None}
+    if findings.loader_batch_size not in planned:
+        yield Doubt(
+            code="loader_batch_size",
+            finding=f"the loader's batch size is {findings.loader_batch_size}, and training.batch_size is "
+            f"{config.training.batch_size}",
+            remedy="Set training.batch_size to what the planned run trains with, over all devices.",
         )
 
 

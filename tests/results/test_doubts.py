@@ -63,6 +63,12 @@ def test_a_good_probe_leaves_no_doubt() -> None:
         ("rounding", changed(rounding_floor=1.0)),
         ("unequal_lengths", dataclasses.replace(
             RUN, findings=dataclasses.replace(RUN.findings, weighed_by="labels of `labels`", by_tokens=31.5))),
+        ("sampler", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, drawn="200 of 4,000 examples by its SubsetRandomSampler"))),
+        ("batch_sampler", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, batch_sampler="Pairs"))),
+        ("loader_batch_size", dataclasses.replace(
+            RUN, findings=dataclasses.replace(RUN.findings, loader_batch_size=17))),
         ("weighted_mean", dataclasses.replace(
             RUN, findings=dataclasses.replace(RUN.findings, mean_gap=0.3, is_mean=False, weighted=True, group=64))),
         ("small_batches", dataclasses.replace(

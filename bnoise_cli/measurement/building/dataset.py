@@ -10,6 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.building.population import (
+    as_tensors,
+    is_array,
+    population_of,
+    require_one_dataset,
+    unbatched,
+)
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.user_code import kind_of, user_code
 from bnoise_cli.spec.load import Spec
@@ -22,8 +29,8 @@ _BUFFER = 4096
 def build_batches(spec: Spec, device: torch.device) -> Batches:
     """The dataset with its collate function.
 
-    A DataLoader stands for its dataset and its collate function; how it batches and shuffles is the probe's own matter.
-    Of a stream the first examples are kept.
+    A DataLoader stands for its dataset, its collate function and the examples that its sampler draws; their order and
+    the size of batches are the probe's own matter. Of a stream the first examples are kept.
 
     Raises:
         RunError: the user's code failed, or built no dataset.
@@ -33,10 +40,14 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
         dataset = build(spec.config.dataset, folder)
         if callable(dataset) and not hasattr(dataset, "__getitem__"):
             dataset = dataset()
+    require_one_dataset(dataset)
     collate: Callable[[list[Any]], Any] | None = None
+    loader: DataLoader[Any] | None = None
+    ready = False
     if isinstance(dataset, DataLoader):
-        loader: DataLoader[Any] = dataset
-        dataset, collate = loader.dataset, loader.collate_fn
+        loader = dataset
+        ready = loader.batch_sampler is None
+        dataset, collate = loader.dataset, None if ready else loader.collate_fn
     with user_code("building the collate function"):
         if spec.config.collate is not None:
             collate = build_function(spec.config.collate, folder)
@@ -45,9 +56,16 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
             f"`dataset:` must build one dataset; it built several by name: {', '.join(map(str, dataset))}. "
             "Name one, with `split: train` where Hugging Face's datasets load it."
         )
+    if loader is not None and ready:
+        dataset, streamed = unbatched(loader, _BUFFER)
+        return Batches(dataset, collate, device, streamed=streamed)
     dataset = _with_tensors(dataset)
+    if isinstance(dataset, tuple) and dataset and all(map(is_array, dataset)):
+        dataset = as_tensors(dataset)
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        return Batches(dataset, collate, device)
+        population = None if loader is None else population_of(loader)
+        size = None if loader is None else loader.batch_size
+        return Batches(dataset, collate, device, population=population, loader_batch_size=size)
     if not hasattr(dataset, "__iter__"):
         raise RunError(
             "`dataset:` must build something with a length and items (len(dataset), dataset[i]), or a stream of "

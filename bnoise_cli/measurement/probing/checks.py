@@ -82,6 +82,7 @@ def check_task(task: Task, seed: int) -> TaskFindings:
                 groups = task.in_groups()
                 loss = mean_loss(groups, draws.indices(1, groups.batches.length), draws)
     parameters = sum(p.numel() for p in task.model.parameters())
+    population = task.batches.population
     return TaskFindings(
         loss=loss,
         stochastic=stochastic or task.batches.random,
@@ -94,6 +95,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         by_tokens=mean.weighing.per_example if mean.weighing is not None else None,
         refused=mean.refused,
         held_buffers=tuple(place.full_name for place in task.changing_buffers),
+        drawn=None if population is None else str(population),
+        batch_sampler=population.sampler if population is not None and population.structured else None,
+        loader_batch_size=task.batches.loader_batch_size,
         streamed=task.batches.length if task.batches.streamed else None,
         frozen=1 - sum(p.numel() for p in task.trainable) / parameters,
         tokens_per_example=mean_count(task, draws, tokens_in),
@@ -157,8 +161,8 @@ def _three_values(task: Task, size: int, draws: Draws) -> list[float]:
         return finite_loss_values(task, batch, (same, same, other), what, part)
 
     fits = task.at_once <= _EXAMPLES
-    count = _EXAMPLES // task.at_once * task.at_once if fits else max(size, _EXAMPLES)
-    few = draws.indices(count, task.batches.length)
+    total = _EXAMPLES // task.at_once * task.at_once if fits else max(size, _EXAMPLES)
+    few = draws.indices(total, task.batches.length)
     with same_on_all(task):
         parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
     values: list[float] = task.ranks.broadcast(np.sum(parts, axis=0).tolist())

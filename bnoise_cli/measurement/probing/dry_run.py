@@ -31,7 +31,7 @@ def dry_run(session: Session) -> DryRun:
     return DryRun(
         device=device_name(session.device, session.ranks),
         parameters=sum(p.numel() for p in task.trainable),
-        dataset_length=task.batches.length,
+        dataset_length=task.batches.dataset_length,
         micro_batch_size=task.micro_batch_size,
         steps=tuple(place.step for place in session.places),
         checkpoints=tuple(place.checkpoint.name for place in session.places if place.checkpoint is not None),

@@ -182,8 +182,8 @@ class _Run:
             failure=failure,
             device=device_name(self.shared.device, self.task.ranks),
             dtype=self.task.dtype,
-            dataset_length=self.task.batches.length,
-            dataset_hash=getattr(self.task.batches.dataset, "content_hash", None),
+            dataset_length=self.task.batches.dataset_length,
+            dataset_hash=self.task.batches.content_hash,
             micro_batch_size=self.task.micro_batch_size,
             evaluation_examples=len(self.shared.evaluation),
         )

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import TensorDataset, default_collate
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.read_ahead import ReadAhead
-from bnoise_cli.measurement.task.user_code import user_code
-from bnoise_cli.numbers import counted
+from bnoise_cli.measurement.task.user_code import kind_of, user_code
+from bnoise_cli.numbers import count, counted
 
 Indices = NDArray[np.int64]
 #: Groups are numbered up to here: so many that none is drawn twice.
 _GROUPS = 1 << 60
+#: Points on the line of the sums of weights: so many that the weights are kept to 1e-12.
+_POINTS = 1 << 40
 
 
 class Stream(IntEnum):
@@ -107,11 +113,64 @@ def _key(seed: int, stream: Stream, *which: int) -> NDArray[np.uint32]:
     return np.frombuffer(packed, "<u4")
 
 
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The examples that a sampler draws, with their probabilities.
+
+    An index stands for the example at that place; with weights, for a point on the line of their sums.
+    """
+
+    #: The class of the sampler.
+    sampler: str
+    #: The number of examples that can be drawn, and of the dataset.
+    size: int
+    of: int
+    #: The number of indices.
+    length: int
+    #: Whether the sampler puts batches together, which are not independent draws.
+    structured: bool = False
+    #: Examples to draw from, with repeats.
+    indices: Indices | None = None
+    #: Sums of probabilities up to each example.
+    sums: NDArray[np.float64] | None = None
+
+    @classmethod
+    def by_weights(cls, weights: NDArray[np.float64], *, sampler: str) -> Population:
+        """Example i is drawn with probability wᵢ/Σw."""
+        sums = np.cumsum(weights)
+        size = int(np.count_nonzero(weights))
+        return cls(sampler, size, len(weights), _POINTS, sums=sums / sums[-1])
+
+    @classmethod
+    def of_indices(cls, indices: Indices, *, of: int, sampler: str, structured: bool) -> Population:
+        """All of these are drawn equally often; an example may be among them several times."""
+        return cls(sampler, len(np.unique(indices)), of, len(indices), structured, indices=indices)
+
+    def examples(self, indices: Indices) -> Indices:
+        """The dataset's numbers of the examples that indices stand for."""
+        if self.indices is not None:
+            return self.indices[indices]
+        assert self.sums is not None
+        return np.searchsorted(self.sums, (indices + 0.5) / _POINTS).astype(np.int64)
+
+    def __str__(self) -> str:
+        return f"{count(self.size)} of {counted(self.of)} by its {self.sampler}"
+
+    @property
+    def digest(self) -> str:
+        """Hash of what is drawn and how often."""
+        kept = self.indices if self.indices is not None else self.sums
+        assert kept is not None
+        return hashlib.sha256(kept.tobytes()).hexdigest()
+
+
 class Batches:
     """A dataset with its collate function and the device its batches go to.
 
     Args:
         streamed: whether `dataset` is only the beginning of a stream.
+        population: what a loader's sampler draws; None: all examples alike.
+        loader_batch_size: the batch size of the loader that was given.
 
     Attributes:
         group: examples that are drawn together; an index then stands for a group of them.
@@ -125,8 +184,10 @@ class Batches:
         device: torch.device,
         *,
         streamed: bool = False,
+        population: Population | None = None,
+        loader_batch_size: int | None = None,
     ) -> None:
-        self.streamed = streamed
+        self.streamed, self.population, self.loader_batch_size = streamed, population, loader_batch_size
         self.dataset = dataset
         self.device = device
         self._collate = collate
@@ -134,10 +195,14 @@ class Batches:
         self._ahead: ReadAhead | None = None
         self.group, self.random = 1, False
         with user_code("the dataset's length"):
-            self.length = self._single = len(dataset if self._tensors is None else self._tensors[0])
-        if self.length < 2:
+            self.dataset_length = len(dataset if self._tensors is None else self._tensors[0])
+        self.length = self._single = self.dataset_length
+        if population is not None:
+            self.length = self._single = population.length
+            self.dataset_length = population.size
+        if self.dataset_length < 2:
             raise RunError(
-                f"the probe needs a dataset of two examples or more; it found {self.length}. "
+                f"the probe needs a dataset of two examples or more; it found {self.dataset_length}. "
                 "Check the dataset's path and split."
             )
 
@@ -150,13 +215,21 @@ class Batches:
         return groups
 
     def examples(self, indices: Indices) -> Indices:
-        """The examples that indices stand for."""
-        if self.group == 1:
-            return indices
-        drawn = [
-            np.random.default_rng(int(index)).integers(self._single, size=self.group) for index in indices
-        ]
-        return np.concatenate(drawn)
+        """The dataset's numbers of the examples that indices stand for."""
+        if self.group > 1:
+            drawn = [
+                np.random.default_rng(int(index)).integers(self._single, size=self.group) for index in indices
+            ]
+            indices = np.concatenate(drawn)
+        return indices if self.population is None else self.population.examples(indices)
+
+    @property
+    def content_hash(self) -> str | None:
+        """Hash of the dataset and of what is drawn from it; None if the dataset has no `content_hash`."""
+        found: str | None = getattr(self.dataset, "content_hash", None)
+        if found is None or self.population is None:
+            return found
+        return hashlib.sha256(f"{found} {self.population.digest}".encode()).hexdigest()
 
     def read_ahead(self) -> None:
         """From now on read what is expected in the background; only for a dataset that uses no global random stream."""
@@ -182,7 +255,7 @@ class Batches:
 
     def on_device(self, batch: Any) -> Any:
         """A batch on its way to the device, without waiting for it."""
-        return map_tensors(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+        return _moved(batch, self.device)
 
     def _read(self, indices: Indices) -> Any:
         """One batch in the host's memory, pinned where it goes to a GPU."""
@@ -205,11 +278,22 @@ class Batches:
             else:
                 examples = [self._item(index) for index in indices.tolist()]
         collate = self._collate if self._collate is not None else default_collate
-        with user_code(
-            f"putting {counted(len(examples))} into one batch",
-            remedy="Make every example the same shape, or name a `collate:` function that pads them.",
-        ):
+        with user_code(f"putting {counted(len(examples))} into one batch", remedy=self._remedy(examples)):
             return collate(examples)
+
+    def _remedy(self, examples: list[Any]) -> str:
+        """What to change if these examples do not make a batch."""
+        if self._collate is not None and self._collate is not default_collate:
+            return "Look for the cause in the collate function."
+        leaves = tree_leaves(examples)
+        wrong = [
+            leaf
+            for leaf in leaves
+            if not isinstance(leaf, Tensor | np.ndarray | np.generic | float | int | str)
+        ]
+        if wrong:
+            return f"Name a `collate:` function that makes a batch of examples with {kind_of(wrong[0])}."
+        return "Make every example the same shape, or name a `collate:` function that pads them."
 
 
 def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
@@ -226,6 +310,20 @@ def _as_tensors(dataset: Any) -> tuple[torch.Tensor, ...] | None:
     ):
         return tuple(dataset)
     return None
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """A batch on the device; objects that move themselves, such as packed sequences and graphs, do so."""
+    own = [part for part in (batch if isinstance(batch, list | tuple) else [batch]) if _moves_itself(part)]
+    if not own:
+        return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    if _moves_itself(batch):
+        return batch.to(device)
+    return [_moved(part, device) for part in batch]
+
+
+def _moves_itself(part: Any) -> bool:
+    return not isinstance(part, Tensor | Mapping) and callable(getattr(part, "to", None))
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
