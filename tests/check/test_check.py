@@ -766,6 +766,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, item in items for place in places(item, (*path, key)))]
 
 
+@pytest.mark.full
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_value_in_a_result_ends_in_a_verdict_or_a_message(config: str, data: st.DataObject) -> None:
@@ -792,6 +793,7 @@ def test_any_value_in_a_result_ends_in_a_verdict_or_a_message(config: str, data:
     require_sane(code, out, err, (ExitCode.DONE, ExitCode.CHECK_FAILED, ExitCode.CANNOT_TELL))
 
 
+@pytest.mark.full
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.integers(0, 2000))
 def test_any_bytes_are_a_verdict_or_a_message(config: str, noise: bytes, at: int) -> None:
@@ -810,6 +812,7 @@ def test_any_bytes_are_a_verdict_or_a_message(config: str, noise: bytes, at: int
     )
 
 
+@pytest.mark.full
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["training", "check", "probe", "model", "optimizer", "sweep", "version", "training.batch_size",
                         "check.max_compute_overhead", "check.min_time_efficiency"]), ANYTHING)  # fmt: skip

@@ -25,7 +25,12 @@ CONFIGS = [
     "digits", "digits_cnn", "gpt2", "nanogpt", "noisy_quadratic", "own_script", "resnet18", "stdlib_gpt",
     "stdlib_gpt_adamw",
 ]  # fmt: skip
-SWEEPS = ["digits", "digits_cnn", "stdlib_gpt_adamw"]
+# The first is swept at every merge, the others with the statistics.
+SWEEPS = [
+    "digits_cnn",
+    pytest.param("digits", marks=pytest.mark.statistics),
+    pytest.param("stdlib_gpt_adamw", marks=pytest.mark.statistics),
+]
 
 
 USER = """\
@@ -585,6 +590,7 @@ def test_a_loss_without_a_bottom_cannot_tell(bnoise: Call, user: Write) -> None:
     assert json.loads(out)["noise_scale"]["value"] is None
 
 
+@pytest.mark.full
 def test_a_reader_who_has_gone_loses_nothing(write: Write, tmp_path: Path) -> None:
     write("q.yaml", QUADRATIC_CONFIG)
     command = f"{shlex.quote(sys.executable)} -m bnoise_cli probe q.yaml | true; exit ${{PIPESTATUS[0]}}"
@@ -616,6 +622,7 @@ def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch:
     assert "please report" in err
 
 
+@pytest.mark.full
 def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
     config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 120s")
     write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
@@ -637,6 +644,7 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
     assert json.loads((tmp_path / ".bnoise/q.probe.json").read_text())["provenance"]["replicates"] > 1
 
 
+@pytest.mark.full
 def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Path) -> None:
     config = QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000")
     write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
@@ -654,6 +662,7 @@ def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Pat
     assert err.strip() == "bnoise: interrupted before anything was measured."
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -678,6 +687,7 @@ def test_every_config_has_a_test() -> None:
     assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(CONFIGS)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_sweeps_of_the_configs_train(
     name: str, bnoise: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
