@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
+from bnoise_cli.examples.quadratic import mean_loss
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.task import Objective, Task
 
@@ -21,13 +22,16 @@ Array = NDArray[np.float64]
 Tensors = tuple[Tensor, ...]
 
 
-def best_gains(task: Task, batch_sizes: Sequence[int], draws: int, steps: Array, seed: int = 0) -> Array:
+def mean_gains(
+    task: Task, batch_sizes: Sequence[int], draws: Sequence[int], steps: Array, seed: int = 0
+) -> Array:
     """The mean gain over the whole dataset, for each step size, of updates at each batch size.
 
     To first order an update gains ε·Gᵀu, whose mean ε·|G|² is known: what each draw deviates from it is taken off.
 
     Args:
         task: with a dataset of tensors, small enough to go through the model at once.
+        draws: updates at each batch size.
 
     Returns:
         ΔL(ε, B) in the loss's unit, shape (K, len(steps)).
@@ -38,7 +42,8 @@ def best_gains(task: Task, batch_sizes: Sequence[int], draws: int, steps: Array,
     origin = [p.detach().clone() for p in parameters]
 
     def loss(examples: Any) -> Tensor:
-        return task.objective(model, [t[examples] for t in data])
+        batch = [t[examples] for t in data]
+        return task.objective(model, batch if len(batch) > 1 else batch[0])
 
     def gradient(index: int) -> Tensor:
         found = torch.autograd.grad(loss(slice(index, index + 1)), parameters)
@@ -51,14 +56,14 @@ def best_gains(task: Task, batch_sizes: Sequence[int], draws: int, steps: Array,
     sizes = [p.numel() for p in parameters]
     with torch.no_grad():
         start = float(loss(slice(None)))
-        for k, size in enumerate(batch_sizes):
-            for _ in range(draws):
+        for k, (size, count) in enumerate(zip(batch_sizes, draws, strict=True)):
+            for _ in range(count):
                 update = gradients[rng.integers(len(gradients), size=size)].mean(0)
                 luck = float(mean @ (update - mean))
                 for j, step in enumerate(steps):
                     for p, o, u in zip(parameters, origin, update.split(sizes), strict=True):
                         p.copy_(o - step * u.view_as(o))
-                    gains[k, j] += (start - float(loss(slice(None))) - step * luck) / draws
+                    gains[k, j] += (start - float(loss(slice(None))) - step * luck) / count
     return gains
 
 
@@ -89,51 +94,6 @@ def train(
         optimizer.zero_grad()
         objective(model, [t[chosen] for t in tensors]).backward()
         optimizer.step()
-
-
-# --- graphs: a sum over nodes and neighbours, whose loss turns after a thousandth of its size --------------
-
-
-class GraphNet(nn.Module):
-    """Two rounds of sums over neighbours (GIN), the nodes' sum and a linear head."""
-
-    def __init__(self, width: int = 16) -> None:
-        super().__init__()
-        self.one = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width))
-        self.two = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-        self.out = nn.Linear(width, 2)
-
-    def forward(self, features: Tensor, edges: Tensor, present: Tensor) -> Tensor:
-        h = self.one(features + edges @ features).relu() * present
-        h = self.two(h + edges @ h).relu() * present
-        return self.out(h.sum(1) / 10)
-
-
-def graph_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-    *graph, classes = batch
-    return functional.cross_entropy(model(*graph), classes)
-
-
-@cache
-def _graphs(count: int = 600) -> Tensors:
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.randint(5, 20, (count,), generator=generator)
-    present = (torch.arange(20) < sizes[:, None]).float()
-    classes = torch.arange(count) % 2
-    edges = (
-        torch.rand(count, 20, 20, generator=generator) < torch.where(classes == 1, 0.35, 0.22)[:, None, None]
-    )
-    edges = (edges | edges.mT).float() * present[:, :, None] * present[:, None, :]
-    features = (1 + 0.1 * torch.randn(count, 20, 4, generator=generator)) * present[..., None]
-    return features, edges, present[..., None], classes
-
-
-def graph_task() -> Task:
-    """Graphs of two densities, classified after three epochs of SGD."""
-    torch.manual_seed(0)
-    model, tensors = GraphNet(), _graphs()
-    train(model, graph_loss, tensors, torch.optim.SGD(model.parameters(), 0.02), 57)
-    return task_of(model, graph_loss, tensors)
 
 
 # --- tokens: attention that is not scaled, after a warm-up that leaves most of the loss -------------------
@@ -234,3 +194,35 @@ def policy_task(steps: int = 10) -> Task:
     tensors = (states, actions, recorded, returns - returns.mean(), returns)
     train(model, policy_loss, tensors, torch.optim.Adam(model.parameters(), 3e-3), steps)
     return task_of(model, policy_loss, tensors)
+
+
+# --- shapes: a loss that is written down, with an irreducible part of 1 ------------------------------------
+
+#: φ(θ) near θ = 0.1, where the mean gradient is not zero and the best step gains some thousandths of the loss.
+SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "quadratic": lambda t: t**2,
+    "quartic wall": lambda t: t**2 + 300 * (t - 0.1) ** 4,
+    "walls like |x|": lambda t: t**2 + 2 * functional.softplus(100 * (-t - 0.05)) / 100,
+    "bounded": lambda t: 0.01 * (1 - torch.exp(-((t / 0.1) ** 2))),
+}
+
+
+class Shape(nn.Module):
+    """The mean of φ over coordinates, plus 1, plus noise that is linear in θ and has no mean."""
+
+    def __init__(self, shape: str, dimension: int = 32) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.linspace(0.05, 0.15, dimension))
+        self.shape = SHAPES[shape]
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return 1 + self.shape(self.theta).mean() + noise @ self.theta
+
+
+def shape_task(shape: str, noise: float, examples: int = 1500) -> Task:
+    """A written-down loss; `noise` is the standard deviation of a gradient over the size of the mean gradient."""
+    model = Shape(shape)
+    [gradient] = torch.autograd.grad(model.shape(model.theta).mean(), model.theta)
+    z = torch.randn(examples, len(model.theta), generator=torch.Generator().manual_seed(0))
+    z = (z - z.mean(0)) * noise * gradient.norm() / len(model.theta) ** 0.5
+    return task_of(model, mean_loss, (z,))

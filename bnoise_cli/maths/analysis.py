@@ -34,6 +34,8 @@ class Limit:
     error: float
     # b = GᵀPHPG, from the line
     curvature: float
+    # a step size far beyond the first descent at which the loss is lower still, if there is one
+    lower_at: float | None = None
 
     @property
     def effective_curvature(self) -> float:
@@ -115,7 +117,7 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     simple = _simple_noise_scale(design, replicates)
     slopes = replicates.slopes if limit is None else np.full(len(replicates), limit.slope)
     gap = support.slope_gap(replicates.curves, design.scales, slopes)
-    supported = gap is None or abs(gap) <= support.SLOPE_TOLERANCE
+    supported = not support.is_contradicted(gap) and (limit is None or limit.lower_at is None)
     if not supported:
         noise_scale = Estimate(value=None, low=0.0, high=None)
     return Analysis(

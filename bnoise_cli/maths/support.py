@@ -11,7 +11,7 @@ from bnoise_cli.maths import line
 Array = NDArray[np.float64]
 
 #: The slope at the nodes supports the slope of the gradient if they differ by at most this part of it.
-SLOPE_TOLERANCE = 1 / 3
+_SLOPE_TOLERANCE = 1 / 3
 #: A believed top is at most this many times as high as the highest node: a parabola's is at most 1.125 times as high.
 _HIGHEST_TOP = 1.3
 #: A slope differs from zero or from another one beyond chance if it does so by this many standard errors of few lines.
@@ -34,7 +34,7 @@ def lines_are_supported(curves: Array, starts: Array, slope: float, slope_error:
         slope_error: standard error of `slope`.
     """
     curve = curves.mean(axis=0)
-    tolerance = SLOPE_TOLERANCE * slope
+    tolerance = _SLOPE_TOLERANCE * slope
     if abs(curve[0] - starts.mean()) > tolerance:
         return False
     error = np.hypot(starts.std(ddof=1) / np.sqrt(len(starts)), slope_error)
@@ -78,3 +78,8 @@ def slope_gap(curves: Array, scales: Array, slopes: Array) -> float | None:
     if not len(beyond) or slope == 0:
         return None
     return float(beyond[np.argmax(np.abs(beyond))] / slope)
+
+
+def is_contradicted(gap: float | None) -> bool:
+    """Whether a `slope_gap` is too large for anything to be concluded from the lines."""
+    return gap is not None and abs(gap) > _SLOPE_TOLERANCE

@@ -12,7 +12,7 @@ from bnoise_cli.records import Doubt
 from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
-    from bnoise_cli.maths.analysis import Analysis
+    from bnoise_cli.maths.analysis import Analysis, Design
 
 #: A dataset smaller than this many noise scales limits what a large batch can be worth.
 _SMALL_DATASET = 4
@@ -35,7 +35,7 @@ def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
     last = run.points[-1]
     ending, answer = list(_about_the_end(run, last, config)), []
     if last.analysis is not None:
-        answer = [*_about_the_answer(last, last.analysis), *_about_the_law(last.analysis)]
+        answer = [*_about_the_answer(last, last.analysis), *_about_the_law(last.design, last.analysis)]
         answer += _about_the_dataset(run, last.analysis)
     if len(run.points) > 1:
         of_last = ("unresolved", "imprecise", "few_replicates")
@@ -298,7 +298,7 @@ def _about_the_answer(last: Measurement, analysis: Analysis) -> Iterator[Doubt]:
         )
 
 
-def _about_the_law(analysis: Analysis) -> Iterator[Doubt]:
+def _about_the_law(design: Design | None, analysis: Analysis) -> Iterator[Doubt]:
     fit, quadratic = analysis.fit, analysis.quadratic
     if fit.p_value is not None and fit.p_value < _MISFIT_P_VALUE:
         yield Doubt(
@@ -320,6 +320,14 @@ def _about_the_law(analysis: Analysis) -> Iterator[Doubt]:
             finding=f"the curvature alone gives {significant(quadratic.noise_scale)}, {quadratic.ratio:.2g} times "
             "the fit: the best step is too long for a quadratic picture",
             remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
+        )
+    if design is not None and design.limit is not None and design.limit.lower_at is not None:
+        yield Doubt(
+            code="two_descents",
+            finding="along the gradient of the whole dataset the loss falls until a step size of "
+            f"{significant(design.limit.step_size)}, rises, and is lower still at "
+            f"{significant(design.limit.lower_at)}, while the law assumes one best step",
+            remedy="Clipped ratios, or a sharp loss beside a flat one, do that. Run a sweep, or probe other weights.",
         )
     if analysis.slope_gap is not None and abs(analysis.slope_gap) > _SLOPE_GAP:
         yield Doubt(

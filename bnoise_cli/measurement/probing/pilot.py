@@ -52,6 +52,8 @@ _CLOSE = 1 / 8
 _PARTS = 4
 #: The claimed gain of the noise-free line may differ from the evaluated one by this part of it.
 _CLAIM_TOLERANCE = 0.2
+#: The noise-free line is looked at again at these multiples of its best step, for a second descent.
+_FAR = (3.0, 6.0, 12.0, 24.0)
 #: |G|² below this part of tr Σ is what float32 sums leave of a zero.
 _ROUNDING = 1e-10
 #: Time for evaluations over time for gradients. At a fixed number of gradients, 2 gave 0.70 of the variance
@@ -148,18 +150,30 @@ def _limit_along(
             too_large, scale = scale, scale * max(position, 1 / 8)
             continue
         gain = float(changes([position * scale])[0])
-        gains, at = [gain, *found], [position * scale, *steps]
-        best = int(np.argmax(gains))
-        if gains[best] > 0 and abs(top - gain) <= _CLAIM_TOLERANCE * gains[best]:
+        improvement, step = max([(gain, position * scale), *zip(found[1:], steps[1:], strict=True)])
+        if abs(top - gain) <= _CLAIM_TOLERANCE * improvement:
             return Limit(
                 slope=slope,
                 signal=signal,
-                improvement=gains[best],
+                improvement=float(improvement),
                 error=abs(top - gain),
-                step_size=at[best],
+                step_size=step,
                 curvature=-2 * float(curve[1]) / scale**2,
+                lower_at=_lower_at(changes, step, float(improvement)),
             )
-        too_large, scale = scale, at[best] if 0 < at[best] < scale / 2 and gains[best] > 0 else scale / 4
+        too_large, scale = scale, scale / 4
+    return None
+
+
+def _lower_at(changes: Callable[[Sequence[float]], Array], step: float, improvement: float) -> float | None:
+    """A step size far beyond `step` at which the loss is lower still, by more than the tolerance; else None."""
+    for times in _FAR:
+        try:
+            [gain] = changes([times * step])
+        except DivergedError:
+            return None
+        if gain > (1 + _CLAIM_TOLERANCE) * improvement:
+            return times * step
     return None
 
 
@@ -311,7 +325,7 @@ def _place(
     Returns:
         (effective curvature, scale), of the last scale that the losses support, or else of the last one.
     """
-    measured, supported, too_large = None, None, math.inf
+    measured, supported, first, too_large = None, None, None, math.inf
     for _ in range(_MOST_RESCALINGS):
         try:
             found = lines(scale)
@@ -328,10 +342,12 @@ def _place(
         if not lines_are_supported(found[:, :4], found[:, 4], slope * scale, slope_error * scale):
             too_large, scale = scale, scale / 4
             continue
-        supported = measured
+        supported, first = measured, first or measured
         if position <= WELL_PLACED[1] or 2 * scale >= too_large:
             break
         scale *= 4.0 if 4 * scale < too_large else 2.0
+    else:
+        supported = first  # no scale holds the best step, so that larger ones have shown nothing
     if measured is None:
         raise RunError(
             f"the loss is not finite along an update, not even at a step size of {scale:.3g}. "

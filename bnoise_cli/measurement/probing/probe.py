@@ -14,6 +14,7 @@ from torch import Tensor
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
+from bnoise_cli.maths.support import is_contradicted
 from bnoise_cli.measurement.outcome import Measurement, ProbePhase, Progress, StopReason
 from bnoise_cli.measurement.probing.pilot import Plan, make_plan, measure_limit, scout
 from bnoise_cli.measurement.probing.replicate import Replicate, measure_replicate
@@ -345,6 +346,8 @@ class _Run:
         replicates_left = self._left() / plan.largest
         if replicates_left < _FEWEST_REPLICATES:
             return None
+        if is_contradicted(found.slope_gap):  # the loss turns before the first node
+            return make_plan(sizes, [float(scale) / 4 for scale in design.scales], found.slope, design.limit)
         wider = (
             self.batch_sizes is None
             and found.rough_noise_scale > plan.largest * self.group
