@@ -34,7 +34,6 @@ def assert_near(truth: float, found: list[Estimate]) -> None:
     assert all(truth / 2 < value < truth * 2 for value in closed)
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("max_examples", [7000, 5000])  # with the whole dataset's gradient, and without
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_loss_that_is_written_down(shape: str, max_examples: int) -> None:
@@ -48,14 +47,12 @@ def test_a_loss_that_is_written_down(shape: str, max_examples: int) -> None:
         assert all(estimate.high is not None for estimate in found)
 
 
-@pytest.mark.statistics
 def test_tokens_through_attention_that_is_not_scaled() -> None:
     sizes, steps = (8, 32, 128), np.geomspace(8e-3, 0.15, 10)
     truth = noise_scale_of(sizes, mean_gains(token_task(), sizes, (30, 20, 12), steps))
     assert_near(truth, [found_of(token_task(), seed, 6000) for seed in range(20)])
 
 
-@pytest.mark.statistics
 def test_a_policy_on_recorded_steps() -> None:
     """So few examples leave wide intervals: of 20 seeds 4 give no number, and 3 are off by a little more than two."""
     sizes, steps = (8, 64, 512), np.geomspace(1e-2, 4, 16)
