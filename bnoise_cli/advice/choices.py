@@ -83,7 +83,7 @@ class Options:
 
     def _up_to(self, largest: float, world_size: int) -> list[Option]:
         each = world_size * self._group
-        sizes = {size for size in usual_batch_sizes(largest, world_size) if size % each == 0} | {each}
+        sizes = {each, *usual_batch_sizes(largest, each)}
         if world_size == self.training.world_size:
             sizes.add(self.training.batch_size)
         return [
@@ -109,6 +109,10 @@ class Options:
         line = self.line(world_size)
         return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
 
+    def _within(self, options: list[Option]) -> list[Option]:
+        """The options that do not exceed the dataset, which the planned batch size may do."""
+        return [option for option in options if option.batch_size <= self._most]
+
     @cached_property
     def planned(self) -> list[Option]:
         """Options on the planned devices."""
@@ -128,29 +132,31 @@ class Options:
     def fastest(self) -> Option:
         """The least time on the planned devices; of those that are as good as equal, the fewest examples."""
         equal = _SAME * self.least_time
-        return next(option for option in self.planned if option.time(self.critical) <= equal)
+        return next(option for option in self._within(self.planned) if option.time(self.critical) <= equal)
 
     @cached_property
     def cheapest(self) -> Option:
         """The least device time; of those that are as good as equal, the fewest devices and examples."""
         equal = _SAME * self.least_cost
-        return next(option for option in self.all if option.cost(self.critical) <= equal)
+        return next(option for option in self._within(self.all) if option.cost(self.critical) <= equal)
 
     @cached_property
     def balanced(self) -> Option | None:
         """The batch size nearest to B_crit on the planned devices; None where that is not near."""
-        found = min(self.planned, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+        found = min(
+            self._within(self.planned), key=lambda option: abs(math.log(option.batch_size / self.critical))
+        )
         return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
 
     @cached_property
     def least_time(self) -> float:
         """S(B)·t(B)/S_min of the very fastest on the planned devices."""
-        return min(option.time(self.critical) for option in self.planned)
+        return min(option.time(self.critical) for option in self._within(self.planned))
 
     @cached_property
     def least_cost(self) -> float:
         """K·S(B)·t(B)/S_min of the very cheapest."""
-        return min(option.cost(self.critical) for option in self.all)
+        return min(option.cost(self.critical) for option in self._within(self.all))
 
     @property
     def planned_steps(self) -> float | None:

@@ -15,7 +15,7 @@ from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Check
 
 #: Doubts with which a measurement says nothing about the planned run.
-_DISQUALIFYING = ("at_initialisation", "diverged", "not_a_mean")
+_DISQUALIFYING = ("at_initialisation", "diverged", "not_a_mean", "weighted_mean")
 
 
 class Verdict(StrEnum):

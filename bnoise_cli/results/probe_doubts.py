@@ -134,6 +134,14 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
         )
     yield from about_a_stream(run.findings)
     yield from _about_the_loader(run.findings, config)
+    if config.training.batch_size > run.dataset_length:
+        yield Doubt(
+            code="batch_beyond_dataset",
+            finding=f"the planned batch of {counted(config.training.batch_size)} is larger than the dataset of "
+            f"{count(run.dataset_length)}",
+            remedy="Set training.batch_size to at most the dataset: a loader that drops the last batch would give "
+            "none.",
+        )
     yield from _about_the_loss(run.findings)
     if run.momentum:
         yield Doubt(

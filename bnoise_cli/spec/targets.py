@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,8 @@ from bnoise_cli.spec.source import KeyPath, Source, is_file
 from bnoise_cli.storage import absolute
 
 _ARGS, _PARTIAL = "_args_", "_partial_"
+#: The name of the module of a user's file begins so.
+USER_MODULE = "_bnoise_user_"
 #: `_target_` and its other spellings.
 _SPELLINGS = ("_target_", "_component_", "class_path")
 
@@ -275,8 +277,18 @@ class _import_path:  # noqa: N801
                 sys.path.remove(path)
 
 
+@contextmanager
+def _no_arguments(path: Path) -> Iterator[None]:
+    """Inside, a script that parses its arguments on import finds none instead of bnoise's."""
+    kept, sys.argv = sys.argv, [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = kept
+
+
 def _module_from_file(path: Path, name: str) -> ModuleType:
-    key = f"_bnoise_user_{path.resolve()}"
+    key = f"{USER_MODULE}{path.resolve()}"
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
@@ -285,7 +297,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:
-        with _import_path(path.resolve().parent):
+        with _import_path(path.resolve().parent), _no_arguments(path):
             spec.loader.exec_module(module)
     except (KeyboardInterrupt, GeneratorExit):
         raise

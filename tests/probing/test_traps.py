@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from tests.cases import Call, Write
 
 #: One file of the user's own, with every trap as a function.
@@ -169,6 +170,20 @@ def summed(model, batch):
     return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
 
 
+def pair_model():
+    built = model()
+    built.register_forward_hook(lambda module, inputs, output: (output, output))
+    return built
+
+
+class Own:
+    pass
+
+
+def own_dataset():
+    return Own()
+
+
 def moving(model, batch):
     with torch.no_grad():
         for p in model.parameters():
@@ -249,6 +264,8 @@ def test_a_trap_is_named_among_the_doubts(probed: Any, code: str, sections: dict
         ("must repeat", {"loss": None, "objective": {"_target_": "train.py:restless"}}),
         ("parameters in place", {"loss": None, "objective": {"_target_": "train.py:moving"}}),
         ("real parameters", {"model": {"_target_": "train.py:complex_model"}}),
+        ("Use `objective:` with a function f(model, batch)", {"model": {"_target_": "train.py:pair_model"}}),
+        ("it built an object of type train.py:Own.", {"dataset": {"_target_": "train.py:own_dataset"}}),
         (
             "takes a single one",
             {
@@ -303,6 +320,42 @@ def test_a_missing_local_file_is_named_with_its_absolute_path(probed: Any, tmp_p
     )
     assert code == 4
     assert str(tmp_path / "train.bin") in said.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+    ],
+)
+def test_other_words_for_out_of_memory_are_understood(words: str) -> None:
+    with pytest.raises(OutOfMemoryError), user_code("computing"):
+        raise RuntimeError(words)
+
+
+def test_a_script_that_parses_arguments_on_import_finds_none(probed: Any, write: Write) -> None:
+    write(
+        "script.py",
+        "import argparse\nargparse.ArgumentParser().parse_args()\nfrom torch.nn import Linear\n"
+        "def net():\n    return Linear(6, 3)\n",
+    )
+    code, _, said = probed(model={"_target_": "script.py:net"})
+    assert code in (0, 3), said
+
+
+@pytest.mark.parametrize("planned", [40, 20, 33, 256])
+def test_every_planned_size_has_a_choice_of_batch_sizes(probed: Any, planned: int) -> None:
+    """With groups of one device's part; and nothing beyond the dataset of 512 is recommended."""
+    code, result, said = probed(
+        model={"_target_": "train.py:model", "extra": "norm"},
+        training={"batch_size": planned},
+        probe={"warmup_steps": 20, "max_examples": 30_000},
+    )
+    assert code in (0, 3), said
+    if result["critical_batch_size"]["value"] is not None:
+        assert len(result["tradeoff"]) >= min(3, 512 // planned)
 
 
 def test_below_a_group_nothing_is_claimed(probed: Any) -> None:

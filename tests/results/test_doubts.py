@@ -91,6 +91,10 @@ def test_every_doubt_can_be_reached(code: str, run: ProbeRun) -> None:
     assert doubts[0].remedy.endswith(".")
 
 
+def test_a_planned_batch_beyond_the_dataset_is_a_doubt() -> None:
+    assert codes(dataclasses.replace(RUN, dataset_length=60)) == ["batch_beyond_dataset", "small_dataset"]
+
+
 def test_clipping_is_a_doubt() -> None:
     training = CONFIG.training.model_copy(update={"max_grad_norm": 1.0})
     assert codes(config=CONFIG.model_copy(update={"training": training})) == ["clipping"]

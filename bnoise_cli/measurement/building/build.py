@@ -212,7 +212,17 @@ class _Criterion:
                 f"`loss:` needs examples (x, y); a batch of this dataset is {shape}. "
                 "Use `objective:` with a function f(model, batch) instead."
             )
-        return self.criterion(model(batch[0]), batch[1])
+        output = model(batch[0])
+        try:
+            return self.criterion(output, batch[1])
+        except (TypeError, AttributeError) as error:
+            if isinstance(output, Tensor):
+                raise
+            raise RunError(
+                f"`loss:` gets what the model returns, which is {kind_of(output)}, and failed with "
+                f"{type(error).__name__}: {str(error).splitlines()[0]} Use `objective:` with a function "
+                "f(model, batch) that takes the parts it needs."
+            ) from error
 
 
 def _own_loss(model: nn.Module, batch: Any) -> Tensor:

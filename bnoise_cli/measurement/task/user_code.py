@@ -10,12 +10,22 @@ from pathlib import Path
 import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError
+from bnoise_cli.spec.targets import USER_MODULE
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 #: What the exchange between ranks says, inside a pass of a sharded model, when one of them is gone.
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
-#: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries.
-_ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "STATUS_ALLOC_FAILED")
+#: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries and of
+#: other devices. cuDNN finds no algorithm if there is no room for its workspace.
+_ALLOCATORS = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "STATUS_ALLOC_FAILED",
+    "out of memory",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "Unable to find a valid cuDNN algorithm",
+    "RESOURCE_EXHAUSTED",
+)
 
 
 class OutOfMemoryError(Exception):
@@ -64,7 +74,12 @@ def enough_memory(doing: str) -> Iterator[None]:
 
 def kind_of(value: object) -> str:
     """What the user's code built, in words."""
-    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"
+    module = type(value).__module__
+    if module.startswith(USER_MODULE):  # a file that a config names
+        module = f"{Path(module.removeprefix(USER_MODULE)).name}:"
+    else:
+        module += "."
+    return f"an object of type {module}{type(value).__qualname__}"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
