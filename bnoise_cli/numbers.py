@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Numbers formatted for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """`value` to a few significant digits, thousands separated, without exponent where readable."""
+    """`value` to a few significant digits, with thousands separators; with an exponent if it is very small or large."""
     if value is None or not math.isfinite(value):
         return "?"
     if value == 0:
@@ -31,7 +31,7 @@ def count(value: float) -> str:
 
 
 def tokens(value: float) -> str:
-    """A number of tokens, from ten million on as people say it: 10.5M, 1.50B."""
+    """A number of tokens. From ten million on it is abbreviated: 10.5M, 1.50B."""
     if value < 1e7:
         return count(value)
     scale, letter = next((s, n) for s, n in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if value >= s)
@@ -39,12 +39,12 @@ def tokens(value: float) -> str:
 
 
 def percent(part: float) -> str:
-    """A part as a percentage."""
+    """A fraction as a percentage."""
     return f"{100 * part:.{0 if part >= 0.095 else 1}f}%"
 
 
 def seconds(value: float) -> str:
-    """A time in the unit a person would use."""
+    """A time in a readable unit, from µs to days."""
     if value == 0:
         return "0 s"
     if value < 0.995:

@@ -1,4 +1,4 @@
-"""The page on config keys, made from the schema. `python -m tests.reference` rewrites the page."""
+"""The page on config keys, made from the schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from bnoise_cli.spec.schema import Config
-from tests.documents import DOCS
 
 _HEAD = """\
 # Every key of a config
@@ -68,7 +67,3 @@ def _kind(schema: dict[str, Any]) -> str:
         return "amount of tokens"
     bounds = [f"{word} {schema[key]:,}" for key, word in _BOUNDS.items() if schema.get(key, _HUGE) < _HUGE]
     return " ".join([_NAMES.get(schema["type"], schema["type"]), " and ".join(bounds)]).rstrip()
-
-
-if __name__ == "__main__":
-    (DOCS / "config-reference.md").write_text(reference(), encoding="utf-8")

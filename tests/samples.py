@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,13 @@ from bnoise_cli.records import (
     TradeoffRow,
     TrainingRun,
 )
+from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
+from bnoise_cli.results.result import Result
+from bnoise_cli.results.sweep import BatchOutcome, SweepResult
+from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Config
+from bnoise_cli.storage import write_json
 
 GOOD = Estimate(value=100.0, low=90.0, high=112.0)
 OPEN = Estimate(value=None, low=40.0, high=None)
@@ -223,7 +230,7 @@ SIZES = (5, 10, 20, 40, 80)
 GOOD_STEPS = {size: 100 * (1 + 20 / size) for size in SIZES}
 
 
-def sweep_run(steps: dict[int, float | None], **changes: Any) -> SweepRun:
+def sweep_run(steps: Mapping[int, float | None], **changes: Any) -> SweepRun:
     """Three seeds at every batch size, 2% apart."""
     base = SweepRun(
         goal=0.4,
@@ -318,3 +325,27 @@ ADVISED = ProbeResult(
     ),
     recommendation=ADVICE,
 )  # fmt: skip
+
+
+def store(config: str, name: str | None = None, kind: str = "probe", **changes: Any) -> Path:
+    """A made-up result of a config, where the program would keep it."""
+    spec = load_spec(Path(config), at_hand=False)
+    made: Result = result(config=spec.resolved(), config_hash=KINDS[kind].hash(spec), doubts=())
+    if kind == "sweep":
+        fields = {field.name for field in dataclasses.fields(SweepResult)} & {
+            field.name for field in dataclasses.fields(type(made))
+        }
+        shared = {name: getattr(made, name) for name in fields - {"kind"}}
+        some = Estimate(value=100.0, low=90.0, high=110.0)
+        batch = BatchOutcome(
+            batch_size=64, learning_rate=0.1, steps=100.0, steps_limits=Limits(low=90.0, high=110.0),
+            examples=6400.0, fitted=100.0, predicted=None,
+        )  # fmt: skip
+        made = SweepResult(
+            **shared, goal=0.5, start_loss=2.0, min_steps=some, min_examples=some, batches=(batch,),
+            scatter=0.01, predicted=None, runs=(),
+        )  # fmt: skip
+    made = dataclasses.replace(made, **changes)
+    path = Path(name or f".bnoise/{Path(config).stem}.{kind}.json")
+    write_json(path, made.to_json())
+    return path

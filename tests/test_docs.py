@@ -121,8 +121,10 @@ def test_pages_name_files_and_topics_that_exist() -> None:
         assert (ROOT / "bnoise_cli" / file).exists() or (ROOT / file).exists(), file
 
 
-def test_the_reference_of_keys_is_in_step_with_the_schema() -> None:
-    """`python -m tests.reference` rewrites it."""
+def test_the_reference_of_keys_is_in_step_with_the_schema(request: pytest.FixtureRequest) -> None:
+    """`pytest --golden` rewrites the page."""
+    if request.config.getoption("--golden"):
+        (DOCS / "config-reference.md").write_text(reference(), encoding="utf-8")
     assert page("config-reference") == reference()
 
 

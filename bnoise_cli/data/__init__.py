@@ -1,6 +1,6 @@
 """Datasets in local files: token ids, text, arrays, images. Name them in a config as `bnoise_cli.data.TokenFile`.
 
-Paths are relative to the current folder. Nothing is ever fetched.
+Paths are relative to the current folder. Nothing is downloaded.
 """
 
 from bnoise_cli.data.arrays import Arrays

@@ -1,4 +1,4 @@
-"""Arrays that lie side by side in files."""
+"""Datasets of parallel arrays in files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bnoise_cli.data.files import fingerprint, local_file
 
 
 class Arrays(TensorDataset):
-    """Examples in arrays that lie side by side: item i is the i-th row of each.
+    """A dataset of parallel arrays. Example i consists of row i of each array.
 
     Args:
         paths: `.npy` files, one array each; or a single `.npz` or `.safetensors` file.
-        names: which arrays of that single file, in order; by default all, by name.
+        names: the arrays to take from that single file, in this order; by default all of them, sorted by name.
     """
 
     def __init__(self, paths: str | Sequence[str], names: Sequence[str] | None = None) -> None:
@@ -55,7 +55,10 @@ def _named(file: Path, names: Sequence[str] | None) -> dict[str, Tensor]:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    """float64 becomes float32, which models have; unsigned integers become int64, which can be indices."""
+    """A tensor of a usable type: float64 becomes float32, as in models.
+
+    Unsigned integers become int64, so that they can be indices.
+    """
     if array.dtype == np.float64:
         array = array.astype(np.float32)
     elif array.dtype.kind == "u" and array.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Local files, named by the absolute path where they are missing."""
+"""Local files. The error about a missing file names its absolute path."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def local_file(path: str, kind: str) -> Path:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """sha256 of the ends of files: whether data are the same, without reading them whole."""
+    """sha256 over the beginnings and ends of files. It tells whether data have changed without reading all of them."""
     return hashlib.sha256(" ".join(map(sampled_hash, files)).encode()).hexdigest()

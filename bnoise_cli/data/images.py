@@ -14,10 +14,10 @@ _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 
 class ImageFolder(Dataset[tuple[Tensor, int]]):
-    """Images of `path/CLASS/NAME.png` and the like, with the number of their class in alphabetical order.
+    """Images in `path/CLASS/NAME.png` or other formats. The label is the index of the class in alphabetical order.
 
-    An image is scaled so that its shorter side fits, cut to its middle square, and given in [-1, 1], shape
-    (channels, size, size). There is no augmentation.
+    Each image is scaled until its shorter side is `size`, and cut to its central square. Values lie in [-1, 1], the
+    shape is (channels, size, size). There is no augmentation.
 
     Args:
         size: pixels of each side.

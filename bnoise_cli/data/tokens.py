@@ -1,4 +1,4 @@
-"""Token ids: windows of files of them and of text, and texts one by one."""
+"""Datasets of token ids: windows of token files and of text files, and single texts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from torch.utils.data import Dataset
 from bnoise_cli.data.files import fingerprint, local_file
 
 Window = tuple[Tensor, Tensor] | dict[str, Tensor]
-#: The label of what counts for nothing, in torch's criteria and in transformers.
+#: The label that torch's criteria and transformers ignore.
 _IGNORED = -100
 
 
 class Windows(Dataset[Window]):
-    """Windows of `context` token ids of one long text, each an example.
+    """Windows of `context` token ids in one long text. Each window is an example.
 
     Args:
         tokens: all ids, shape (length,), integers.
         context: tokens in a window.
-        stride: from the beginning of a window to that of the next; by default `context`, so that none overlap. nanoGPT
-            draws beginnings at random, which is 1; neighbours are then alike, but draws of them are as independent.
+        stride: distance between the beginnings of two windows; by default `context`, so that windows do not overlap.
+            nanoGPT draws beginnings at random, which is a stride of 1: neighbouring windows overlap, and draws are
+            still independent.
         form: "pair": inputs and next tokens, each of shape (context,), for a criterion; "transformers":
             `input_ids` and equal `labels`, which its models shift themselves.
     """
@@ -56,7 +57,7 @@ class Windows(Dataset[Window]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Window]:
-        """Several examples, read at once."""
+        """Read several examples at once."""
         begin = np.asarray(indices, dtype=np.int64)[:, None] * self.stride
         rows = self.tokens[begin + np.arange(self.context + self._after)]
         ids = torch.from_numpy(rows.astype(np.int64))
@@ -66,11 +67,11 @@ class Windows(Dataset[Window]):
 
 
 class TokenFile(Windows):
-    """A file of token ids one after another, as nanoGPT's `train.bin`: read where it lies, never as a whole.
+    """A file of consecutive token ids, such as nanoGPT's `train.bin`. It is mapped, not loaded into memory.
 
     Args:
         path: the file.
-        dtype: of its ids, "uint16" or "uint32".
+        dtype: type of the ids, "uint16" or "uint32".
     """
 
     def __init__(
@@ -118,13 +119,15 @@ class TextFile(Windows):
 
 
 class Texts(Dataset[dict[str, Tensor]]):
-    """Texts as token ids, examples of unequal length: `input_ids` and equal `labels`, which `padded` puts together.
+    """Texts as token ids of unequal length.
+
+    An example has `input_ids` and equal `labels`. `padded` makes batches of examples.
 
     Args:
-        texts: strings; or rows of a dataset with a column of them, such as one of Hugging Face's datasets.
+        texts: strings, or rows with a column of strings, such as a dataset of Hugging Face's datasets.
         tokenizer: a `tokenizer.json` of Hugging Face's tokenizers (pip install tokenizers); by default bytes.
-        column: the name of that column, where rows are mappings.
-        context: tokens after these are cut off.
+        column: the name of that column, if rows are mappings.
+        context: longer texts are cut to this number of tokens.
     """
 
     def __init__(
@@ -149,9 +152,9 @@ class Texts(Dataset[dict[str, Tensor]]):
 
 
 def padded(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """A collate function for examples of unequal length: filled up with 0, labels with -100, and an `attention_mask`.
+    """A collate function for examples of unequal length.
 
-    What is one number in each example is stacked.
+    It pads with 0, pads labels with -100, and adds an `attention_mask`. Single numbers are stacked.
     """
     batch: dict[str, Tensor] = {}
     for key in examples[0]:
@@ -166,7 +169,7 @@ def padded(examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
 
 
 def returned_loss(model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-    """An objective for models that return (logits, loss) for inputs and next tokens, as nanoGPT's does."""
+    """An objective for models that return (logits, loss) when given inputs and next tokens, as nanoGPT's model does."""
     _, loss = model(*batch)
     return loss  # type: ignore[no-any-return]
 

@@ -45,12 +45,12 @@ class DigitImages(TensorDataset):
 class StdlibText(Windows):
     """Windows of bytes of the source files of Python's standard library.
 
-    An example is one of the windows of `context` bytes that follow one another without overlap.
+    An example is one window of `context` bytes. Windows follow each other without overlap.
 
     Args:
         context: bytes in a window.
-        packages: names of files or packages of the standard library; by default a fixed few of about
-            3 MB. Files are taken in sorted order, tests left out.
+        packages: names of files or packages of the standard library; by default a fixed selection of about
+            3 MB. Files are taken in sorted order, without tests.
         form: as for `Windows`.
     """
 

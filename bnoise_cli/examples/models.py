@@ -15,7 +15,7 @@ class MLP(nn.Sequential):
 
     Args:
         widths: input, hidden and output widths, two or more.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
     """
 
     def __init__(self, widths: Sequence[int], seed: int = 0) -> None:
@@ -28,11 +28,11 @@ class MLP(nn.Sequential):
 
 
 class DigitsCNN(nn.Sequential):
-    """Two convolutions and a linear layer for images of 8 × 8 in rows of 64, ten classes.
+    """Two convolutions and a linear layer. Input: 8 × 8 images as rows of 64 numbers; output: logits of ten classes.
 
     Args:
-        channels: of the first convolution; the second has twice as many.
-        seed: of the initial weights.
+        channels: output channels of the first convolution; the second has twice as many.
+        seed: seed of the initial weights.
     """
 
     def __init__(self, channels: int = 8, seed: int = 0) -> None:
@@ -55,7 +55,7 @@ class ByteGPT(nn.Module):
     Args:
         layers, width, heads: its size.
         context: the longest sequence, in bytes.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ByteGPT(nn.Module):
             nn.init.normal_(self.tokens.weight, std=width**-0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next byte, shape (batch, 256, length) as cross-entropy takes them."""
+        """Logits of the next byte, shape (batch, 256, length), which is the shape that cross-entropy takes."""
         x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)

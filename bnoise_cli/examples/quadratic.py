@@ -1,4 +1,4 @@
-"""A noisy quadratic: gradient, Hessian and noise written down, so that the exact answer is known."""
+"""A noisy quadratic whose gradient, Hessian and noise are chosen, so that its exact noise scale is known."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.utils.data import TensorDataset
 
 
 class NoisyQuadratic(nn.Module):
-    """Loss of one example z: ½θᵀHθ − θᵀz, with H diagonal, θ where the probe starts and z of mean zero.
+    """The loss of one example z is ½θᵀHθ − θᵀz. H is diagonal, θ are the parameters and z has mean zero.
 
     The gradient of one example is Hθ − z, so G = Hθ, Σ = Cov(z) and B_noise = tr(HΣ)/(GᵀHG).
 
     Args:
         dimension: number of parameters.
         decay: H_i = i^(−decay).
-        noise_decay: Σ_i = σ²·i^(−noise_decay), in another order of the axes if `aligned` is false.
-        noise_scale: B_noise, which sets σ².
-        aligned: whether the noise is large where the curvature is.
+        noise_decay: Σ_i = σ²·i^(−noise_decay), with the axes in another order if `aligned` is false.
+        noise_scale: B_noise at the start; it determines σ².
+        aligned: True if the noise is large in the directions of large curvature.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class NoisyQuadratic(nn.Module):
         self.dimension = dimension
 
     def forward(self, z: Tensor) -> Tensor:
-        """Loss of each example, shape (batch,), z of unit covariance, shape (batch, dimension)."""
+        """Loss of each example, shape (batch,), for z of unit covariance, shape (batch, dimension)."""
         return 0.5 * (self.hessian * self.theta**2).sum() - (z * self.noise_std) @ self.theta
 
     def exact_noise_scale(self) -> float:
@@ -63,7 +63,7 @@ def unit_noise(
     """Examples whose mean is zero and whose covariance is the identity, to rounding.
 
     Args:
-        degrees_of_freedom: of Student's t; infinite for normal noise, small for heavy tails.
+        degrees_of_freedom: degrees of freedom of Student's t; infinite for normal noise, small for heavy tails.
     """
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(examples, dimension, generator=generator, dtype=torch.float64)
@@ -77,6 +77,6 @@ def unit_noise(
 
 
 def mean_loss(model: nn.Module, batch: Tensor) -> Tensor:
-    """Objective: the mean of the examples' losses."""
+    """The objective: mean loss over the examples."""
     losses: Tensor = model(batch)
     return losses.mean()

@@ -1,4 +1,4 @@
-"""A small chart of the measurement in characters."""
+"""A small chart of the measurement, made of characters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bnoise_cli.results.probe import ProbeResult
 
 _HEIGHT = 9
 _WIDEST = 72
-#: Columns before the axis: the larger of the numbers beside it.
+#: Columns to the left of the axis, for the numbers beside it.
 _MARGIN = 10
 
 
 def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
-    """ΔL_opt against B on logarithmic axes: measured points, the law, B_noise; None where there is nothing."""
+    """ΔL_opt against B on logarithmic axes: measured points, the law, B_noise; None if there is nothing to draw."""
     points = [p for p in result.points if p.batch_size is not None and p.improvement > 0]
     scale, limit = result.noise_scale.value, result.max_improvement.value
     columns = min(width, _WIDEST) - _MARGIN - 2
@@ -55,12 +55,12 @@ def improvement_chart(result: ProbeResult, width: int) -> Drawing | None:
 
 
 def _part(value: float, low: float, high: float) -> float:
-    """Where a value lies between two others on a logarithmic axis; their ratios may be beyond floats."""
+    """Position of a value on a logarithmic axis from `low` to `high`, 0 to 1. Ratios of the numbers could overflow."""
     return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
 
 
 def _write(line: list[str], middle: int, text: str) -> None:
-    """Write `text` around a column unless something stands there."""
+    """Write `text` centred at a column, unless the place is taken."""
     start = min(max(0, middle - len(text) // 2), len(line) - len(text))
     if all(cell == " " for cell in line[max(0, start - 1) : start + len(text) + 1]):
         line[start : start + len(text)] = text

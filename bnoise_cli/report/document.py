@@ -1,4 +1,4 @@
-"""What a report says, before it is known where: sections of sentences and grids."""
+"""The contents of a report, independent of where it is shown: sections of sentences, tables and drawings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Tone(StrEnum):
-    """How much a sentence matters."""
+    """The weight of a sentence; renderers turn it into a style."""
 
     GOOD = "good"
     UNSURE = "unsure"
@@ -27,7 +27,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A named finding with what to do about it."""
+    """A named finding and its remedy."""
 
     name: str
     finding: str
@@ -36,7 +36,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A table; numbers stand to the right, words to the left."""
+    """A table. Columns of numbers are aligned to the right, columns of words to the left."""
 
     columns: tuple[str, ...]  # a line break is where a narrow head may break
     rows: tuple[tuple[str, ...], ...]
@@ -44,7 +44,7 @@ class Grid:
     words: frozenset[str] = frozenset()  # columns that hold words
 
     def within(self, width: int) -> Grid:
-        """Without as many of its spare columns as it takes to fit `width` characters."""
+        """The table without spare columns, dropped one by one until it fits `width` characters."""
         for number in range(len(self.spare) + 1):
             grid = self._without(self.spare[:number])
             if grid.width() <= width:
@@ -52,12 +52,12 @@ class Grid:
         return grid
 
     def without_empty(self, *columns: str) -> Grid:
-        """Without those of `columns` that have nothing in any row."""
+        """The table without those of `columns` that are empty in every row."""
         empty = (c for c in columns if not any(row[self.columns.index(c)] for row in self.rows))
         return self._without(tuple(empty))
 
     def width(self) -> int:
-        """Characters of a row, two between columns."""
+        """Width of the table in characters, with two spaces between columns."""
         cells = zip(self.columns, *self.rows, strict=True)
         widest = [max(len(line) for cell in column for line in cell.split("\n")) for column in cells]
         return sum(widest) + 2 * (len(widest) - 1)
@@ -74,7 +74,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """Characters that make a picture, where they are as wide as one another."""
+    """A picture made of characters. It needs a font of fixed width."""
 
     lines: tuple[str, ...]
 
@@ -84,7 +84,7 @@ Part = Sentence | Remark | Grid | Drawing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report; the headline says it all in one line."""
+    """A section of the report. Its headline is a summary in one line."""
 
     title: str
     headline: Sentence | None = None

@@ -1,4 +1,4 @@
-"""A report as GitHub's Markdown."""
+"""A report as Markdown in GitHub's dialect."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sen
 
 
 def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
-    """Sections as one page.
+    """Sections as one page of Markdown.
 
     Args:
-        picture: where a picture lies that belongs to the first section.
+        picture: link to the picture of the first section, or None.
     """
     blocks = [f"# {_md(title)}"]
     for section in sections:
@@ -40,12 +40,12 @@ def _markdown_part(part: Part) -> str:
 
 
 def one_line(columns: Sequence[str]) -> list[str]:
-    """Heads of columns without line breaks."""
+    """Column headings without line breaks."""
     return [column.replace("-\n", "-").replace("\n", " ") for column in columns]
 
 
 def _md(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text with its special characters escaped, so that Markdown shows it unchanged."""
     for special in "\\`*_{}[]<>|#~":
         text = text.replace(special, f"\\{special}")
     return text.replace("\n", " ")

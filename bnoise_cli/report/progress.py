@@ -25,7 +25,7 @@ class ProgressLine:
         console = Console(stderr=True)
         self._live = Live(console=console, transient=True, auto_refresh=False)
         self._shown = not quiet and console.is_terminal and not console.is_dumb_terminal
-        self._encoding = console.encoding  # a live display puts itself in place of stderr
+        self._encoding = console.encoding  # read now: the live display replaces stderr
         self._last = 0.0
 
     def __enter__(self) -> ProgressLine:
@@ -47,6 +47,6 @@ class ProgressLine:
             self._last = time.monotonic()
 
     def __call__(self, progress: Stage) -> None:
-        """Show how far a measurement has come, unless something was shown a moment ago."""
+        """Show the progress of a measurement, unless the line was updated a moment ago."""
         if self._shown and time.monotonic() - self._last >= _INTERVAL:
             self.say(REPORTS[progress.kind].progress(progress))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence, Tone
 
-#: What a terminal without UTF-8 is shown instead.
+#: Replacements for a terminal without UTF-8.
 _ASCII = str.maketrans(
     {
         "Δ": "d", "×": "x", "±": "+-", "−": "-", "–": "-", "∞": "inf", "≥": ">=", "≤": "<=", "²": "^2", "½": "1/2",
@@ -34,7 +34,7 @@ Line = Text | Table | Padding
 
 
 def render(lines: Iterable[Line], *, width: int, color: bool, encoding: str) -> str:
-    """Lay text and tables out, in what the terminal can show."""
+    """Render lines as text of the given width, in characters that the encoding has."""
     buffer = io.StringIO()
     console = Console(
         file=buffer,
@@ -52,7 +52,7 @@ def render(lines: Iterable[Line], *, width: int, color: bool, encoding: str) -> 
 
 
 def can_show(text: str, encoding: str) -> bool:
-    """Whether an encoding has all the characters of a text."""
+    """True if an encoding has all characters of a text."""
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):
@@ -61,12 +61,12 @@ def can_show(text: str, encoding: str) -> bool:
 
 
 def to_ascii(text: str) -> str:
-    """The same text in plain ASCII."""
+    """The text in plain ASCII; unknown characters become question marks."""
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
 def layout(sections: Sequence[Section], width: int) -> list[Line]:
-    """Sections one below the other, an empty line between them."""
+    """The lines of all sections, with an empty line between two sections."""
     lines: list[Line] = []
     for section in sections:
         lines += [Text()] if lines else []

@@ -1,4 +1,4 @@
-"""Where a checkpoint keeps what it holds: the files of one, as a name in the config gives it."""
+"""The files of a checkpoint, found from the file or folder that the config names."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 from bnoise_cli.spec.source import is_file
 
-#: What a Hugging Face folder calls its weights, or the index of the files they are spread over; the first counts.
+#: Names of weights in a Hugging Face folder, or of the index of several weight files. The first that exists counts.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-#: What transformers' Trainer keeps beside them.
+#: The optimizer state that the Trainer of transformers keeps beside the weights.
 OPTIMIZER, TRAINER = "optimizer.pt", "trainer_state.json"
 
 
 def weights_file(path: Path) -> Path | None:
-    """The file of weights, or its index, that a file or folder stands for; None where there is none."""
+    """The file of weights, or its index, in a file or folder that the config names; None if there is none."""
     return next((file for file in (path, *(path / name for name in WEIGHTS)) if is_file(file)), None)
 
 
 def spread_files(index: Path) -> list[Path]:
-    """The files that an index spreads the weights over.
+    """The weight files that an index names.
 
     Raises:
-        ValueError: it is no such index, or names files outside its folder.
-        OSError: it cannot be read.
+        ValueError: the file is not such an index, or it names files outside its folder.
+        OSError: the index cannot be read.
     """
     content = json.loads(index.read_text(encoding="utf-8"))
     places = content.get("weight_map") if isinstance(content, dict) else None
@@ -48,7 +48,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     files = [weights]
     if weights.suffix == ".json":
-        with suppress(OSError, ValueError, RecursionError):  # who reads the weights says so
+        with suppress(OSError, ValueError, RecursionError):  # reading the weights reports it
             files += spread_files(weights)
     optimizer = path / OPTIMIZER
     return [*files, optimizer] if is_file(optimizer) else files

@@ -1,4 +1,4 @@
-"""A config file and its overrides to a validated spec, every mistake reported at once."""
+"""Read a config file and its overrides into a validated spec, and report all mistakes at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A config that is well formed, with where it came from."""
+    """A well-formed config, and the file it came from."""
 
     config: Config
     source: Source
@@ -30,25 +30,25 @@ class Spec:
 
     @property
     def folder(self) -> Path:
-        """What relative paths in the config are relative to."""
+        """The folder that relative paths in the config start from."""
         return self.source.folder
 
     def require_targets(self) -> None:
-        """Import everything that is named and check its arguments. Runs the user's code.
+        """Import all targets and check their arguments. This runs the user's code.
 
         Raises:
-            ConfigError: with every mistake.
+            ConfigError: with all mistakes.
         """
         keys = [key for key in TARGET_KEYS if getattr(self.config, key) is not None]
         if check_targets(self.source, keys):
             raise self.source.error()
 
     def resolved(self) -> dict[str, Any]:
-        """The config with its defaults, as plain data."""
+        """The config as plain data, with the defaults of all keys that it leaves out."""
         return self.config.model_dump(mode="json")
 
     def checkpoints(self) -> list[Path]:
-        """Where the checkpoints are, in the order in which they are named."""
+        """The paths of the checkpoints, in the order of the config."""
         return [self.folder / name for name in self.config.checkpoints]
 
 
@@ -56,10 +56,10 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     """Read and validate a config without importing or running anything it names.
 
     Args:
-        at_hand: whether packages and weights that it names must be on this machine.
+        at_hand: True if the packages and weights that the config names must be on this machine.
 
     Raises:
-        ConfigError: with every mistake that can be seen without running code.
+        ConfigError: with all mistakes that can be found without running code.
     """
     source = read_source(path)
     for override in overrides:
@@ -88,7 +88,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
 
 
 def _note_the_plan(source: Source, config: Config) -> None:
-    """Mistakes between values that are right by themselves."""
+    """Note values that are right by themselves and contradict each other."""
     plan = config.training
     length = "`training.steps` or `training.examples`"
     if plan.steps is not None and plan.examples is not None:
@@ -116,7 +116,7 @@ def _note_the_plan(source: Source, config: Config) -> None:
 
 
 def _note_the_trajectory(source: Source, config: Config) -> None:
-    """Mistakes between several checkpoints and how they are probed."""
+    """Note settings that do not fit several checkpoints."""
     names = config.checkpoints
     if len(names) < 2:
         return
@@ -132,7 +132,7 @@ def _note_the_trajectory(source: Source, config: Config) -> None:
 
 
 def _note_the_checkpoints(source: Source, named: Any) -> None:
-    """Checkpoints that are not on this machine."""
+    """Note checkpoints that are not on this machine."""
     each: list[tuple[KeyPath, Any]] = [(("checkpoint",), named)]
     if isinstance(named, list):
         each = [(("checkpoint", i), name) for i, name in enumerate(named)]
@@ -153,13 +153,13 @@ def _by_place(source: Source, error: ValidationError) -> dict[KeyPath, list[Any]
     places: dict[KeyPath, list[Any]] = {}
     for mistake in error.errors():
         places.setdefault(_real_path(source.data, mistake["loc"]), []).append(mistake)
-    # Inside a list the members of a union disagree about the depth; the deepest says most.
+    # Inside a list, the members of a union report errors at different depths. The deepest error is the most precise.
     around = {path[:depth] for path in places for depth in range(len(path))}
     return {path: mistakes for path, mistakes in places.items() if path not in around}
 
 
 def _note(source: Source, path: KeyPath, mistakes: list[Any]) -> None:
-    """Word pydantic's errors about one value in the form that every mistake has."""
+    """Note pydantic's errors about one value as one mistake, in the words of all other mistakes."""
     first = mistakes[0]
     last = str(first["loc"][-1]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
@@ -203,7 +203,7 @@ _BOUNDS = {
 
 
 def _real_path(data: Any, loc: Sequence[str | int]) -> KeyPath:
-    """pydantic's location without the names of union members, which are no keys."""
+    """pydantic's location without the names of union members, which are not keys of the config."""
     path: list[str | int] = []
     for part in loc:
         if isinstance(data, dict) and part in data:
@@ -220,7 +220,7 @@ def _keys_at(path: Sequence[str | int]) -> list[str]:
     model: type[Section] = Config
     for part in path:
         annotation = model.model_fields[str(part)].annotation
-        members = get_args(annotation) or (annotation,)  # a section may be left out: Branch | None
+        members = get_args(annotation) or (annotation,)  # an optional section, such as Branch | None
         model = next(each for each in members if isinstance(each, type) and issubclass(each, Section))
     return list(model.model_fields)
 

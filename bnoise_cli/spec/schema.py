@@ -1,4 +1,4 @@
-"""The form of a config: which keys there are and what their values must be."""
+"""The form of a config: its keys and the values they take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parse_seconds(value: Any) -> float:
     """`60s`, `2m`, `1h` or a number of seconds.
 
     Raises:
-        ValueError: anything else, or less than a second.
+        ValueError: the value is not a time, or is less than a second.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([a-z]*)\s*", str(value))
     try:
@@ -39,7 +39,7 @@ def parse_seconds(value: Any) -> float:
     return seconds
 
 
-#: No run has more, and floats hold it exactly.
+#: Upper limit of counts. No training run is larger, and floats hold it exactly.
 _MOST = 2**53
 _SECONDS: Any = {"anyOf": [{"type": "number", "minimum": 1}, {"type": "string"}]}
 _TARGET: Any = {
@@ -50,28 +50,28 @@ Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(_SECON
 
 
 def _amount(least: int, most: int | None = None) -> Any:
-    """A number of examples in the file: itself, or tokens."""
+    """JSON Schema of a number of examples: an integer, or an amount of tokens."""
     limits = {"minimum": least} | ({"maximum": most} if most is not None else {})
     return {"anyOf": [{"type": "integer", **limits}, {"type": "string", "pattern": TOKENS}]}
 
 
-#: Numbers of examples; `spec.units` has put them where the file has tokens.
+#: Numbers of examples. `spec.units` has already converted amounts of tokens.
 Examples = Annotated[int, Field(gt=0, le=_MOST), WithJsonSchema(_amount(1, _MOST))]
 Budget = Annotated[int, Field(ge=256), WithJsonSchema(_amount(256))]
-#: The least that a budget in examples must hold: at each point of training, and in largest batches.
+#: A budget in examples must hold this many for each probed point, and this many of the largest batches.
 _FEWEST_EXAMPLES, _FEWEST_LARGEST = 256, 6
 #: A mapping with `_target_`; checked by `spec.targets`.
 Target = Annotated[dict[str, Any], WithJsonSchema(_TARGET)]
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys are mistakes, and a string is no number."""
+    """A section of the config. Unknown keys are mistakes, and a string is not taken as a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Training(Section):
-    """The run that is planned."""
+    """The planned training run."""
 
     batch_size: Examples = Field(default=64, description="global, in examples, or as in 524288 tokens")
     world_size: PositiveInt = Field(default=1, le=_MOST, description="devices that train together")
@@ -128,7 +128,7 @@ class Probe(Section):
     )
     batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.15, description="stop when the 95% interval is within this part on each side"
+        default=0.15, description="stop when the 95% interval is within this fraction on each side"
     )
     budget: Seconds = Field(default=60.0, description="or when this time is spent, after the warm-up")
     max_examples: Budget | None = Field(
@@ -152,7 +152,7 @@ class Probe(Section):
         return self
 
     def examples_needed(self, points: int) -> str | None:
-        """What `max_examples` must be for so many points of training; None where it suffices."""
+        """What `max_examples` must be for this number of probed points; None if it is large enough."""
         needed = _FEWEST_EXAMPLES * points
         if isinstance(self.batch_sizes, list):
             needed = max(needed, _FEWEST_LARGEST * self.batch_sizes[-1] * points)
@@ -165,7 +165,7 @@ class Probe(Section):
 
 
 class Branch(Section):
-    """Branched training from one start: the same examples at multiples of the planned batch."""
+    """Branched training: from one start, the same number of examples at multiples of the planned batch size."""
 
     multiples: list[PositiveInt] = Field(
         default=[1, 2, 4, 8], min_length=2, description="of training.batch_size"
@@ -210,7 +210,7 @@ class Advice(Section):
 
 
 class Check(Section):
-    """What the pre-training check lets pass."""
+    """The limits of the pre-training check."""
 
     max_compute_overhead: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=1.0, description="fail if the plan surely spends more: examples over the fewest, less 1"
@@ -248,12 +248,12 @@ class Config(Section):
 
     @property
     def checkpoints(self) -> list[str]:
-        """Every checkpoint that is named."""
+        """All checkpoints that the config names."""
         return [self.checkpoint] if isinstance(self.checkpoint, str) else self.checkpoint or []
 
 
 def json_schema() -> dict[str, Any]:
-    """The form of a config as a JSON Schema, for editors."""
+    """The JSON Schema of a config, for completion in editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Config.model_json_schema(),

@@ -1,4 +1,4 @@
-"""`_target_`: naming code in a config, checking the name and the arguments, and calling it."""
+"""Targets: code that a config names by `_target_`. This module finds, checks and calls it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPELLINGS = ("_target_", "_component_", "class_path")
 
 
 class TargetError(Exception):
-    """Why a target cannot be found: what was found, what was expected, the nearest name."""
+    """A target cannot be found. Carries what was found, what was expected and the nearest known name."""
 
     def __init__(self, found: str, expected: str, nearest: str | None = None) -> None:
         super().__init__(found)
@@ -53,7 +53,7 @@ def arguments(value: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
 
 
 def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """Every target at any depth, outer ones first."""
+    """All targets inside a value at any depth, outer ones first."""
     if is_target(value):
         yield path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -62,10 +62,10 @@ def targets_in(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, A
 
 
 def check_form(source: Source, key: str, *, installed: bool) -> None:
-    """Note what is wrong with the target under `key` as far as can be seen without running any code.
+    """Note the mistakes of the target under `key` that can be found without running code.
 
     Args:
-        installed: whether the packages that it names must be.
+        installed: True if the packages that the target names must be installed.
     """
     value = source.data[key]
     if not is_target(value):
@@ -101,7 +101,7 @@ def check_form(source: Source, key: str, *, installed: bool) -> None:
 
 
 def check_targets(source: Source, keys: list[str]) -> list[Problem]:
-    """Import every target and hold its arguments against its signature; runs the code that is named."""
+    """Import every target and check its arguments against its signature. This runs the named code."""
     with _import_path(source.folder):  # as it is before user code changes the current folder
         _import_all(source, keys)
     return source.problems
@@ -121,10 +121,10 @@ def _import_all(source: Source, keys: list[str]) -> None:
 
 
 def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
-    """Build a value of the config: targets are called, innermost first, anything else is itself.
+    """Build a value of the config: call its targets, innermost first, and keep everything else as it is.
 
     Args:
-        first: arguments that go before those of the config.
+        first: positional arguments in front of those of the config.
     """
     if isinstance(value, list):
         return [build(item, folder) for item in value]
@@ -144,7 +144,7 @@ def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:
 
 
 def build_function(value: dict[str, Any], folder: Path) -> Any:
-    """Build what stands under `loss`, `objective` or `collate`: a class is built, a function is bound."""
+    """Build a target under `loss`, `objective` or `collate`: call a class, bind the arguments of a function."""
     called = resolve(target_name(value), folder)
     if inspect.isclass(called) or value.get(_PARTIAL):
         return build(value, folder)
@@ -160,7 +160,7 @@ def resolve(name: str, folder: Path) -> Any:
     """The object that a dotted path or `file.py:name` names.
 
     Raises:
-        TargetError: with the real cause.
+        TargetError: with the underlying cause.
     """
     if ":" in name:
         file, _, attribute = name.rpartition(":")
@@ -178,7 +178,7 @@ def resolve(name: str, folder: Path) -> Any:
             raise TargetError(
                 f"`{name}`", f"a name in {where}, which has no `{part}`", nearest(part, public)
             ) from None
-        except Exception as error:  # modules that import their names when they are asked for
+        except Exception as error:  # some modules import a name only when it is accessed
             cause = error.__cause__ or error
             raise TargetError(
                 f"`{name}`, whose import failed with {_cause(cause)}", "an importable name"
@@ -187,7 +187,7 @@ def resolve(name: str, folder: Path) -> Any:
 
 
 def nearest(word: str, known: list[str]) -> str | None:
-    """The known name that a misspelt word most likely meant."""
+    """The known name that is most similar to a misspelt word."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
         lowered = {name.lower(): name for name in known}
@@ -196,7 +196,7 @@ def nearest(word: str, known: list[str]) -> str | None:
 
 
 def _look(name: str, folder: Path, installed: bool) -> None:
-    """Find a target without importing it, as far as that can tell."""
+    """Check that a target exists, as far as that is possible without importing it."""
     if ":" in name:
         file, _, attribute = name.rpartition(":")
         path = folder / file
@@ -245,7 +245,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
 
 
 def _top_level_names(tree: ast.Module) -> set[str] | None:
-    """Names that a file defines; None where it may define others (`from x import *`, `globals()`)."""
+    """Names that a file defines at its top level; None if it may define more (`from x import *`, `globals()`)."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -263,7 +263,7 @@ def _top_level_names(tree: ast.Module) -> set[str] | None:
 
 
 class _import_path:  # noqa: N801
-    """The config's folder and the current folder on the import path."""
+    """Context manager: put the config's folder and the current folder on the import path."""
 
     def __init__(self, folder: Path) -> None:
         self._added = [p for p in (str(folder), str(absolute(Path()))) if p not in sys.path]
@@ -310,7 +310,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
 
 
 def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
-    """The longest importable prefix of a dotted path, and what is left of it."""
+    """The longest importable prefix of a dotted path, and the rest of the path."""
     parts = name.split(".")
     with _import_path(folder):
         for end in range(len(parts) - 1, 0, -1):
@@ -342,7 +342,7 @@ def _is_function_in_use(path: KeyPath, found: Any) -> bool:
 
 
 def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], found: Any, extra: int) -> None:
-    """Hold the arguments against the signature; `extra` positional ones come from bnoise itself."""
+    """Check the arguments against the signature. bnoise itself adds `extra` positional arguments."""
     positional, keywords = arguments(target)
     if not callable(found):
         if positional or keywords:
@@ -373,7 +373,7 @@ def _takes_any_keyword(signature: inspect.Signature) -> bool:
 
 
 def _takes_more_than_it_says(found: Any) -> bool:
-    """A class whose constructor is wrapped by one that takes any keyword, as the configurations of transformers are."""
+    """True if a wrapper of the constructor takes any keyword, as in the configuration classes of transformers."""
     start: Any = getattr(found, "__init__", None)
     if not inspect.isclass(found) or not hasattr(start, "__wrapped__"):
         return False
@@ -381,7 +381,7 @@ def _takes_more_than_it_says(found: Any) -> bool:
 
 
 def _short(signature: inspect.Signature) -> str:
-    """A signature without annotations, which can be longer than a screen."""
+    """A signature without its annotations, because these can fill a screen."""
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 

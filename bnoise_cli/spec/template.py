@@ -1,4 +1,4 @@
-"""Configs to begin with: those that come with bnoise, and one written for targets of the user's."""
+"""Configs for `bnoise init`: the examples that come with bnoise, and a new one for the user's own targets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
 from bnoise_cli.spec.targets import TargetError, nearest, resolve
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: Arguments that bnoise itself gives: the parameters; (prediction, target) or (model, batch); the examples.
+#: Number of arguments that bnoise itself passes: the parameters; (prediction, target); (model, batch); the examples.
 _GIVEN = {"optimizer": 1, "loss": 2, "objective": 2, "collate": 1}
-#: What a first config shows of each section; the rest has defaults.
+#: The keys that a new config shows in each section. All others keep their defaults.
 _SHOWN: tuple[tuple[str, type[Section], tuple[str, ...]], ...] = (
     ("training", Training, ("batch_size", "world_size")),
     ("probe", Probe, ("warmup_steps", "precision", "budget")),
@@ -28,7 +28,7 @@ _COLUMN = 38
 
 
 def example_names() -> list[str]:
-    """The examples that come with bnoise."""
+    """The names of the examples that come with bnoise."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -36,7 +36,7 @@ def example_config(name: str) -> str:
     """The text of an example.
 
     Raises:
-        CallError: there is none of that name.
+        CallError: no example has that name.
     """
     path = _folder() / f"{name}.yaml"
     if name not in example_names():
@@ -48,20 +48,20 @@ def example_config(name: str) -> str:
 
 
 def companions(name: str) -> dict[str, str]:
-    """Files of code that an example needs beside it, by name."""
+    """The code that an example needs beside its config: contents of files by file name."""
     script = _folder() / f"{name}.py"
     return {script.name: script.read_text(encoding="utf-8")} if script.is_file() else {}
 
 
 def config_for(targets: dict[str, str], folder: Path) -> str:
-    """A config for the user's own targets, every argument with its default. Runs the code that is named.
+    """A config for the user's own targets that shows all their arguments with defaults. This runs the named code.
 
     Args:
         targets: a dotted path or `file.py:name` for each of `model`, `dataset` and so on.
-        folder: what relative paths are relative to.
+        folder: the folder that relative paths start from.
 
     Raises:
-        ConfigError: something that is named is not there; with every mistake.
+        ConfigError: a target does not exist; with all such mistakes.
     """
     found, problems = {}, []
     for key, name in targets.items():
@@ -121,7 +121,7 @@ def _parameters(key: str, found: Any) -> Sequence[inspect.Parameter]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether YAML gives the same value back."""
+    """True if a value survives being written and read as YAML."""
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):
@@ -144,11 +144,11 @@ def _short(text: str) -> str:
 
 
 def _with(line: str, comment: str) -> str:
-    """A line with a comment in a column of its own."""
+    """A line with a comment that begins at a fixed column."""
     return f"{line:<{_COLUMN}}# {comment}" if comment else line
 
 
 def _folder() -> Path:
-    """Where the examples are: in an installed package, or in the source tree."""
+    """The folder of the examples: inside an installed package, or `configs/` of the source tree."""
     installed = _PACKAGE / "configs"
     return installed if installed.is_dir() else _PACKAGE.parent / "configs"

@@ -9,13 +9,13 @@ from typing import Any
 
 from bnoise_cli.spec.source import KeyPath, Source
 
-#: `524288 tokens`, `0.5M tokens`, `1.5B tokens`; also the pattern of the JSON Schema, so without Python's own syntax.
+#: `524288 tokens`, `0.5M tokens`, `1.5B tokens`. Also in the JSON Schema, so without Python's own syntax.
 TOKENS = (
     r"^\s*(?=[0-9_,.]*[1-9])([0-9][0-9_,]*(?:\.[0-9]*)?|\.[0-9]+)([eE]\+?[0-9]{1,2})?"
     r"(?:\s*([kKMBT]))?\s*tokens?\s*$"
 )
 _THOUSANDS = {None: 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-#: Where a config holds a number of examples; `*` stands for every item of a list.
+#: Keys of a config that hold numbers of examples. `*` stands for every item of a list.
 _AMOUNTS: tuple[KeyPath, ...] = (
     ("training", "batch_size"),
     ("training", "examples"),
@@ -36,7 +36,7 @@ def parse_tokens(text: str) -> float | None:
 
 
 def convert_tokens(source: Source) -> set[KeyPath]:
-    """Put examples where `source` has tokens: the nearest whole number by training.tokens_per_example, at least one.
+    """Convert amounts of tokens in `source` to examples, by training.tokens_per_example; at least 1 example.
 
     Returns:
         The places that could not be converted; their mistakes are noted in `source`.
@@ -59,7 +59,7 @@ def convert_tokens(source: Source) -> set[KeyPath]:
             source.problem(path, f"tokens (`{name}: {text}`)", expected)
             wrong.add(path)
         elif isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
-            wrong.add(path)  # the factor itself is the mistake
+            wrong.add(path)  # the mistake is in training.tokens_per_example, which is reported by itself
         elif not math.isfinite(number / given):
             source.problem(
                 path, f"`{name}: {text}` of {given} tokens each", "fewer examples than a float can count"
@@ -71,7 +71,7 @@ def convert_tokens(source: Source) -> set[KeyPath]:
 
 
 def _amounts(data: dict[str, Any]) -> Iterator[tuple[Any, Any, KeyPath]]:
-    """What holds each amount that is there, its key in that, and its place in the whole."""
+    """For each amount in the config: its container, its key in the container, and its full path."""
     for path in _AMOUNTS:
         *outer, last = path
         holder: Any = data

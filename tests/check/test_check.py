@@ -24,16 +24,12 @@ from bnoise_cli.check.verdict import Verdict, judge
 from bnoise_cli.cli import app
 from bnoise_cli.errors import ExitCode
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate, Limits
-from bnoise_cli.results.kinds import KINDS
-from bnoise_cli.results.result import Result
-from bnoise_cli.results.sweep import BatchOutcome, SweepResult
+from bnoise_cli.records import CriticalBatchSize, Doubt
 from bnoise_cli.spec.identity import weights_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Check
-from bnoise_cli.storage import write_json
 from tests.cases import QUADRATIC_CONFIG, ROOT, Call, Write
-from tests.samples import Device, plan
+from tests.samples import Device, plan, store
 from tests.samples import result as probed
 
 
@@ -189,30 +185,6 @@ def test_every_exit_code(rules: Rules, codes: dict[str, int]) -> None:
 
 
 # --- the stored result --------------------------------------------------------------------------------
-
-
-def store(config: str, name: str | None = None, kind: str = "probe", **changes: Any) -> Path:
-    """A made-up result of a config, where the program would keep it."""
-    spec = load_spec(Path(config), at_hand=False)
-    made: Result = probed(config=spec.resolved(), config_hash=KINDS[kind].hash(spec), doubts=())
-    if kind == "sweep":
-        fields = {field.name for field in dataclasses.fields(SweepResult)} & {
-            field.name for field in dataclasses.fields(type(made))
-        }
-        shared = {name: getattr(made, name) for name in fields - {"kind"}}
-        some = Estimate(value=100.0, low=90.0, high=110.0)
-        batch = BatchOutcome(
-            batch_size=64, learning_rate=0.1, steps=100.0, steps_limits=Limits(low=90.0, high=110.0),
-            examples=6400.0, fitted=100.0, predicted=None,
-        )  # fmt: skip
-        made = SweepResult(
-            **shared, goal=0.5, start_loss=2.0, min_steps=some, min_examples=some, batches=(batch,),
-            scatter=0.01, predicted=None, runs=(),
-        )  # fmt: skip
-    made = dataclasses.replace(made, **changes)
-    path = Path(name or f".bnoise/{Path(config).stem}.{kind}.json")
-    write_json(path, made.to_json())
-    return path
 
 
 @pytest.fixture
@@ -675,13 +647,6 @@ def test_junit_keeps_to_its_schema(bnoise: Call, write: Write) -> None:
     }
     assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["errors"]) == ("4", "1", "2")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.attrib["timestamp"])
-
-
-def test_markdown_is_a_table_and_what_to_do(bnoise: Call, config: str) -> None:
-    store(config)
-    _, out, _ = bnoise("check", config, "--format", "markdown", "--batch-size", "3200")
-    assert "| fail | c.yaml | 3,200 | 100 (90.0 to 112) | 33.0 | 1.03 |" in out
-    assert "Set training.batch\\_size to 96 or less." in out
 
 
 # --- what it must not do ------------------------------------------------------------------------------

@@ -1,28 +1,36 @@
-"""Parameters sharded over the ranks by FSDP2: each rank holds a part of every parameter."""
+"""Parameters sharded over the ranks by FSDP2: each rank holds a part of every parameter.
+
+FSDP and DTensor are imported where they are used, so that everything else runs on a torch that lacks or moves them.
+"""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bnoise_cli.measurement.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def shard(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
     """Shard a model's parameters over the ranks, in place, and move it to the device part by part.
 
-    A pass gathers repeated blocks (the items of a ModuleList or ModuleDict, and modules that transformers would not
-    split) one at a time. Parameters are released after each forward pass, because the probe moves them between passes.
+    A pass gathers repeated blocks one at a time: the members of a ModuleList or ModuleDict, and the modules that
+    transformers names as not to be split. Gathered parameters are freed after each forward pass, because bnoise
+    changes the parameters between two forward passes.
     """
-    from torch.distributed.fsdp import fully_shard  # not in torch before 2.6; nothing else needs it
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
-    # Models that return a view cause this warning. It is harmless here: nothing uses the output after the loss.
+    # torch warns about a model that returns a view. Nothing uses that view after the loss.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     mesh = init_device_mesh(device.type, (ranks.size,))
     for block in [*_blocks(model), model]:
@@ -30,36 +38,60 @@ def shard(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether every rank holds a part of this tensor."""
-    return isinstance(tensor, DTensor)
+    """Whether every rank holds only a part of this tensor."""
+    return _as_dtensor(tensor) is not None
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor, sharing its memory; a plain tensor itself."""
-    if not isinstance(tensor, DTensor):
+    """The part of a tensor that this rank holds, sharing its memory; all of a tensor that is not sharded."""
+    sharded = _as_dtensor(tensor)
+    if sharded is None:
         return tensor
     with torch.no_grad():
-        return tensor.to_local()
+        return sharded.to_local()
 
 
 def sharded_like(whole: Tensor, other: Tensor) -> Tensor:
-    """Shard a tensor that every rank holds whole in the same way as `other`."""
-    if not isinstance(other, DTensor):
+    """Shard `whole`, which every rank holds, in the same way as `other`; the ranks exchange nothing."""
+    sharded = _as_dtensor(other)
+    if sharded is None:
         return whole
-    return distribute_tensor(whole.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+    from torch.distributed.tensor import Shard
+
+    [placement] = sharded.placements  # `shard` makes a mesh of one dimension
+    assert isinstance(placement, Shard)
+    parts = whole.to(sharded.device).chunk(sharded.device_mesh.size(), dim=placement.dim)
+    rank = sharded.device_mesh.get_local_rank()
+    part = parts[rank] if rank < len(parts) else parts[0].narrow(placement.dim, 0, 0)
+    return as_part_of(part.clone(), other)
 
 
 def as_part_of(part: Tensor, other: Tensor) -> Tensor:
-    """The sharded tensor, laid out as `other`, of which this rank holds `part`."""
-    if not isinstance(other, DTensor):
+    """The tensor, sharded in the way of `other`, of which this rank holds `part`."""
+    sharded = _as_dtensor(other)
+    if sharded is None:
         return part
-    return DTensor.from_local(
-        part, other.device_mesh, other.placements, run_check=False, shape=other.shape, stride=other.stride()
+    return type(sharded).from_local(
+        part,
+        sharded.device_mesh,
+        sharded.placements,
+        run_check=False,
+        shape=sharded.shape,
+        stride=sharded.stride(),
     )
 
 
+def _as_dtensor(tensor: Tensor) -> DTensor | None:
+    """The tensor if it is sharded. No tensor is before the module of DTensor has been imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return tensor if module is not None and isinstance(tensor, module.DTensor) else None
+
+
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Repeated blocks of the model, inner ones first, without blocks that share a parameter with another module."""
+    """Repeated parts of the model, inner ones first.
+
+    A part that shares a parameter with the rest of the model is left out: sharding it would untie the parameter.
+    """
     holders = _holders(model)
     whole = set(getattr(model, "_no_split_modules", None) or [])
     repeated = {
@@ -78,7 +110,7 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _holders(module: nn.Module) -> Counter[int]:
-    """The number of places in a module that hold each parameter."""
+    """The number of places in a module that hold each parameter, by the parameter's id."""
     return Counter(
         id(parameter)
         for _, part in module.named_modules(remove_duplicate=False)

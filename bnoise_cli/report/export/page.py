@@ -1,4 +1,4 @@
-"""A report as a page: Markdown for a pull request, or HTML that needs nothing else."""
+"""A report as a page: Markdown for a pull request, or one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ th { vertical-align: bottom; } .words { text-align: left; }
 
 
 def require_page_format(path: Path) -> None:
-    """Find out before measuring that a page can be written.
+    """Check before the measurement that the format of the page is known.
 
     Raises:
-        CallError: unknown ending.
+        CallError: the ending of the file is unknown.
     """
     if path.suffix.lower() not in _FORMATS:
         raise CallError(f"--page needs a file ending in {', '.join(_FORMATS)}; found {path.name!r}.")
@@ -43,7 +43,7 @@ def write_page(results: Named[Result], path: Path, picture: Path | None) -> None
     """Write the report on results.
 
     Args:
-        picture: a file with their pictures, which Markdown refers to; HTML holds its own.
+        picture: file with the pictures, to which Markdown links. HTML contains its own pictures.
 
     Raises:
         RunError: the file cannot be written.
@@ -63,7 +63,7 @@ def write_page(results: Named[Result], path: Path, picture: Path | None) -> None
 
 
 def html(title: str, sections: Sequence[Section], picture: str) -> str:
-    """Sections as one HTML file that loads nothing."""
+    """Sections as one HTML page that loads no other files."""
     blocks = [f"<h1>{escape(title)}</h1>"]
     for section in sections:
         blocks.append(f"<h2>{escape(section.title)}</h2>")

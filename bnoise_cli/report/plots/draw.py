@@ -1,4 +1,4 @@
-"""Pictures of results, drawn from the results alone."""
+"""Pictures of results. They use nothing but the stored results."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _PANEL = (4.4, 3.8)  # inches
 
 
 def require_plot_format(path: Path) -> None:
-    """Find out before measuring that a picture can be drawn.
+    """Check before the measurement that the format of the picture is known.
 
     Raises:
-        CallError: unknown ending.
+        CallError: the ending of the file is unknown.
     """
     if path.suffix.lower() not in FORMATS:
         raise CallError(f"--plot needs a file ending in {', '.join(FORMATS)}; found {path.name!r}.")
 
 
 def plot_results(results: Named[Result], path: Path) -> None:
-    """Draw the measurement, the trade-off and the training speed, several results over one another.
+    """Draw the measurement, the trade-off and the training speed into a file. Several results share the axes.
 
     Raises:
-        RunError: nothing was measured, axes have no room for the numbers, or the file cannot be written.
+        RunError: nothing was measured, the numbers are too extreme for the axes, or the file cannot be written.
     """
     with _drawable():
         figure = draw(results)
@@ -46,10 +46,10 @@ def plot_results(results: Named[Result], path: Path) -> None:
 
 
 def svg(results: Named[Result]) -> str:
-    """The same pictures as an SVG element to put into a page.
+    """The pictures of `plot_results` as an SVG element for an HTML page.
 
     Raises:
-        RunError: nothing was measured, or axes have no room for the numbers.
+        RunError: nothing was measured, or the numbers are too extreme for the axes.
     """
     file = io.StringIO()
     with _drawable():

@@ -1,4 +1,4 @@
-"""What one best step gains, and the training speed."""
+"""Panels of a probe: the gain of one best step, and the training speed."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def draw_improvement(axes: Axes, results: Named[ProbeResult]) -> str:
 def _band(result: ProbeResult, limit: float, grid: Array) -> tuple[Array, Array]:
     """The law at both limits of B_noise.
 
-    With the whole dataset's gradient ΔL_max is exact; otherwise ΔL_max/B_noise, the gain of small batches, is
-    what is known far better than either.
+    If the gradient of the whole dataset was measured, ΔL_max is exact. Otherwise the ratio ΔL_max/B_noise, which is
+    the gain of small batches, is known far better than either of the two.
     """
     noise = result.noise_scale
     assert noise.value is not None
@@ -138,7 +138,7 @@ def draw_speed(axes: Axes, results: Named[ProbeResult]) -> str:
 
 
 def measured_points(result: ProbeResult) -> list[Point]:
-    """Batch sizes at which the probe saw an improvement."""
+    """The measured points whose improvement is positive."""
     return [point for point in result.points if point.batch_size is not None and point.improvement > 0]
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 R = TypeVar("R", bound=Result)
 R_contra = TypeVar("R_contra", bound=Result, contravariant=True)
-#: Results as they are compared: a name and what was found.
+#: Results to compare, each with its name.
 Named = Sequence[tuple[str, R]]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes say the same in print.
+# The palette of Okabe and Ito, which colour-blind people can tell apart. In print, markers and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, DASHES = "os^Dv<>", ("-", "--", "-.", ":")
 GREY, MARK = "#777777", "#D55E00"
@@ -48,14 +48,14 @@ class Panel(Generic[R_contra]):
 
 
 def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
-    """Plain numbers instead of powers of ten, as many as the range has room for."""
+    """Label an axis with plain numbers instead of powers of ten, as many as fit the range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for axis in [axis for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)) if wanted]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
         if decades < 0.1:
-            continue  # too narrow for any round number: matplotlib's own
+            continue  # no round number lies in the range: keep matplotlib's own ticks
         if decades < 0.5:
             subs: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
         else:
@@ -66,7 +66,7 @@ def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
 
 
 def beside(values: Sequence[float], limits: Sequence[Limits | Estimate | None]) -> list[list[float]]:
-    """How far the limits lie below and above each value; nothing where there are none."""
+    """Distances of the limits below and above each value, for error bars; 0 if there are no limits."""
     pairs = list(zip(values, limits, strict=True))
     below = [max(0.0, value - (found.low if found else value)) for value, found in pairs]
     above = [max(0.0, (found.high or value if found else value) - value) for value, found in pairs]

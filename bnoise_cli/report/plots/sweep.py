@@ -1,4 +1,4 @@
-"""Steps to the goal at every batch size."""
+"""Panels of a sweep: steps and best learning rates at every batch size, and branches."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
-    """Steps against batch size: measured with the range of its seeds, the hyperbola, the prediction."""
+    """Draw steps against batch size: the measurement with the range of its seeds, the hyperbola and the prediction."""
     for i, (name, result) in enumerate(results):
         batches = arrived(result)
         alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)
-        steps = [batch.steps or 0.0 for batch in batches]  # all arrived
+        steps = [batch.steps or 0.0 for batch in batches]  # every batch size here reached the goal
         axes.errorbar(
             sizes,
             steps,
@@ -88,7 +88,7 @@ def _draw_predicted(axes: Axes, result: SweepResult, grid: Array) -> None:
 
 
 def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
-    """The best learning rate against batch size."""
+    """Draw the best learning rate against batch size."""
     for i, (name, result) in enumerate(results):
         batches = [batch for batch in arrived(result) if batch.learning_rate is not None]
         axes.plot(

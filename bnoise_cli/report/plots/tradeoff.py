@@ -1,4 +1,4 @@
-"""Run time against compute."""
+"""The panel of the trade-off: run time against compute."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
             ROLE_MARKERS[j % len(ROLE_MARKERS)],
             color=colour,
             ms=13 - 2 * j,
-            mfc="none" if hollow else colour,  # the planned batch may be one of the others
+            mfc="none" if hollow else colour,  # hollow, because it may lie on the marker of another point
             mec=colour if hollow else "white",
             mew=1.8 if hollow else 0.8,
             ls="none",

@@ -1,4 +1,4 @@
-"""Noise scales along training, and the batch sizes that they suggest."""
+"""The panel of several probed points: noise scales along training, and the batch sizes that they suggest."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bnoise_cli.results.probe import ProbeResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: How far the arrow of an open interval reaches above its lower limit.
+#: Length of the arrow of an open interval, as a factor of its lower limit.
 _ARROW = 0.6
 
 
 def draw_trajectory(axes: Axes, results: Named[ProbeResult]) -> str:
-    """Noise scale against step; of one result also the simple noise scale, the schedule, B_crit and the loss."""
+    """Draw noise scale against step; for one result also simple noise scale, schedule, B_crit and loss."""
     alone = len(results) == 1
     for i, (name, result) in enumerate(results):
         points = probed_along(result)
@@ -68,7 +68,7 @@ def probed_along(result: ProbeResult) -> list[TrajectoryPoint]:
 
 
 def _draw_open(axes: Axes, points: Sequence[TrajectoryPoint], marker: str, colour: str, alone: bool) -> None:
-    """Lower limits with an arrow: there is no upper one."""
+    """Draw lower limits with an arrow, for intervals without an upper limit."""
     if not points:
         return
     lows = [point.noise_scale.low for point in points]
@@ -118,7 +118,7 @@ def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
     right = axes.twinx()
     right.plot(*zip(*known, strict=True), ":", color=GREY, lw=1.2)
     low, high = right.get_ylim()
-    right.set_ylim(low, high + 0.4 * (high - low))  # clear of the legend too
+    right.set_ylim(low, high + 0.4 * (high - low))  # keep the curve clear of the legend
     right.set_ylabel("loss (dotted)", color=GREY)
     right.tick_params(axis="y", colors=GREY)
     right.spines["right"].set_visible(True)
