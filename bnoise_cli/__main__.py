@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 from contextlib import suppress
-from types import FrameType
 from typing import TYPE_CHECKING
+
+from bnoise_cli.interrupt import listen
 
 if TYPE_CHECKING:
     from bnoise_cli.launch import Launch
 
-#: Ctrl-C; and what torchrun and job schedulers send before they kill.
-_ENDING = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the program and leave with the exit code of the contract."""
-    for sign in _ENDING:
-        signal.signal(sign, _interrupt_once)
+    listen()
     try:
         gc.disable()  # imports make no garbage, and looking for it is a tenth of a short run
         from bnoise_cli.cli.app import run
@@ -54,13 +51,6 @@ def _leave(code: int, launch: Launch) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _interrupt_once(_signal: int, _frame: FrameType | None) -> None:
-    """The first Ctrl-C ends the measurement; a second one must not end the storing of it."""
-    for sign in _ENDING:
-        signal.signal(sign, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def harmless(text: str) -> str:
+    """Text of a stranger's for a terminal or a log: on one line, and without what a CI runner takes for a command.
+
+    Runners of GitHub and Azure look for `::name::` and `##name[`, TeamCity for `##teamcity[`.
+    """
+    text = re.sub(r":(?=:)", ": ", printable(text))
+    return re.sub(r"##(?=\w*\[)", "# #", text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One mistake in a config.

@@ -26,7 +26,17 @@ LAYERS = [
 LAYERS += ["task", "meeting", "ranks", "outcome", "spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}
-LEAVES = {"launch", "errors", "records", "storage", "ledger", "result_file", "numbers", "amounts"}
+LEAVES = {
+    "launch",
+    "interrupt",
+    "errors",
+    "records",
+    "storage",
+    "ledger",
+    "result_file",
+    "numbers",
+    "amounts",
+}
 
 
 def layer_of(module: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from bnoise_cli.check.verdict import Judgement, Verdict, judge
-from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError
+from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError, printable
 from bnoise_cli.records import Doubt
 from bnoise_cli.result_file import default_path
 from bnoise_cli.results.result import Plan, Result
@@ -100,14 +102,34 @@ class Wish:
 def check_config(path: Path, wish: Wish, target: Path) -> Checked:
     """Find the stored result of a config and judge its planned batch size.
 
+    Whatever goes wrong with this config is an error of this config alone, so that the others are judged too.
+
     Args:
         target: where a probe of this config is to keep its result.
     """
-    judged = () if wish.batch_size is None else (f"training.batch_size={wish.batch_size}",)
+    return _guarded(path, lambda: _check_config(path, wish, target))
+
+
+def _guarded(path: Path, check: Callable[[], Checked]) -> Checked:
+    nowhere: Position = (None, None)
     try:
-        spec = load_spec(path, [*wish.overrides, *judged], at_hand=False)
+        return check()
+    except NothingMeasuredError:
+        raise
     except ConfigError as error:
         return _invalid(path, error)
+    except BnoiseError as error:
+        return _checked(path, nowhere, Verdict.ERROR, str(error), "")
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        print("\n".join(map(printable, traceback.format_exc().splitlines())), file=sys.stderr)
+        remedy = "This is a mistake in bnoise; please report it with the lines on standard error."
+        return _checked(path, nowhere, Verdict.ERROR, f"the check ended with {what}", remedy)
+
+
+def _check_config(path: Path, wish: Wish, target: Path) -> Checked:
+    judged = () if wish.batch_size is None else (f"training.batch_size={wish.batch_size}",)
+    spec = load_spec(path, [*wish.overrides, *judged], at_hand=False)
     place = _position(spec.source.written_place(("training", "batch_size")), path)
     open_ = partial(_checked, path, place, Verdict.CANNOT_TELL)
     plan = spec.config.training
@@ -121,13 +143,8 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
     if found is None and wish.measure is not None:
         try:
             found = wish.measure(spec)
-        except NothingMeasuredError:
-            raise
-        except ConfigError as error:
-            return _invalid(path, error)
-        except BnoiseError as error:
-            verdict = Verdict.INVALID if isinstance(error, CallError) else Verdict.ERROR
-            return _checked(path, place, verdict, str(error), "")
+        except CallError as error:
+            return _checked(path, place, Verdict.INVALID, str(error), "")
     if found is None:
         why, another = wish.shelf.why_not(spec, target)
         call = _command(path, wish.overrides, target)
@@ -146,13 +163,13 @@ def check_config(path: Path, wish: Wish, target: Path) -> Checked:
 
 def validate_config(path: Path, overrides: Sequence[str]) -> Checked:
     """Whether a config is well formed, and nothing else."""
-    try:
+
+    def validate() -> Checked:
         load_spec(path, overrides, at_hand=False)
-    except ConfigError as error:
-        return _invalid(path, error)
-    return Checked(
-        config=path, verdict=Verdict.PASS, finding="the config is well formed", remedy="", marks=()
-    )
+        said = "the config is well formed"
+        return Checked(config=path, verdict=Verdict.PASS, finding=said, remedy="", marks=())
+
+    return _guarded(path, validate)
 
 
 def _command(path: Path, overrides: Sequence[str], target: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 import typer
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import RunError, harmless
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.terminal import can_show, layout, render, to_ascii
 from bnoise_cli.storage import absolute
@@ -88,7 +89,23 @@ def show_json(data: Any) -> None:
     stdout = _results()
     if stdout is not None:
         ascii_only = not (stdout.encoding or "").lower().startswith("utf")
-        _write(stdout, json.dumps(data, indent=1, ensure_ascii=ascii_only) + "\n")
+        text = json.dumps(data, indent=1, ensure_ascii=ascii_only)
+        _write(
+            stdout,
+            re.sub(
+                r"##(?=\w*\[)|[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]", _escaped, text
+            )
+            + "\n",
+        )
+
+
+#: Control characters that JSON leaves as they are, and the beginning of a command of a CI runner.
+_STEERING = re.compile(r"##(?=\w*\[)|[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """As JSON escapes it: what steers a terminal, and what a CI runner takes for a command."""
+    return "".join(f"\\u{ord(c):04x}" for c in found[0])
 
 
 def show_text(text: str) -> None:
@@ -122,6 +139,6 @@ def tell(text: str, *, quiet: bool = False) -> None:
     """A line on stderr; where that is gone or full, nobody is there to be told."""
     if not quiet:
         try:
-            typer.echo(text, err=True)
+            typer.echo("\n".join(map(harmless, text.splitlines())), err=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

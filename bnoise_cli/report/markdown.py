@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from bnoise_cli.errors import printable
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
+
+#: A space of no width. Characters on its sides are shown as they are and do not make a link or a mention.
+_BREAK = "\u200b"
 
 
 def markdown(title: str, sections: Sequence[Section], picture: str | None) -> str:
@@ -45,7 +50,9 @@ def one_line(columns: Sequence[str]) -> list[str]:
 
 
 def _md(text: str) -> str:
-    """Text with its special characters escaped, so that Markdown shows it unchanged."""
+    """Text that Markdown shows as it is: without markup, links, mentions, and what makes a list or a rule of a line."""
+    text = printable(text.replace("\n", " ")).strip()
     for special in "\\`*_{}[]<>|#~":
         text = text.replace(special, f"\\{special}")
-    return text.replace("\n", " ")
+    text = re.sub(r"(?<=@)(?=\w)|(?<=:)(?=//)|(?i:(?<=www)(?=\.))", _BREAK, text)
+    return re.sub(r"^([-+]|\d+(?=[.)]))", rf"{_BREAK}\1", text)

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnoise_cli.errors import harmless
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence, Tone
 
 #: Replacements for a terminal without UTF-8.
@@ -71,10 +72,10 @@ def layout(sections: Sequence[Section], width: int) -> list[Line]:
     for section in sections:
         lines += [Text()] if lines else []
         if section.headline is not None:
-            headline = (section.headline.text, _STYLES[section.headline.tone])
-            lines.append(Text.assemble((section.title, "bold"), "  ", headline))
+            headline = (harmless(section.headline.text), _STYLES[section.headline.tone])
+            lines.append(Text.assemble((harmless(section.title), "bold"), "  ", headline))
         elif section.parts and not isinstance(section.parts[0], Grid | Drawing):
-            lines.append(Text(section.title, "bold"))
+            lines.append(Text(harmless(section.title), "bold"))
         for part in section.parts:
             lines += _part(part, width)
     return lines
@@ -83,15 +84,15 @@ def layout(sections: Sequence[Section], width: int) -> list[Line]:
 def _part(part: Part, width: int) -> list[Line]:
     match part:
         case Sentence():
-            return [Padding(Text(part.text, _STYLES[part.tone]), (0, 0, 0, _INDENT))]
+            return [Padding(Text(harmless(part.text), _STYLES[part.tone]), (0, 0, 0, _INDENT))]
         case Remark():
-            finding = Text.assemble((f"{part.name}: ", "bold yellow"), part.finding)
+            finding = Text.assemble((f"{harmless(part.name)}: ", "bold yellow"), harmless(part.finding))
             return [
                 Padding(finding, (0, 0, 0, _INDENT)),
-                Padding(Text(part.remedy, "dim"), (0, 0, 0, 2 * _INDENT)),
+                Padding(Text(harmless(part.remedy), "dim"), (0, 0, 0, 2 * _INDENT)),
             ]
         case Drawing():
-            return [Text(line, no_wrap=True, overflow="crop") for line in part.lines]
+            return [Text(harmless(line), no_wrap=True, overflow="crop") for line in part.lines]
         case Grid():
             return [_table(part.within(width))]
 
@@ -99,7 +100,8 @@ def _part(part: Part, width: int) -> list[Line]:
 def _table(grid: Grid) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in grid.columns:
-        table.add_column(column, justify="left" if column in grid.words else "right", overflow="fold")
+        head = "\n".join(map(harmless, column.split("\n")))
+        table.add_column(head, justify="left" if column in grid.words else "right", overflow="fold")
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(harmless, row))
     return table

@@ -110,7 +110,7 @@ def _clean(value: Any) -> Any:
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         return None
     if isinstance(value, str):
-        return "".join(c for c in value if c.isprintable() or c == "\n")
+        return "".join(c for c in value if c.isprintable())
     if isinstance(value, dict):
         return {key: _clean(item) for key, item in value.items()}
     if isinstance(value, list):

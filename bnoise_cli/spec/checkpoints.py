@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bnoise_cli.spec.source import is_file
+from bnoise_cli.storage import read_plain
 
 #: Names of weights in a Hugging Face folder, or of the index of several weight files. The first that exists counts.
 WEIGHTS = (
@@ -17,6 +18,8 @@ WEIGHTS = (
 )
 #: The optimizer state that the Trainer of transformers keeps beside the weights.
 OPTIMIZER, TRAINER = "optimizer.pt", "trainer_state.json"
+#: Bytes of an index; a model of a thousand layers has a megabyte.
+_MOST_JSON = 1 << 24
 
 
 def weights_file(path: Path) -> Path | None:
@@ -31,7 +34,7 @@ def spread_files(index: Path) -> list[Path]:
         ValueError: the file is not such an index, or it names files outside its folder.
         OSError: the index cannot be read.
     """
-    content = json.loads(index.read_text(encoding="utf-8"))
+    content = json.loads(read_plain(index, _MOST_JSON))
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
         raise ValueError("it has no weight_map")

@@ -10,14 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bnoise_cli.errors import ConfigError, Problem
 from bnoise_cli.spec.checkpoints import files_of
 from bnoise_cli.spec.load import TARGET_KEYS, Spec, short_json
 from bnoise_cli.spec.source import Source, is_file
-from bnoise_cli.spec.targets import target_name, targets_in
-from bnoise_cli.storage import sampled_hash
+from bnoise_cli.spec.targets import MOST_PARSED, target_name, targets_in
+from bnoise_cli.storage import read_plain, sampled_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
-_LEDGER = 3
+_LEDGER = 4
 
 
 def measured(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +32,9 @@ def measured(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     training = config.get("training")
     clipped = training.get("max_grad_norm") if isinstance(training, Mapping) else None
     kept["training"] = {"max_grad_norm": clipped}
-    return {**kept, **settings}
+    probe = config.get("probe")
+    mode = probe.get("precision_mode") if isinstance(probe, Mapping) else None
+    return {**kept, **settings, "probe": {**settings.get("probe", {}), "precision_mode": mode}}
 
 
 def measured_hash(spec: Spec, found: Mapping[str, Any]) -> str:
@@ -61,8 +64,10 @@ def code_hashes(spec: Spec) -> dict[str, str]:
     Files are those of `file.py:name` and, in the config's folder or the current one, of `module.name`; what they import
     is not followed.
     """
-    files = code_files(spec)
-    return {name: _code_hash(files[name].read_bytes()) for name in sorted(files)}
+    try:
+        return {name: _file_hash(path) for name, path in sorted(code_files(spec).items())}
+    except OSError as error:
+        raise _unreadable(spec, error) from None
 
 
 def code_files(spec: Spec) -> dict[str, Path]:
@@ -87,9 +92,14 @@ def weights_hash(spec: Spec) -> str | None:
     each = [file for found in files.values() for file in found]
     if not each or not all(map(is_file, each)):
         return None
-    if len(files) == 1 and each == spec.checkpoints():
-        return sampled_hash(each[0])
-    return _sha256([sorted((file.name, sampled_hash(file)) for file in found) for found in files.values()])
+    try:
+        if len(files) == 1 and each == spec.checkpoints():
+            return sampled_hash(each[0])
+        return _sha256(
+            [sorted((file.name, sampled_hash(file)) for file in found) for found in files.values()]
+        )
+    except OSError as error:
+        raise _unreadable(spec, error) from None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -117,25 +127,36 @@ def _file_of(target: str, source: Source) -> tuple[str, Path] | None:
     return next(((name, path) for name, path in found if is_file(path)), None)
 
 
+def _file_hash(path: Path) -> str:
+    return (
+        sampled_hash(path) if path.stat().st_size > MOST_PARSED else _code_hash(read_plain(path, MOST_PARSED))
+    )
+
+
 @cache
 def _code_hash(source: bytes) -> str:
-    """sha256 of code without what does not run: comments, blank lines, trailing space, the ends of lines.
+    """sha256 of the tokens of code: comments, blank lines and the space between tokens do not count.
 
-    Many configs name the same file, so that what is known of it is kept.
+    Many configs name the same file, so the hash is kept.
     """
     import tokenize  # few configs name files
 
-    text = source.decode("utf-8", "replace").replace("\r\n", "\n")
-    lines = text.split("\n")
+    ignored = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING)
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+        tokens = list(tokenize.tokenize(io.BytesIO(source.replace(b"\r\n", b"\n")).readline))
     except (tokenize.TokenError, SyntaxError, RecursionError, ValueError):
-        tokens = []
-    for token in tokens:
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    return _sha256("\n".join(line.rstrip() for line in lines if line.strip()))
+        return hashlib.sha256(source).hexdigest()
+    encoding = tokens[0].string
+    # Where blocks begin and end counts; how far they are indented does not.
+    blocks = (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE)
+    kept = [(t.type, "" if t.type in blocks else t.string) for t in tokens if t.type not in ignored]
+    return _sha256([encoding, kept])
+
+
+def _unreadable(spec: Spec, error: OSError) -> ConfigError:
+    """A file that the config names cannot be read."""
+    found = f"{error.filename}, which cannot be read ({error.strerror or error})"
+    return ConfigError([Problem(place=str(spec.path), found=found, expected="plain files that can be read")])
 
 
 def _leaves(value: Any, key: str = "") -> dict[str, Any]:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bnoise_cli.errors import Problem
 from bnoise_cli.spec.source import KeyPath, Source, is_file
-from bnoise_cli.storage import absolute
+from bnoise_cli.storage import absolute, read_plain
 
 _ARGS, _PARTIAL = "_args_", "_partial_"
 #: The name of the module of a user's file begins so.
 USER_MODULE = "_bnoise_user_"
+#: Characters of a name; every part of a dotted one is looked for on disk.
+_LONGEST_NAME = 500
+#: Bytes of a file of code that is parsed. In a larger one any name may be defined.
+MOST_PARSED = 1 << 18
 #: `_target_` and its other spellings.
 _SPELLINGS = ("_target_", "_component_", "class_path")
 
@@ -80,6 +89,9 @@ def check_form(source: Source, key: str, *, installed: bool) -> None:
             source.problem(
                 (*path, spelling), _shown(name), "a dotted path such as torch.nn.Linear, or file.py:name"
             )
+            continue
+        if len(name) > _LONGEST_NAME:
+            source.problem((*path, spelling), f"a name of {len(name)} characters", f"at most {_LONGEST_NAME}")
             continue
         if spelling == "class_path" and set(target) - {"class_path", "init_args"}:
             extra = sorted(set(target) - {"class_path", "init_args"})[0]
@@ -203,26 +215,26 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         if path.suffix != ".py":
             raise TargetError(f"`{name}`", "a file ending in .py before the colon")
         if not is_file(path):
-            near = (
-                nearest(Path(file).name, [p.name for p in path.parent.glob("*.py")])
-                if path.parent.is_dir()
-                else None
-            )
-            raise TargetError(f"`{name}`", f"a Python file at {path}", near)
+            raise TargetError(f"`{name}`", f"a Python file at {path}", _near_file(path))
         try:
-            tree = ast.parse(path.read_bytes())
+            names = _names_in(read_plain(path, MOST_PARSED)) if path.stat().st_size <= MOST_PARSED else None
+        except OSError as error:
+            why = error.strerror or error
+            raise TargetError(f"`{name}`, whose file cannot be read ({why})", "a file to read") from None
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
-            where = "is nested too deeply" if line is None else f"has a syntax error in line {line} ({error})"
-            raise TargetError(
-                f"`{name}`, whose file {where}",
-                "a file that Python can read",
-            ) from None
-        names = _top_level_names(tree)
+            where = (
+                f"has a syntax error in line {line} ({error})"
+                if line is not None
+                else f"cannot be parsed ({error})"
+            )
+            if isinstance(error, MemoryError | RecursionError):
+                where = "is nested too deeply"
+            raise TargetError(f"`{name}`, whose file {where}", "a file that Python can read") from None
         first = attribute.split(".")[0]
         if names is not None and first not in names:
             raise TargetError(
-                f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names))
+                f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names)[:1000])
             )
         return
     if not installed:
@@ -244,8 +256,23 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         raise TargetError(f"`{name}`", missing, nearest(top, [*here, *usual]))
 
 
-def _top_level_names(tree: ast.Module) -> set[str] | None:
-    """Names that a file defines at its top level; None if it may define more (`from x import *`, `globals()`)."""
+def _near_file(path: Path) -> str | None:
+    """The file beside a missing one whose name is nearest."""
+    try:
+        return nearest(path.name, sorted(p.name for p in islice(path.parent.glob("*.py"), 1000)))
+    except OSError:
+        return None
+
+
+@cache
+def _names_in(code: bytes) -> set[str] | None:
+    """Names that a file defines; None if it may define others (`from x import *`, `globals()`).
+
+    Raises:
+        SyntaxError, ValueError, MemoryError, RecursionError: Python cannot parse it.
+    """
+    with warnings.catch_warnings(action="ignore"):  # about the user's code, which is not run here
+        tree = ast.parse(code)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -287,8 +314,13 @@ def _no_arguments(path: Path) -> Iterator[None]:
         sys.argv = kept
 
 
+def user_module(path: Path) -> str:
+    """The name under which a file of the user's is imported: without dots, so that its classes can be pickled."""
+    return f"{USER_MODULE}{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}"
+
+
 def _module_from_file(path: Path, name: str) -> ModuleType:
-    key = f"{USER_MODULE}{path.resolve()}"
+    key = user_module(path)
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
@@ -334,7 +366,10 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
 
 
 def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error of the user's that cannot be shown
+        return type(error).__name__
 
 
 def _is_function_in_use(path: KeyPath, found: Any) -> bool:

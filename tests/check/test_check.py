@@ -816,7 +816,8 @@ def test_every_strange_config_is_one_invalid_config(bnoise: Call, write: Write, 
 
 def test_a_target_of_any_length_and_a_device_in_the_folder_do_no_harm(bnoise: Call, write: Write) -> None:
     write("c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "a" * 5000 + ".foo"))
-    assert bnoise("check", "c.yaml")[0] == 3
+    assert bnoise("check", "c.yaml")[0] == 2
+    write("c.yaml", QUADRATIC_CONFIG)
     Path(".bnoise").mkdir()
     Path(".bnoise/c.probe.json").symlink_to("/dev/zero")
     os.mkfifo(".bnoise/pipe.json")

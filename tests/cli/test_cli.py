@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from bnoise_cli.spec.targets import user_module
 from tests.cases import MARKING, QUADRATIC_CONFIG, ROOT, Call, Write, need_for
 from tests.processes import wait_for
 from tests.samples import plan
@@ -112,7 +113,7 @@ probe: {warmup_steps: 5, max_examples: 2000}
 
 @pytest.fixture
 def user(write: Write) -> Write:
-    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    sys.modules.pop(user_module(Path("user.py")), None)
     write("user.py", USER)
     write("c.yaml", USER_CONFIG)
     return write
@@ -491,7 +492,7 @@ def test_no_mean_gradient_is_exit_code_3(bnoise: Call, user: Write) -> None:
     )  # fmt: skip
     assert code == 2  # no such name yet
     user("user.py", USER + FITTED)
-    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    sys.modules.pop(user_module(Path("user.py")), None)
     code, out, _ = bnoise(
         "probe", "c.yaml", "--set", "dataset.n=5000", "--set", "probe.warmup_steps=0",
         "--set", "model._target_=user.py:Fitted", "--json",

@@ -15,6 +15,7 @@ import yaml
 from bnoise_cli.errors import ConfigError
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Config, Section, json_schema
+from bnoise_cli.spec.targets import user_module
 from bnoise_cli.spec.template import example_names
 from tests.cases import QUADRATIC_CONFIG, ROOT, Call, Write
 
@@ -42,7 +43,7 @@ def objective(model, batch, power=1.0):
 
 @pytest.fixture
 def user(write: Write) -> None:
-    sys.modules.pop(f"_bnoise_user_{Path('train.py').resolve()}", None)
+    sys.modules.pop(user_module(Path("train.py")), None)
     write("train.py", USER)
 
 

@@ -25,6 +25,7 @@ from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
+from bnoise_cli.spec.targets import user_module
 from tests.cases import CPU, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, user_code
 from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
 from tests.sweeps import decide_stacks, finished, silent, stop_at, swept, without_times
@@ -36,7 +37,7 @@ from tests.sweeps import decide_stacks, finished, silent, stop_at, swept, withou
     ("Normed", "dimension: 32"),
 ])  # fmt: skip
 def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: str, options: str) -> None:
-    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    sys.modules.pop(user_module(Path("user.py")), None)
     write("user.py", user_code("refusing"))
     write("q.yaml", TINY_SWEEP)
     spec = load_spec(Path("q.yaml"), [f"model={{_target_: user.py:{name}, {options}}}"])

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,29 @@ from torch import Tensor
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.spec.checkpoints import OPTIMIZER, TRAINER, WEIGHTS, spread_files, weights_file
 from bnoise_cli.spec.source import is_file
+from bnoise_cli.storage import read_plain
 
-#: Keys under which training scripts keep the model's weights in a larger checkpoint,
+#: Keys under which training scripts keep the model's weights in a larger checkpoint.
 _NESTED = ("model", "state_dict", "model_state_dict")
-#: the optimizer's state (Lightning a list of them),
+#: Keys of the optimizer's state. Lightning keeps a list of states.
 _OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
-#: and the training steps taken (Lightning, plain scripts, nanoGPT); an epoch is no step.
+#: Keys of the number of training steps taken (Lightning, plain scripts, nanoGPT). An epoch is not a step.
 COUNTERS = ("global_step", "step", "iter_num", "iteration")
+#: Bytes of trainer_state.json, which grows with the length of training.
+_MOST_JSON = 1 << 28
 #: Beyond this a float does not count in ones.
 _MOST_STEPS = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Weights, and what else was saved with them.
+    """Weights, and the optimizer's state and step counter if they were saved too.
 
     Attributes:
         path: the file or folder.
-        weights: by the names in the file. Maps the file where it can: copy what is to be kept.
-        optimizer_state: as an optimizer's `state_dict()` gave it, unchecked; None where there is none.
-        step: training steps taken; None where it does not say.
+        weights: by the names in the file. They may be a map of the file, so copy what is to be kept.
+        optimizer_state: as an optimizer's `state_dict()` gave it, unchecked; None if there is none.
+        step: training steps taken; None if the checkpoint does not say.
     """
 
     path: Path
@@ -84,7 +87,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read(path: Path) -> Any:
-    """Whatever a file holds, on the CPU."""
+    """The content of a file, on the CPU.
+
+    Raises:
+        CallError, RunError: as `read_checkpoint`.
+    """
     if path.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file
@@ -93,22 +100,67 @@ def _read(path: Path) -> Any:
                 f"{path.name} needs the package safetensors, which is not installed: pip install safetensors"
             ) from None
         try:
-            return dict(load_file(path))
+            tensors = dict(load_file(path))
         except Exception as error:
-            raise RunError(f"the checkpoint {path} is no readable safetensors file: {error}") from None
+            raise RunError(f"the checkpoint {path} is not a readable safetensors file: {error}") from None
+        _require_plain_tensors(tensors, path)
+        return tensors
     try:
-        # Only the present format can be mapped, so that what is not looked at is not read.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise RunError(
             f"the checkpoint {path} holds more than weights and plain values, and bnoise runs no code from a "
             "checkpoint. Save state dicts and numbers alone, as in torch.save({'model': model.state_dict(), "
             "'optimizer': optimizer.state_dict(), 'step': step}, path). "
-            + (f"It asks for {code[1]}." if code is not None else f"torch said: {_first_line(error)}")
+            + (f"It asks for {code[1]}." if code is not None else "")
         ) from None
     except Exception as error:
         raise RunError(f"the checkpoint {path} cannot be read: {_first_line(error)}") from None
+    _require_plain_tensors(content, path)
+    return content
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether a file may be mapped, so that what is not looked at is not read.
+
+    Only the present format can be. torch maps the bytes of an archive as they are, so compressed ones must be unpacked.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def _require_plain_tensors(content: Any, path: Path) -> None:
+    """
+    Raises:
+        RunError: a tensor is complex or sparse, or has no values.
+    """
+    for name, tensor in _tensors_in(content, ()):
+        kinds = {
+            "complex": tensor.is_complex(),
+            "meta": tensor.is_meta,
+            "sparse": tensor.layout is not torch.strided,
+        }
+        if kind := next((kind for kind, found in kinds.items() if found), None):
+            raise RunError(
+                f"the checkpoint {path} must hold dense tensors of real numbers; `{name}` is a {kind} tensor. "
+                "Save it as a plain tensor, or leave it out."
+            )
+
+
+def _tensors_in(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of nested mappings and lists with its dotted place."""
+    if isinstance(content, Tensor):
+        yield ".".join(place), content
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(content, Mapping):
+        items = content.items()
+    elif isinstance(content, list | tuple):
+        items = enumerate(content)
+    for key, item in items:
+        yield from _tensors_in(item, (*place, str(key)))
 
 
 def _weights(content: Any, path: Path) -> Mapping[str, Tensor]:
@@ -163,7 +215,7 @@ def _spread(index: Path) -> list[Path]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path, _MOST_JSON))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"the checkpoint's {path} must be JSON with global_step, as transformers writes it; it cannot be read "

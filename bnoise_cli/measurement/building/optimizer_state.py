@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.sharding import sharded_like
 
+#: Counters and means of squares.
+_NOT_NEGATIVE = {"step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"}
 #: What a known optimizer may keep besides what it always keeps.
 _ALSO = {"momentum_buffer", "max_exp_avg_sq"}
 Entries = Mapping[Any, Mapping[str, Any]]
@@ -31,16 +34,23 @@ def load_optimizer_state(
 
     Returns:
         None if the state was loaded; otherwise why not, and the optimizer is unchanged.
+
+    Raises:
+        RunError: the state has values that no training leaves behind.
     """
     try:
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
         entries: Entries = {number: dict(saved["state"].get(number, {})) for number in numbers}
     except (TypeError, KeyError, AttributeError, ValueError):
-        return "it is no state_dict of one torch optimizer"
+        return "it is not the state_dict of one torch optimizer"
     if len(numbers) != len(parameters):
         return f"it is of {len(numbers)} parameters and the model trains {len(parameters)}"
     if (found := _other_type(optimizer, entries)) is not None:
         return found
+    if (found := _impossible(entries)) is not None:
+        raise RunError(
+            f"the checkpoint's optimizer state {found}. Use an earlier checkpoint, or leave the state out."
+        )
     for order in _orders(parameters):
         if all(_fits(entries[number], p) for number, p in zip(numbers, order, strict=True)):
             for number, parameter in zip(numbers, order, strict=True):
@@ -61,6 +71,18 @@ def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | Non
             here = ", ".join(sorted(needed)) or "at most momentum_buffer"
             name = type(optimizer).__name__
             return f"{name} keeps {here} of each parameter, and it has {', '.join(sorted(kept))}"
+    return None
+
+
+def _impossible(entries: Entries) -> str | None:
+    """What in a state no training leaves behind: a value that is not finite, or a negative mean of squares."""
+    for number, entry in entries.items():
+        for key, value in entry.items():
+            values = torch.as_tensor(value) if isinstance(value, Tensor | int | float) else torch.zeros(0)
+            if not bool(torch.isfinite(values).all()):
+                return f"is not finite: `{key}` of parameter {number}"
+            if key in _NOT_NEGATIVE and bool((values < 0).any()):
+                return f"is negative: `{key}` of parameter {number}"
     return None
 
 

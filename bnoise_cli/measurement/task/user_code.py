@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError
+from bnoise_cli.interrupt import not_swallowed
 from bnoise_cli.spec.targets import USER_MODULE
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -41,7 +43,8 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
         RunError: for any other exception.
     """
     try:
-        yield
+        with not_swallowed():
+            yield
     except (BnoiseError, OutOfMemoryError):
         raise
     except (KeyboardInterrupt, GeneratorExit):
@@ -76,7 +79,7 @@ def kind_of(value: object) -> str:
     """What the user's code built, in words."""
     module = type(value).__module__
     if module.startswith(USER_MODULE):  # a file that a config names
-        module = f"{Path(module.removeprefix(USER_MODULE)).name}:"
+        module = f"{Path(sys.modules[module].__file__ or module).name}:"
     else:
         module += "."
     return f"an object of type {module}{type(value).__qualname__}"

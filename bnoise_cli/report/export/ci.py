@@ -13,8 +13,8 @@ from xml.etree import ElementTree as ET
 
 from bnoise_cli.check.check_config import Checked, Rules
 from bnoise_cli.check.verdict import Verdict
-from bnoise_cli.errors import ExitCode, RunError, printable
-from bnoise_cli.report.words.check import WORDS, one_line
+from bnoise_cli.errors import ExitCode, RunError, harmless, printable
+from bnoise_cli.report.words.check import WORDS
 
 #: What XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -25,7 +25,7 @@ def github_annotations(checked: Sequence[Checked], rules: Rules) -> str:
     lines = []
     for each in checked:
         if each.verdict is Verdict.PASS:
-            lines.append(f"pass: {one_line(f'{each.config}: {each.finding}')}")
+            lines.append(f"pass: {harmless(f'{each.config}: {each.finding}')}")
         level = "error" if rules.code(each.verdict) is not ExitCode.DONE else "warning"
         for mark in () if each.verdict is Verdict.PASS else each.marks:
             where = {"file": printable(_in_workspace(each.config)), "line": mark.line, "col": mark.column}
@@ -33,7 +33,7 @@ def github_annotations(checked: Sequence[Checked], rules: Rules) -> str:
             known = ",".join(
                 f"{key}={_property(str(value))}" for key, value in where.items() if value is not None
             )
-            lines.append(f"::{level} {known}::{_data(printable(mark.text).replace('##[', '# #['))}")
+            lines.append(f"::{level} {known}::{_data(harmless(mark.text))}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -49,7 +49,7 @@ def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -
         "verdict": worst.verdict.value,
         "exit-code": str(int(rules.exit_code(checked))),
         "config": str(worst.config),
-        "finding": worst.finding,
+        "finding": harmless(worst.finding),
         "batch-size": "" if found is None else str(found.batch_size),
         "critical-batch-size": _plain(None if found is None else found.critical_batch_size.value),
         "suggested-batch-size": _plain(None if found is None else found.suggested_batch_size),
@@ -123,4 +123,4 @@ def _junit_kind(each: Checked, rules: Rules) -> str:
 
 
 def _xml(text: str) -> str:
-    return _NOT_XML.sub("?", one_line(text))
+    return _NOT_XML.sub("?", harmless(text))

@@ -10,7 +10,7 @@ from typing import Any
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.check.check_config import Checked, Rules
 from bnoise_cli.check.verdict import Verdict
-from bnoise_cli.errors import printable
+from bnoise_cli.errors import harmless
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import SCHEMA_VERSION, CriticalBatchSize
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
@@ -70,7 +70,7 @@ def check_table(checked: Sequence[Checked]) -> list[Section]:
                 "?" if overhead is None else significant(1 + overhead),
                 "?" if speed is None else significant(1 / speed),
             )
-        rows.append((WORDS[each.verdict], one_line(str(each.config)), *known))
+        rows.append((WORDS[each.verdict], harmless(str(each.config)), *known))
     columns = ("verdict", "config", "batch size", "B_crit (95%)", "examples / fewest", "steps / fewest")
     table = Grid(columns=columns, rows=tuple(rows), words=frozenset(columns[:2]))
     unsettled = [_section(each) for each in checked if each.verdict is not Verdict.PASS]
@@ -88,14 +88,14 @@ def _section(each: Checked) -> Section:
     if each.remedy:
         parts.append(each.remedy)
     tone = Tone.GOOD if each.verdict is Verdict.PASS else Tone.UNSURE
-    sentences = [Sentence(one_line(text)) for text in parts]
+    sentences = [Sentence(harmless(text)) for text in parts]
     if each.result is not None:
         codes = sorted({doubt.code for doubt in each.doubts})
         doubts = f"; doubts: {', '.join(codes)}, see `bnoise report {each.result}`" if codes else ""
-        sentences.append(Sentence(one_line(f"By {each.result}{doubts}."), Tone.DETAIL))
+        sentences.append(Sentence(harmless(f"By {each.result}{doubts}."), Tone.DETAIL))
     return Section(
         title=WORDS[each.verdict],
-        headline=Sentence(one_line(f"{each.config}: {said}"), tone),
+        headline=Sentence(harmless(f"{each.config}: {said}"), tone),
         parts=sentences,
     )
 
@@ -109,8 +109,3 @@ def _interval(critical: CriticalBatchSize, amounts: Amounts) -> str:
     if critical.value is None or critical.high is None:
         return f"{significant(critical.low)} or more{amounts.beside(critical.low)}"
     return amounts.within(critical.value, critical.low, critical.high)
-
-
-def one_line(text: str) -> str:
-    """Text of a stranger's for a log: on one line, with nothing that steers a terminal or commands a CI."""
-    return printable(text).replace("::", ": :").replace("##[", "# #[")

@@ -19,6 +19,7 @@ from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
+from bnoise_cli.spec.targets import user_module
 from tests.cases import CPU, TINY_SWEEP, Write, user_code
 from tests.sweeps import silent, stop_at
 
@@ -63,7 +64,7 @@ class State:
 def test_model_and_random_streams_are_given_back_bit_for_bit(
     write: Write, name: str, phase: str | None, error: BaseException | None
 ) -> None:
-    sys.modules.pop(f"_bnoise_user_{Path('user.py').resolve()}", None)
+    sys.modules.pop(user_module(Path("user.py")), None)
     write("user.py", user_code("refusing"))
     write("q.yaml", TINY_SWEEP)
     target = "bnoise_cli.examples.quadratic.NoisyQuadratic" if name == "NoisyQuadratic" else f"user.py:{name}"

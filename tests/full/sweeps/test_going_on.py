@@ -17,6 +17,7 @@ from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
+from bnoise_cli.spec.targets import user_module
 from tests.cases import CPU, MARKING, TINY_SWEEP, Call, Write
 from tests.processes import start, wait_for
 from tests.sweeps import KILLED, decide_stacks, entries, finished, stop_at, swept, without_times
@@ -124,7 +125,7 @@ def test_runs_of_other_code_are_not_gone_on_with(write: Write, bnoise: Call) -> 
     )
     text = "from bnoise_cli.examples.quadratic import mean_loss\ndef loss(model, batch): return mean_loss(model, batch)"
     write("user.py", text)
-    module = f"_bnoise_user_{Path('user.py').resolve()}"
+    module = user_module(Path("user.py"))
     sys.modules.pop(module, None)
     code, _, err = bnoise("sweep", config, "--quiet")
     assert code in (0, 3), err

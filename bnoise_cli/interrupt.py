@@ -1,0 +1,39 @@
+"""Ctrl-C and the signals of job schedulers: one interrupt, which ends the measurement and not the storing of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: Ctrl-C; what torchrun and job schedulers send before they kill; the end of the terminal or the connection.
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_state = {"asked": False}
+
+
+def listen() -> None:
+    """Turn the first signal into KeyboardInterrupt. Later ones are ignored, so that storing is not cut short."""
+    for sign in _ENDING:
+        if signal.getsignal(sign) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(sign, _interrupt)
+
+
+@contextmanager
+def not_swallowed() -> Iterator[None]:
+    """Around user code, which may catch the KeyboardInterrupt with a bare `except:` and go on.
+
+    Raises:
+        KeyboardInterrupt: a signal came while the code ran.
+    """
+    before = _state["asked"]
+    yield
+    if _state["asked"] and not before and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    if not _state["asked"]:
+        _state["asked"] = True
+        raise KeyboardInterrupt
