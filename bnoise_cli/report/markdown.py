@@ -55,4 +55,4 @@ def _md(text: str) -> str:
     for special in "\\`*_{}[]<>|#~":
         text = text.replace(special, f"\\{special}")
     text = re.sub(r"(?<=@)(?=\w)|(?<=:)(?=//)|(?i:(?<=www)(?=\.))", _BREAK, text)
-    return re.sub(r"^([-+]|\d+(?=[.)]))", rf"{_BREAK}\1", text)
+    return re.sub(r"^(?=[-+](?:\s|$)|[-=]{2}|\d+[.)](?:\s|$))", _BREAK, text)
