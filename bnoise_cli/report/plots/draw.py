@@ -72,9 +72,9 @@ def draw(results: Named[Result]) -> Figure:
         for panel in REPORTS[result.kind].panels:
             if panel.shows(result):
                 chosen.setdefault(panel, []).append((_label(name), result))
-    if not chosen:
+    if all(panel.derived for panel in chosen):
         raise RunError(f"there is nothing to draw: no {REPORTS[results[0][1].kind].missing}.")
-    shown = sorted(chosen.items(), key=lambda item: item[0].derived)
+    shown = list(chosen.items())
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_PANEL[0] * len(shown), _PANEL[1]), layout="constrained")
         places = np.atleast_1d(figure.subplots(1, len(shown)))

@@ -43,7 +43,7 @@ class Panel(Generic[R_contra]):
     draw: Callable[[Axes, Named[R_contra]], str]
     #: Whether a result has something to draw here.
     shows: Callable[[R_contra], bool]
-    #: Whether it shows what follows from the measurement; such panels come last.
+    #: Whether it shows what follows from a measurement. Such panels are drawn only beside what was measured.
     derived: bool = False
 
 

@@ -125,4 +125,4 @@ def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
     right.spines["right"].set_color(GREY)
 
 
-TRAJECTORY = Panel(draw=draw_trajectory, shows=lambda result: bool(probed_along(result)), derived=True)
+TRAJECTORY = Panel(draw=draw_trajectory, shows=lambda result: bool(probed_along(result)))
