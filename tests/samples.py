@@ -86,7 +86,7 @@ POINT = Measurement(
 )
 RUN = ProbeRun(
     points=(POINT,),
-    findings=TaskFindings(loss=2.3, stochastic=False, batch_norms=0, group=1, mean_gap=1e-7, is_mean=True),
+    findings=TaskFindings(stochastic=False, batch_norms=0, group=1, mean_gap=1e-7, is_mean=True),
     from_checkpoint=False,
     momentum=0.0,
     weight_decay=0.0,

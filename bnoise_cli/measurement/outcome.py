@@ -79,11 +79,19 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossChange:
+    """The mean loss of the same examples before and after the warm-up."""
+
+    before: float
+    after: float
+    #: The standard error of the difference.
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFindings:
     """What the checks before the probe found."""
 
-    #: Of a few examples, before the warm-up.
-    loss: float
     #: Whether the same examples give another loss each time, because of dropout or augmentation.
     stochastic: bool
     #: The number of layers that normalise by the statistics of the batch.
@@ -137,6 +145,8 @@ class ProbeRun:
     #: Also during the warm-up between two points.
     interrupted: bool
     failure: RunError | None
+    #: What the warm-up made of the loss; None if there was none.
+    warmup: LossChange | None = None
     #: The optimizer states in checkpoints that were not used: which, and why.
     unused_states: tuple[str, ...] = ()
 

@@ -26,6 +26,8 @@ _SLOPE_GAP = 0.1
 _FEW_REPLICATES = 8
 #: A warm-up that multiplies the loss by more than this has not trained.
 _DIVERGED = 1.5
+#: And it must have raised the loss by this many standard errors.
+_DIVERGED_ERRORS = 4
 #: A gain must be this many times what rounding makes of one line's losses.
 _ROUNDING_MARGIN = 10
 
@@ -119,10 +121,13 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
             "over training (arXiv:1812.06162, table 1)",
             remedy="Set probe.warmup_steps, probe.at_steps or a checkpoint.",
         )
-    if last.loss is not None and last.loss > _DIVERGED * abs(run.findings.loss):
+    warmup = run.warmup
+    if warmup is not None and warmup.after - warmup.before > max(
+        (_DIVERGED - 1) * abs(warmup.before), _DIVERGED_ERRORS * warmup.error
+    ):
         yield Doubt(
             code="diverged",
-            finding=f"the warm-up raised the loss from {run.findings.loss:.3g} to {last.loss:.3g}",
+            finding=f"the warm-up raised the loss of the same examples from {warmup.before:.3g} to {warmup.after:.3g}",
             remedy="Lower the learning rate, or give the planned run's own warm-up by a checkpoint.",
         )
     if run.unused_states:

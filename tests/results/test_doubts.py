@@ -12,7 +12,7 @@ import pytest
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.analysis import Analysis, Limit
-from bnoise_cli.measurement.outcome import ProbeRun, StopReason
+from bnoise_cli.measurement.outcome import LossChange, ProbeRun, StopReason
 from bnoise_cli.numbers import percent, seconds, significant, size
 from bnoise_cli.records import Estimate, Fit, Quadratic
 from bnoise_cli.result_file import default_path
@@ -53,7 +53,7 @@ def test_a_good_probe_leaves_no_doubt() -> None:
             RUN, findings=dataclasses.replace(RUN.findings, mean_gap=0.3, is_mean=False, group=64))),
         ("batch_norm", dataclasses.replace(
             RUN, findings=dataclasses.replace(RUN.findings, batch_norms=2, group=64))),
-        ("diverged", changed(loss=9.0)),
+        ("diverged", dataclasses.replace(RUN, warmup=LossChange(before=2.3, after=9.0, error=0.5))),
         ("below_one", changed(noise_scale=Estimate(value=0.5, low=0.4, high=0.6),
                               design=dataclasses.replace(DESIGN, batch_sizes=np.array([1.0, 4, 16, 64])))),
         ("momentum", dataclasses.replace(RUN, momentum=0.9)),
@@ -89,6 +89,19 @@ def test_every_doubt_can_be_reached(code: str, run: ProbeRun) -> None:
     assert [doubt.code for doubt in doubts] == [code]
     assert doubts[0].finding
     assert doubts[0].remedy.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "warmup",
+    [
+        None,
+        LossChange(before=2.3, after=3.4, error=0.01),  # less than half more
+        LossChange(before=2.3, after=9.0, error=2.0),  # a few examples of large loss
+        LossChange(before=-5.0, after=-4.0, error=0.01),
+    ],
+)
+def test_a_warm_up_without_evidence_is_not_said_to_diverge(warmup: LossChange | None) -> None:
+    assert codes(dataclasses.replace(RUN, warmup=warmup)) == []
 
 
 def test_a_planned_batch_beyond_the_dataset_is_a_doubt() -> None:

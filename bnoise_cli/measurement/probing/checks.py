@@ -28,6 +28,8 @@ from bnoise_cli.measurement.task.weighing import leaves, tokens_in
 from bnoise_cli.numbers import counted
 
 _EXAMPLES = 16
+#: The loss before and after the warm-up is compared on this many parts of this many examples.
+_PARTS, _PART = 8, 16
 #: Losses of the same examples and masks may differ by this part: the order of sums on a GPU.
 _REPEATABLE = 1e-5
 #: Reading so many examples in the background pays from about so many seconds on: handing a batch from one thread to
@@ -77,14 +79,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
                     "the loss of a batch is not a mean over its examples, and one device of the planned run takes a "
                     "single one. Set training.batch_size (over world_size) to what a device takes at once, two or more."
                 )
-            loss = float(values[0])
-            if task.group > 1:
-                groups = task.in_groups()
-                loss = mean_loss(groups, draws.indices(1, groups.batches.length), draws)
     parameters = sum(p.numel() for p in task.model.parameters())
     population = task.batches.population
     return TaskFindings(
-        loss=loss,
         stochastic=stochastic or task.batches.random,
         batch_norms=len(normalised),
         group=task.group,
@@ -103,6 +100,18 @@ def check_task(task: Task, seed: int) -> TaskFindings:
         tokens_per_example=mean_count(task, draws, tokens_in),
         loss_parameters=getattr(task.objective, "parameters_left", 0),
     )
+
+
+def losses_of_parts(task: Task, seed: int) -> list[float]:
+    """Mean losses of several parts of the same examples with the same random masks, at the present weights.
+
+    Raises:
+        RunError: a loss is not finite, or the user's code failed.
+    """
+    draws, groups = Draws(seed, Stream.WARM_UP_LOSS), task.in_groups()
+    each = max(1, _PART // task.group)
+    with preserved(task.model, seed), task.holding_buffers():
+        return [mean_loss(groups, draws.indices(each, groups.batches.length), draws) for _ in range(_PARTS)]
 
 
 def _batch_that_works(task: Task, draws: Draws) -> Indices:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bnoise_cli.errors import BnoiseError, CallError, RunError
@@ -15,8 +16,15 @@ from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.building.places import Place, places_to_probe
 from bnoise_cli.measurement.building.weights import fitting_weights, load_weights
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, Progress, StopReason, WarmupProgress
-from bnoise_cli.measurement.probing.checks import check_task
+from bnoise_cli.measurement.outcome import (
+    LossChange,
+    Measurement,
+    ProbeRun,
+    Progress,
+    StopReason,
+    WarmupProgress,
+)
+from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import momentum_of, preconditioner
@@ -38,6 +46,8 @@ class Session:
         self.places = places_to_probe(self.config.probe, [self._checked(path) for path in spec.checkpoints()])
         self.findings = check_task(self.task, self.config.probe.seed)
         self.unused_states: list[str] = []
+        self.warmup: LossChange | None = None
+        self._losses_before: list[float] = []
 
     def run(self, on_progress: Callable[[Progress | WarmupProgress], None]) -> ProbeRun:
         """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
@@ -70,6 +80,7 @@ class Session:
             points=tuple(points),
             findings=self.findings,
             from_checkpoint=bool(self.config.checkpoints),
+            warmup=self.warmup,
             unused_states=tuple(self.unused_states),
             momentum=momentum_of(self.optimizer),
             weight_decay=float(group.get("weight_decay", 0.0)),
@@ -121,11 +132,22 @@ class Session:
         """Load the checkpoint that a place begins with, and train from there."""
         if place.checkpoint is not None:
             self._start_from(place.checkpoint)
+        if place.warmup_steps == self.trainer.step:
+            return
+        seed = self.config.probe.seed
+        if self.trainer.step == 0:
+            self._losses_before = losses_of_parts(self.task, seed)
         several = len(self.config.checkpoints) > 1
         start = place.checkpoint.name if several and place.checkpoint is not None else None
         of = self.places[-1].warmup_steps
         self.trainer.train_until(
             place.warmup_steps, lambda done: on_progress(WarmupProgress(step=done, of=of, start=start))
+        )
+        before, after = np.array(self._losses_before), np.array(losses_of_parts(self.task, seed))
+        self.warmup = LossChange(
+            before=float(before.mean()),
+            after=float(after.mean()),
+            error=float((after - before).std(ddof=1) / np.sqrt(len(after))),
         )
 
     def _start_from(self, path: Path) -> None:

@@ -58,6 +58,8 @@ class Stream(IntEnum):
     HORIZON_EVALUATION = 19  # the examples on which the horizon's runs are evaluated
     # Comparisons in tests/benchmarks.
     BENCHMARK = 20
+    # Losses of the same examples before and after the warm-up.
+    WARM_UP_LOSS = 21
 
 
 class Draws:
