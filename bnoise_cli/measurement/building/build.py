@@ -17,7 +17,7 @@ from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import require_known
 from bnoise_cli.measurement.task.sharding import shard
 from bnoise_cli.measurement.task.task import Objective, Task
-from bnoise_cli.measurement.task.user_code import kind_of, user_code
+from bnoise_cli.measurement.task.user_code import enough_memory, kind_of, user_code
 from bnoise_cli.measurement.task.weighing import IGNORED
 from bnoise_cli.spec.identity import contents
 from bnoise_cli.spec.load import Spec
@@ -71,7 +71,7 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     _require_alike(spec, ranks)
     spec.require_targets()
     torch.manual_seed(config.probe.seed)
-    with user_code("building the model"):
+    with enough_memory("building the model"), user_code("building the model"):
         model = build(config.model, folder)
     if not isinstance(model, nn.Module):
         raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
@@ -84,7 +84,7 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
     if config.checkpoints:
         load_weights(model, read_checkpoint(spec.checkpoints()[0]))
     mixed = config.probe.precision_mode == "bf16-mixed"
-    with user_code("moving the model to the device"):
+    with enough_memory("moving the model to the device"), user_code("moving the model to the device"):
         if mixed:
             _in_float32(model)
         if ranks.size > 1 and config.training.parallel == "fsdp":

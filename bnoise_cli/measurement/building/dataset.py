@@ -18,7 +18,7 @@ from bnoise_cli.measurement.building.population import (
     unbatched,
 )
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.user_code import kind_of, user_code
+from bnoise_cli.measurement.task.user_code import enough_memory, kind_of, user_code
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import build, build_function
 
@@ -36,7 +36,7 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
         RunError: the user's code failed, or built no dataset.
     """
     folder = spec.folder
-    with user_code("building the dataset"):
+    with enough_memory("building the dataset"), user_code("building the dataset"):
         dataset = build(spec.config.dataset, folder)
         if callable(dataset) and not hasattr(dataset, "__getitem__"):
             dataset = dataset()
@@ -71,7 +71,10 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
             "`dataset:` must build something with a length and items (len(dataset), dataset[i]), or a stream of "
             f"examples; it built {kind_of(dataset)}."
         )
-    with user_code(f"reading the first {_BUFFER} examples of the dataset, which is a stream,"):
+    with (
+        enough_memory(f"reading the first {_BUFFER} examples of the dataset"),
+        user_code(f"reading the first {_BUFFER} examples of the dataset, which is a stream,"),
+    ):
         kept = list(islice(iter(dataset), _BUFFER))
     return Batches(kept, collate, device, streamed=True)
 

@@ -67,7 +67,7 @@ def enough_memory(doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not isinstance(error, OutOfMemoryError) and not _is_out_of_memory(error):
             raise
         raise RunError(
             f"out of memory while {doing}. Free memory on the device, use a larger one, or several with "

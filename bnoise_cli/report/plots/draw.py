@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.errors import BnoiseError, CallError, RunError
 from bnoise_cli.report.kinds import REPORTS
 from bnoise_cli.report.plots.style import STYLE, Named, Panel
 from bnoise_cli.results.result import Result
@@ -86,11 +87,18 @@ def draw(results: Named[Result]) -> Figure:
 
 @contextmanager
 def _drawable() -> Iterator[None]:
-    """A damaged file may hold numbers near the largest float; they cost the picture and nothing else."""
+    """Whatever goes wrong in matplotlib costs the picture and nothing else.
+
+    A damaged file may hold numbers near the largest float; a matplotlibrc may ask for LaTeX where there is none.
+    """
     try:
-        yield
-    except (ArithmeticError, ValueError) as error:
-        raise RunError(f"the picture cannot be drawn: {error}.") from error
+        with warnings.catch_warnings(action="ignore"):  # about long names, for which there is no room
+            yield
+    except (BnoiseError, MemoryError):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RunError(f"the picture cannot be drawn: {first}.") from error
 
 
 def _label(name: str) -> str:
