@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from bnoise_cli.cli.options import FLAG
-from bnoise_cli.errors import CallError, ConfigError
+from bnoise_cli.errors import CallError, ConfigError, RunError
 from bnoise_cli.spec.template import example_names
+from bnoise_cli.storage import write_whole
 
 
 def init(
@@ -86,11 +87,10 @@ def _default_example() -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; one that is there already is kept."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise CallError(
-            f"{path} cannot be written ({error.strerror or error}). Name another file."
-        ) from error
+        write_whole(path, lambda file: file.write(text.encode()), new=True)
+    except (FileExistsError, RunError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or error
+        raise CallError(f"{path} cannot be written ({reason}). Name another file.") from error

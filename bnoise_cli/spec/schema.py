@@ -185,7 +185,7 @@ class Sweep(Section):
     """How the trade-off is measured by training."""
 
     batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
-    goal: Literal["auto"] | float = Field(
+    goal: Literal["auto"] | Annotated[float, Field(allow_inf_nan=False)] = Field(
         default="auto", description="the loss to reach, or where the planned run is after `steps`"
     )
     steps: PositiveInt = Field(default=200, description="of the planned run, to the goal `auto`")
