@@ -122,6 +122,62 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonPoint:
+    """The critical batch size of the training from the start of a horizon to one loss."""
+
+    #: Steps that the largest batch takes to this loss at its best learning rate.
+    steps: Size
+    loss: float
+    critical_batch_size: Estimate
+    #: S_min and E_min of the law through the steps of all batch sizes.
+    min_steps: Positive
+    min_examples: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonRun:
+    """The replicates of one batch size and learning rate."""
+
+    batch_size: Size
+    learning_rate: Positive
+    replicates: Size
+    #: Steps that were trained, and the mean loss after them; None if that is not finite.
+    steps: int
+    loss: float | None
+    #: Steps to the last loss of the curve; None if these runs did not reach it.
+    arrived: Positive | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonBatch:
+    """The fewest steps of one batch size to the last loss of the curve."""
+
+    batch_size: Size
+    learning_rate: Positive
+    steps: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """Short training runs from the probed weights, and the critical batch size that they show."""
+
+    start_loss: float
+    #: The learning rate of the plan.
+    planned_learning_rate: Positive
+    #: Whether the last two doublings of the steps left the critical batch size where it was.
+    stands_still: bool
+    #: Forward passes of examples to read losses; and forward and backward passes to train.
+    evaluation_examples: int
+    gradient_examples: int
+    seconds: float
+    #: Ascending steps.
+    curve: tuple[HorizonPoint, ...]
+    #: Ascending batch sizes, each at its best learning rate.
+    batches: tuple[HorizonBatch, ...]
+    runs: tuple[HorizonRun, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrajectoryPoint:
     """One probed point of training."""
 
@@ -133,6 +189,8 @@ class TrajectoryPoint:
     batch_size: Positive | None = None
     #: Its range over the interval of this point's noise scale, with the exchange rate held.
     batch_size_limits: Limits | None = None
+    #: B_crit that short training runs from this point show; None if there is no horizon here.
+    critical_batch_size: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +271,9 @@ class TradeoffRow:
     accumulation_steps: int | None = None
     step_seconds: float | None = None
     examples_per_second: float | None = None
+    #: Steps that the horizon's runs took over S_min, and the best learning rate; None if this size was not trained.
+    measured_steps_ratio: float | None = None
+    learning_rate: float | None = None
     #: Run time over that of the fastest batch size on these devices.
     relative_time: float | None = None
     relative_time_limits: Limits | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import numpy as np
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.maths.analysis import Analysis, Design
-from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, SweepRun, TaskFindings
+from bnoise_cli.maths.horizon import LawFit, Level, StepsTo
+from bnoise_cli.measurement.outcome import (
+    HorizonFound,
+    Measurement,
+    ProbeRun,
+    StopReason,
+    SweepRun,
+    TaskFindings,
+)
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import (
@@ -20,6 +29,7 @@ from bnoise_cli.records import (
     Doubt,
     Estimate,
     Fit,
+    HorizonRun,
     Limits,
     NoiseScale,
     Point,
@@ -83,6 +93,42 @@ POINT = Measurement(
     evaluation_examples=60_000,
     micro_batch_size=64,
     shortened_from=None,
+    no_horizon="probe.horizon is off",
+)
+
+
+def level(steps: int, critical: float, loss: float) -> Level:
+    """A level of a horizon whose batch sizes 8, 32, 128 and 512 follow the law with S_min = 0.9 K."""
+    fit = LawFit(
+        critical=Estimate(value=critical, low=critical / 1.25, high=critical * 1.25),
+        log_critical=math.log(critical),
+        log_error=math.log(1.25),
+        min_steps=0.9 * steps,
+        min_examples=0.9 * steps * critical,
+    )
+    arrivals = tuple(
+        StepsTo(size, math.log(0.9 * steps * (1 + critical / size)), rate, True, 0.001, 4)
+        for size, rate in ((8, -1.0), (32, 0.0), (128, 1.0), (512, 1.5))
+    )
+    return Level(steps=steps, loss=loss, fit=fit, arrivals=arrivals)
+
+
+HORIZON = HorizonFound(
+    base_rate=0.2,
+    start_loss=0.41,
+    stands_still=True,
+    complete=True,
+    levels=(level(8, 50.0, 0.33), level(16, 44.0, 0.28), level(32, 42.0, 0.2)),
+    runs=tuple(
+        HorizonRun(
+            batch_size=size, learning_rate=rate, replicates=4, steps=steps, loss=0.19, arrived=0.7 * steps
+        )
+        for size, rate, steps in ((64, 0.2, 160), (64, 0.56, 80), (128, 0.4, 60), (512, 0.57, 44))
+    ),
+    evaluation_set=512,
+    gradient_examples=600_000,
+    evaluation_examples=900_000,
+    seconds=20.0,
 )
 RUN = ProbeRun(
     points=(POINT,),
@@ -119,7 +165,7 @@ def result(**changes: Any) -> ProbeResult:
         max_improvement=ANALYSIS.max_improvement,
         simple_noise_scale=ANALYSIS.simple_noise_scale,
         quadratic=ANALYSIS.quadratic,
-        critical_batch_size=CriticalBatchSize(value=100.0, low=90.0, high=112.0, basis="probe"),
+        critical_batch_size=CriticalBatchSize(value=100.0, low=90.0, high=112.0, basis="horizon"),
         points=POINTS,
         fit=ANALYSIS.fit,
         trajectory=(),
@@ -212,7 +258,7 @@ def plan(critical: Estimate | None = None, device: Device | None = None, **confi
             config=settings,
             throughput=timed(device),
             critical_batch_size=CriticalBatchSize(
-                value=found.value, low=found.low, high=found.high, basis="probe"
+                value=found.value, low=found.low, high=found.high, basis="horizon"
             ),
         )
     )
@@ -304,7 +350,7 @@ ADVISED = ProbeResult(
     max_improvement=Estimate(value=0.02, low=0.018, high=0.022),
     simple_noise_scale=Estimate(value=None, low=200.0, high=None),
     quadratic=None,
-    critical_batch_size=CriticalBatchSize(value=100.0, low=90.0, high=112.0, basis="probe"),
+    critical_batch_size=CriticalBatchSize(value=100.0, low=90.0, high=112.0, basis="horizon"),
     points=tuple(
         Point(
             batch_size=B, improvement=gain, std_error=1e-4, step_size=0.1, fitted=fitted, gradient_error=None, draws=9

@@ -19,6 +19,7 @@ LAYERS = [
     "results",
     "sweeping",
     "probing",
+    "horizon",
     "timing",
     "training",
     "building",

@@ -14,6 +14,17 @@ from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Check
 
+#: Training from the same weights has shown 2 to 20 times less or more than one step; within this factor of the line one
+#: step neither passes nor fails a plan.
+_STEP_FACTOR = 4.0
+#: Where B_crit rests on single steps, and how each is measured.
+_ONE_STEP = ("probe", "trajectory")
+_MEASURED = {
+    "probe": "one step of a probe",
+    "trajectory": "single steps of a probe",
+    "horizon": "training runs of a probe",
+    "sweep": "training",
+}
 #: Doubts with which a measurement says nothing about the planned run.
 _DISQUALIFYING = ("at_initialisation", "diverged", "not_a_mean", "weighted_mean")
 
@@ -68,7 +79,7 @@ def judge(
     trusted = value if value is not None and result.resolved else low
     speed = 1 / steps_ratio(batch_size, value or low) if value or low else None
     times = _times(critical, batch_size, amounts)
-    known = f"B_crit is {_interval(critical, amounts)}, by {'training' if critical.basis == 'sweep' else 'a probe'}"
+    known = f"B_crit is {_interval(critical, amounts)}, by {_MEASURED[critical.basis]}"
     limit = f"{significant(1 + allowed)} allowed"
     unless = _unless(result, batch_size, amounts)
     usual = usual_batch_sizes(allowed * trusted, world_size)  # that keep within the limit
@@ -76,6 +87,12 @@ def judge(
     doubt = _disqualifying(result)
     if doubt is not None:
         verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
+    elif critical.basis in _ONE_STEP and near(batch_size, allowed * (value or low)):
+        verdict = Verdict.CANNOT_TELL
+        finding = f"{times}, {limit}, by one step alone, which training may contradict: {known}"
+        remedy = (
+            "Probe with a horizon (probe.horizon: auto, a larger --budget), or measure with bnoise sweep."
+        )
     elif high is not None and least > allowed:
         verdict = Verdict.FAIL
         suggested = usual[-1] if usual else None
@@ -114,6 +131,11 @@ def judge(
         suggested_batch_size=suggested,
         tokens_per_example=amounts.tokens_per_example,
     )
+
+
+def near(batch_size: int, line: float) -> bool:
+    """Whether one step is too little to tell on which side of the line a batch lies."""
+    return line / _STEP_FACTOR <= batch_size <= line * _STEP_FACTOR
 
 
 def _disqualifying(result: Result) -> Doubt | None:

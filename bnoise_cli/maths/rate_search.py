@@ -49,7 +49,7 @@ def next_rate(
     return next((point for point in wanted if abs(point - first) <= _FURTHEST), None)
 
 
-def is_steep(found: Mapping[int, float | None], distance: int) -> bool:
+def is_steep(found: Mapping[int, float | None], distance: int, factor: float = _STEEP) -> bool:
     """Whether a closer look around the best pays: a neighbour at `distance` is far worse, or did not arrive.
 
     Of a curve like S = c/ε up to the edge of stability a grid may miss as much as neighbours differ; in the round
@@ -58,6 +58,6 @@ def is_steep(found: Mapping[int, float | None], distance: int) -> bool:
     best = fastest(found)
     if best is None:
         return False
-    enough = _STEEP * (found[best] or 0.0)
+    enough = factor * (found[best] or 0.0)
     near = [steps for point, steps in found.items() if 0 < abs(point - best) <= distance]
     return any(steps is None or steps > enough for steps in near)

@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.records import TrainingRun
+from bnoise_cli.records import HorizonRun, TrainingRun
 
 if TYPE_CHECKING:
     from bnoise_cli.maths.analysis import Analysis, Design
+    from bnoise_cli.maths.horizon import Level
 
 #: What a probe is doing: looking for the range of batch sizes, or measuring.
 ProbePhase = Literal["pilot", "replicates"]
@@ -53,6 +54,39 @@ class WarmupProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonFound:
+    """What short training runs from one start showed."""
+
+    #: The config's learning rate, of which the rates of the runs are multiples.
+    base_rate: float
+    start_loss: float
+    stands_still: bool
+    #: Whether the search ended of itself, and not because the budget was spent.
+    complete: bool
+    levels: tuple[Level, ...]
+    runs: tuple[HorizonRun, ...]
+    #: Examples whose mean loss is the loss of a run.
+    evaluation_set: int
+    gradient_examples: int
+    evaluation_examples: int
+    seconds: float
+    interrupted: bool = False
+    failure: RunError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonProgress:
+    """What a horizon in progress knows."""
+
+    kind: ClassVar[str] = "probe"
+    levels: tuple[Level, ...]
+    batch_size: int
+    step: int
+    seconds: float
+    budget_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What the probe of one point of training found."""
 
@@ -72,6 +106,9 @@ class Measurement:
     micro_batch_size: int
     #: The micro-batch size before memory ran out; None if it did not.
     shortened_from: int | None
+    horizon: HorizonFound | None = None
+    #: Why there is no horizon, in words; None if there is one.
+    no_horizon: str | None = None
     #: Differences of losses below this are rounding, in nats.
     rounding_floor: float | None = None
     #: The true value, if the model knows its own answer.

@@ -17,6 +17,7 @@ from bnoise_cli.records import (
     CriticalBatchSize,
     Estimate,
     Fit,
+    Horizon,
     NoiseScale,
     Point,
     Provenance,
@@ -24,6 +25,7 @@ from bnoise_cli.records import (
     Schedule,
     TrajectoryPoint,
 )
+from bnoise_cli.results.horizon import horizon_estimate, horizon_record
 from bnoise_cli.results.probe_doubts import below_a_group, probe_doubts
 from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.schedule import scheduled
@@ -48,10 +50,17 @@ class ProbeResult(Result):
     points: tuple[Point, ...]
     fit: Fit
     trajectory: tuple[TrajectoryPoint, ...]
+    #: Of the point that was probed last; None if it was switched off or did not fit the budget.
+    horizon: Horizon | None = None
     #: Training steps before the point that was probed last; None in files that do not say.
     step: int | None = None
     #: None unless several points were probed and every one is resolved.
     schedule: Schedule | None = None
+
+    @property
+    def best_rates(self) -> dict[int, float]:
+        batches = self.horizon.batches if self.horizon is not None else ()
+        return {batch.batch_size: batch.learning_rate for batch in batches}
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +110,7 @@ def probe_result(run: ProbeRun, spec: Spec) -> ProbeResult:
         ),
         step=last.step,
         schedule=schedule,
+        horizon=horizon_record(last.horizon),
     )
 
 
@@ -115,12 +125,15 @@ def _noise_scale(run: ProbeRun, point: Measurement) -> Estimate:
 
 
 def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
-    """B_crit of one point is its noise scale; B_crit of several is their mean, weighted by progress.
+    """B_crit of one point is its horizon's, or else its noise scale; of several their mean, weighted by progress.
 
     The limits of the mean take the limits of all points at once, which makes the interval wider than 95%.
     """
     points = run.points
-    scales, steps = [_noise_scale(run, point) for point in points], [point.step for point in points]
+    ahead = [horizon_estimate(point.horizon) for point in points if point.horizon is not None]
+    shown = len(ahead) == len(points)
+    scales = ahead if shown else [_noise_scale(run, point) for point in points]
+    steps = [point.step for point in points]
 
     def weighted(values: list[float]) -> float:
         return trajectory_critical_batch_size(values, steps, batch_size)
@@ -128,7 +141,7 @@ def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     low = weighted([scale.low for scale in scales])
     values = [scale.value for scale in scales if scale.value is not None]
     highs = [scale.high for scale in scales if scale.high is not None]
-    basis: Basis = "probe" if len(points) == 1 else "trajectory"
+    basis: Basis = "horizon" if shown else "probe" if len(points) == 1 else "trajectory"
     if len(values) < len(scales) or len(highs) < len(scales):
         return CriticalBatchSize(value=None, low=low, high=None, basis=basis)
     value, high = weighted(values), weighted(highs)
@@ -142,6 +155,7 @@ def _trajectory(run: ProbeRun) -> tuple[TrajectoryPoint, ...]:
             loss=point.loss,
             noise_scale=_noise_scale(run, point),
             simple_noise_scale=point.analysis.simple_noise_scale if point.analysis else UNKNOWN,
+            critical_batch_size=horizon_estimate(point.horizon) if point.horizon is not None else None,
         )
         for point in run.points
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bnoise_cli.measurement.outcome import Measurement, ProbeRun, StopReason, TaskFindings
 from bnoise_cli.numbers import count, counted, percent, significant
 from bnoise_cli.records import Doubt
+from bnoise_cli.results.horizon import horizon_doubts
 from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ _FEW_REPLICATES = 8
 _DIVERGED = 1.5
 #: And it must have raised the loss by this many standard errors.
 _DIVERGED_ERRORS = 4
+#: Doubts about a single step that do not touch what training runs show: those have the momentum, the weight decay and
+#: the clipping of the plan.
+_OF_ONE_STEP = frozenset({
+    "momentum", "weight_decay", "clipping", "not_quadratic", "negative_curvature", "law", "slope", "range", "rounding",
+    "unresolved", "imprecise", "few_replicates", "below_one", "below_a_group", "small_dataset",
+})  # fmt: skip
 #: A gain must be this many times what rounding makes of one line's losses.
 _ROUNDING_MARGIN = 10
 
@@ -44,7 +51,10 @@ def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
         ending = [_at(last.step, doubt) if doubt.code in of_last else doubt for doubt in ending]
         answer = [_at(last.step, doubt) for doubt in answer]
     group = [*_about_small_groups(run, last)]
-    return (*ending, *group, *_about_the_task(run, last, config), *answer)
+    found = (*horizon_doubts(last), *ending, *group, *_about_the_task(run, last, config), *answer)
+    if all(point.horizon is not None for point in run.points):
+        found = tuple(doubt for doubt in found if doubt.code not in _OF_ONE_STEP)
+    return found
 
 
 def _at(step: int, doubt: Doubt) -> Doubt:

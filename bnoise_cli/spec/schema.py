@@ -127,10 +127,15 @@ class Probe(Section):
         default=None, min_length=1, description="several points of training instead, as in [0, 50, 200]"
     )
     batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
+    horizon: Literal["auto", "off"] | PositiveInt = Field(
+        default="auto",
+        description="short training runs from the probed weights: auto (until the curve stands still or the budget "
+        "ends), off, or their length in steps of the largest batch",
+    )
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.15, description="stop when the 95% interval is within this fraction on each side"
     )
-    budget: Seconds = Field(default=60.0, description="or when this time is spent, after the warm-up")
+    budget: Seconds = Field(default=120.0, description="or when this time is spent, after the warm-up")
     max_examples: Budget | None = Field(
         default=None, description="or a budget in gradient examples, which repeats exactly"
     )

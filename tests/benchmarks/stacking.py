@@ -21,9 +21,9 @@ from statistics import median
 import torch
 
 from bnoise_cli.measurement.building.build import choose_device
-from bnoise_cli.measurement.sweeping.stacking import stacking_pays
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.training.lanes import Lanes
+from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.spec.load import load_spec
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "digits.yaml"
@@ -76,7 +76,8 @@ def main() -> None:
     for size in arguments.sizes:
         for runs in arguments.runs:
             ratio, difference = compare(shared, size, runs)
-            print(f"{size:>6}{runs:>6}{ratio:>10.2f}{difference:>16.1e}  {stacking_pays(shared, size, runs)}")
+            used = stacking_pays(shared.runner, size, runs, lambda: shared.draws(0))
+            print(f"{size:>6}{runs:>6}{ratio:>10.2f}{difference:>16.1e}  {used}")
 
 
 if __name__ == "__main__":

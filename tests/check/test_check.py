@@ -33,7 +33,9 @@ from tests.samples import Device, plan, store
 from tests.samples import result as probed
 
 
-def critical(value: float | None, low: float, high: float | None, basis: str = "probe") -> CriticalBatchSize:
+def critical(
+    value: float | None, low: float, high: float | None, basis: str = "horizon"
+) -> CriticalBatchSize:
     return CriticalBatchSize(value=value, low=low, high=high, basis=basis)
 
 
@@ -198,7 +200,10 @@ def test_a_stored_probe_is_judged(bnoise: Call, config: str) -> None:
     assert code == 0
     text = " ".join(out.split())
     assert "pass c.yaml: a batch of 32 examples takes 1.32 (1.29 to 1.36) times the fewest examples" in text
-    assert "4.12 times the fewest steps, 2.00 allowed: B_crit is 100 (90.0 to 112), by a probe" in text
+    assert (
+        "4.12 times the fewest steps, 2.00 allowed: B_crit is 100 (90.0 to 112), by training runs of a probe"
+        in text
+    )
     assert "By .bnoise/c.probe.json." in text
     code, out, _ = bnoise("check", config, "--batch-size", "4096")
     assert code == 1
@@ -304,7 +309,7 @@ def test_a_result_that_says_nothing_gives_way(bnoise: Call, config: str) -> None
     store(config, kind="sweep", critical_batch_size=critical(None, 0.0, None, "sweep"))
     code, out, _ = bnoise("check", config)
     assert code == 0
-    assert "by a probe" in " ".join(out.split())
+    assert "by training runs of a probe" in " ".join(out.split())
     path = Path(".bnoise/c.sweep.json")
     path.write_text(path.read_text().replace('"confidence": 0.95', '"confidence": 7'))
     assert bnoise("check", config)[0] == 0
@@ -856,10 +861,11 @@ def test_a_probe_that_fails_is_not_a_failed_check(bnoise: Call, write: Write) ->
     assert "mine" in out
 
 
+@pytest.mark.full
 def test_the_digits_from_probe_to_check(bnoise: Call, write: Write) -> None:
     text = (ROOT / "configs/digits.yaml").read_text()
     write("digits.yaml", text)
-    code, out, err = bnoise("probe", "digits.yaml", "--json", "--set", "probe.max_examples=60000")
+    code, out, err = bnoise("probe", "digits.yaml", "--json", "--set", "probe.horizon=8")
     assert code == 0, err
     found = json.loads(out)
     recommended = found["recommendation"]["batch_size"]
@@ -883,6 +889,21 @@ def test_the_digits_from_probe_to_check(bnoise: Call, write: Write) -> None:
     assert code == 3
     assert "`model.widths` was [64, 128, 10] and is [64, 256, 10]" in " ".join(out.split())
     assert "Measure again with `bnoise probe digits.yaml`" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [(24, Verdict.PASS), (26, Verdict.CANNOT_TELL), (400, Verdict.CANNOT_TELL), (450, Verdict.FAIL)],
+)
+def test_one_step_judges_no_plan_within_a_factor_of_four_of_the_line(
+    batch_size: int, expected: Verdict
+) -> None:
+    by_step = dataclasses.replace(probed(), critical_batch_size=critical(100.0, 90.0, 112.0, basis="probe"))
+    found = judge(by_step, batch_size, 1, Check())
+    assert found.verdict is expected
+    if expected is Verdict.CANNOT_TELL:
+        assert "one step" in found.finding
+        assert "horizon" in found.remedy
 
 
 def test_the_check_needs_only_what_ci_installs(write: Write) -> None:

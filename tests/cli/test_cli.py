@@ -551,7 +551,7 @@ def test_a_failure_after_some_replicates_keeps_them(bnoise: Call, user: Write) -
     assert "not finite" in err or "is nan" in err
     data = json.loads(out)
     assert data["provenance"]["replicates"] >= 2
-    assert data["doubts"][0]["code"] == "failed"
+    assert "failed" in [doubt["code"] for doubt in data["doubts"]]
     assert json.loads(Path(".bnoise/c.probe.json").read_text()) == data
 
 

@@ -206,7 +206,7 @@ def test_a_check_in_tokens(bnoise: Call, write: Write) -> None:
     code, said = checked(bnoise, path)
     assert code == 0
     assert "a batch of 64 examples (64,000 tokens) takes 1.64" in said
-    assert "B_crit is 100 (90.0 to 112), 100,000 tokens, by a probe" in said
+    assert "B_crit is 100 (90.0 to 112), 100,000 tokens, by training runs of a probe" in said
     code, said = checked(bnoise, path, "--batch-size", "0.5M tokens")
     assert code == 1
     assert "a batch of 500 examples (500,000 tokens)" in said

@@ -12,18 +12,20 @@ import pytest
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.maths.analysis import Analysis, Limit
-from bnoise_cli.measurement.outcome import LossChange, ProbeRun, StopReason
+from bnoise_cli.measurement.outcome import HorizonFound, LossChange, ProbeRun, StopReason
 from bnoise_cli.numbers import percent, seconds, significant, size
 from bnoise_cli.records import Estimate, Fit, Quadratic
 from bnoise_cli.result_file import default_path
+from bnoise_cli.results.horizon import horizon_estimate
 from bnoise_cli.results.probe_doubts import probe_doubts
 from bnoise_cli.spec.schema import Config
 from bnoise_cli.storage import require_writable, write_json
-from tests.samples import ANALYSIS, CONFIG, DESIGN, OPEN, POINT, RUN, plan
+from tests.samples import ANALYSIS, CONFIG, DESIGN, HORIZON, OPEN, POINT, RUN, level, plan
 
 
 def codes(run: ProbeRun = RUN, config: Config = CONFIG) -> list[str]:
-    return [doubt.code for doubt in probe_doubts(run, config)]
+    """Codes of the doubts, but for the one that there is no horizon."""
+    return [doubt.code for doubt in probe_doubts(run, config) if doubt.code != "one_step"]
 
 
 def changed(**changes: Any) -> ProbeRun:
@@ -35,8 +37,50 @@ def changed(**changes: Any) -> ProbeRun:
     return dataclasses.replace(RUN, points=(dataclasses.replace(point, **outer),))
 
 
+def ahead(horizon: HorizonFound = HORIZON, **changes: Any) -> ProbeRun:
+    """The run with a horizon, changed."""
+    point = dataclasses.replace(POINT, horizon=dataclasses.replace(horizon, **changes), no_horizon=None)
+    return dataclasses.replace(RUN, points=(point,))
+
+
 def test_a_good_probe_leaves_no_doubt() -> None:
-    assert codes() == []
+    assert codes(ahead()) == []
+
+
+def test_without_training_runs_the_answer_is_that_of_one_step() -> None:
+    assert [doubt.code for doubt in probe_doubts(RUN, CONFIG)] == ["one_step"]
+
+
+def test_a_horizon_has_the_momentum_and_the_clipping_of_the_plan() -> None:
+    run = dataclasses.replace(ahead(), momentum=0.9, weight_decay=0.1)
+    assert codes(run) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "low", "high"),
+    [
+        ((50.0,), "horizon_short", 40.0, 62.5),
+        ((100.0, 60.0), "horizon_moves", 48.0 * 0.6, 75.0),
+        ((50.0, 70.0), "horizon_moves", 56.0, 87.5 * 1.4),
+        # So fast a rise says nothing of where it ends.
+        ((20.0, 60.0), "horizon_moves", 48.0, None),
+    ],
+)
+def test_a_curve_that_moves_is_open_to_that_side(
+    values: tuple[float, ...], code: str, low: float, high: float | None
+) -> None:
+    levels = tuple(level(8 << k, value, 0.3 - 0.05 * k) for k, value in enumerate(values))
+    run = ahead(levels=levels, stands_still=False)
+    assert codes(run) == [code]
+    estimate = horizon_estimate(dataclasses.replace(HORIZON, levels=levels, stands_still=False))
+    assert estimate.low == pytest.approx(low)
+    assert estimate.high == (pytest.approx(high) if high is not None else None)
+
+
+def test_a_start_at_the_noise_floor_is_named() -> None:
+    low = dataclasses.replace(HORIZON.levels[0].arrivals[0], log_rate=-3.0)
+    first = dataclasses.replace(HORIZON.levels[0], arrivals=(low, *HORIZON.levels[0].arrivals[1:]))
+    assert "annealing" in codes(ahead(levels=(first,), stands_still=False))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +129,10 @@ def test_a_good_probe_leaves_no_doubt() -> None:
     ],
 )  # fmt: skip
 def test_every_doubt_can_be_reached(code: str, run: ProbeRun) -> None:
-    doubts = probe_doubts(run, CONFIG)
-    assert [doubt.code for doubt in doubts] == [code]
-    assert doubts[0].finding
-    assert doubts[0].remedy.endswith(".")
+    first, doubt = probe_doubts(run, CONFIG)
+    assert [first.code, doubt.code] == ["one_step", code]
+    assert doubt.finding
+    assert doubt.remedy.endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_every_mistake_is_reported_in_the_order_of_the_file(write: Write) -> Non
         "c.yaml:13:3: found unknown key `optimiser`; expected one of version, model, checkpoint, dataset, "
         "collate, loss, objective, optimizer, unit, training, probe, sweep, advice, check; did you mean `optimizer`?",
         "c.yaml:18:16: found unknown key `warmup_step`; expected one of warmup_steps, at_steps, batch_sizes, "
-        "precision, budget, max_examples, "
+        "horizon, precision, budget, max_examples, "
         "precision_mode, seed; did you mean `warmup_steps`?",
         "c.yaml:20:3: found `seed` a second time (first in line 19); expected every key once",
         'c.yaml:21:16: found `probe.batch_sizes: "all"`; expected auto or a list',

@@ -16,8 +16,8 @@ import torch
 from bnoise_cli.errors import RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
-from bnoise_cli.measurement.sweeping.stacking import stacking_pays
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
+from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.records import Estimate
 from bnoise_cli.results.branch import BranchOutcome
 from bnoise_cli.results.sweep import sweep_result
@@ -42,7 +42,7 @@ def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: 
     write("q.yaml", TINY_SWEEP)
     spec = load_spec(Path("q.yaml"), [f"model={{_target_: user.py:{name}, {options}}}"])
     session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec)))
-    assert not stacking_pays(session.shared, 8, 3)
+    assert not stacking_pays(session.shared.runner, 8, 3, lambda: session.shared.draws(0))
     run = session.run(silent)
     assert run.complete
     assert all(rate is not None for rate in run.chosen.values())

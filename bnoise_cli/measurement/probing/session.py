@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.building.places import Place, places_to_probe
 from bnoise_cli.measurement.building.weights import fitting_weights, load_weights
 from bnoise_cli.measurement.outcome import (
+    HorizonProgress,
     LossChange,
     Measurement,
     ProbeRun,
@@ -24,6 +26,7 @@ from bnoise_cli.measurement.outcome import (
     StopReason,
     WarmupProgress,
 )
+from bnoise_cli.measurement.probing.ahead import ONE_STEP_SHARE, Budget, look_ahead
 from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
@@ -49,7 +52,7 @@ class Session:
         self.warmup: LossChange | None = None
         self._losses_before: list[float] = []
 
-    def run(self, on_progress: Callable[[Progress | WarmupProgress], None]) -> ProbeRun:
+    def run(self, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]) -> ProbeRun:
         """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
 
         Raises:
@@ -128,7 +131,9 @@ class Session:
         fitting_weights(self.task.model, checkpoint)
         return path, checkpoint.step
 
-    def _go_to(self, place: Place, on_progress: Callable[[Progress | WarmupProgress], None]) -> None:
+    def _go_to(
+        self, place: Place, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]
+    ) -> None:
         """Load the checkpoint that a place begins with, and train from there."""
         if place.checkpoint is not None:
             self._start_from(place.checkpoint)
@@ -174,7 +179,7 @@ class Session:
         self,
         step: int,
         earlier: list[Measurement],
-        on_progress: Callable[[Progress | WarmupProgress], None],
+        on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None],
     ) -> Measurement:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
@@ -183,10 +188,12 @@ class Session:
         examples = plan.max_examples
         if examples is not None:
             examples = (examples - sum(point.gradient_examples for point in earlier)) // shares
+        seconds = max(seconds, 0.0) / shares
+        share = 1.0 if plan.horizon == "off" else ONE_STEP_SHARE
         settings = ProbeSettings(
             batch_sizes=None if isinstance(plan.batch_sizes, str) else tuple(plan.batch_sizes),
             precision=plan.precision,
-            budget_seconds=max(seconds, 0.0) / shares,
+            budget_seconds=share * seconds,
             max_examples=examples,
             seed=plan.seed,
         )
@@ -195,6 +202,15 @@ class Session:
             self.task.preconditioner = self._preconditioner()
             measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
-        if exact is None or self.task.preconditioner is not None or self.task.sharded:
-            return measurement
-        return dataclasses.replace(measurement, exact_noise_scale=float(exact()))
+        if exact is not None and self.task.preconditioner is None and not self.task.sharded:
+            measurement = dataclasses.replace(measurement, exact_noise_scale=float(exact()))
+        if plan.horizon == "off":
+            return dataclasses.replace(measurement, no_horizon="probe.horizon is off")
+        if measurement.stop in (StopReason.INTERRUPTED, StopReason.FAILED):
+            return dataclasses.replace(measurement, no_horizon="the one-step measurement ended early")
+        self.task.preconditioner = None  # training holds no such copy
+        left = Budget(
+            seconds=self.ranks.broadcast(seconds - measurement.seconds),
+            examples=math.inf if examples is None else examples - measurement.gradient_examples,
+        )
+        return look_ahead(self.task, self.optimizer, self.spec, measurement, left, on_progress)

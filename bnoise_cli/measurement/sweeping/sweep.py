@@ -112,7 +112,7 @@ class SweepSession:
             RunError: a single example does not fit, or the user's code failed.
         """
         seconds = sum(run.seconds for run in found.runs)
-        self.shared.__dict__.pop("start", None)  # training holds no such copy
+        self.shared.__dict__.pop("runner", None)  # training holds no such copy
         optimizer = make_optimizer(self.shared.spec, self.task.trainable)
         with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
             return time_training_steps(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
+from bnoise_cli.measurement.building.checkpoint import read_checkpoint
+from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Draws, Stream
-from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start, evaluation_loss
+from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
+from bnoise_cli.measurement.training.runner import Runner
+from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec
 
@@ -31,6 +34,7 @@ class SweepTask:
         base_rate: the config's learning rate.
         evaluation: indices of the examples whose mean loss counts.
         on_warmup: told every step on the way to the start.
+        unused_state: why the optimizer state of the checkpoint was not used, or None.
     """
 
     def __init__(self, spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> None:
@@ -45,64 +49,62 @@ class SweepTask:
         self.evaluation = (
             np.arange(length) if length <= _WHOLE else draws.indices(_EVALUATION_EXAMPLES, length)
         )
+        self.unused_state: str | None = None
         self.on_warmup: Callable[[int], None] = lambda _: None
 
     @cached_property
-    def start(self) -> Start:
-        """Where every run begins: after the warm-up, if there is one."""
+    def runner(self) -> Runner:
+        """Makes the runs; they begin after the warm-up, with the optimizer's state."""
         config, task = self.config, self.task
+        optimizer = self._optimizer_of_the_checkpoint()
         if config.sweep.warmup_steps:
             trainer = Trainer(
                 task,
-                make_optimizer(self.spec, task.trainable),
+                optimizer,
                 batch_size=config.training.batch_size,
                 max_grad_norm=config.training.max_grad_norm,
                 seed=config.probe.seed,
             )
             trainer.train_until(config.sweep.warmup_steps, self.on_warmup)
-        return Start(task)
+        return Runner(
+            task,
+            Start(task, optimizer),
+            partial(make_optimizer, self.spec),
+            base_rate=self.base_rate,
+            evaluation=self.evaluation,
+            max_grad_norm=config.training.max_grad_norm,
+        )
 
-    @cached_property
+    def _optimizer_of_the_checkpoint(self) -> torch.optim.Optimizer:
+        """The config's optimizer, with the state that the checkpoint kept of it."""
+        optimizer = make_optimizer(self.spec, self.task.trainable)
+        if self.config.checkpoints:
+            saved = read_checkpoint(self.spec.checkpoints()[0]).optimizer_state
+            if saved is not None:
+                self.unused_state = load_optimizer_state(optimizer, self.task.trainable, saved)
+        return optimizer
+
+    @property
     def start_loss(self) -> float:
         """The loss at the start."""
-        self.start.restore()
-        return evaluation_loss(self.task, self.evaluation)
+        return self.runner.start_loss
 
     def rate(self, point: int) -> float:
         """The learning rate of a grid point; 0 is the config's own."""
         return float(self.base_rate * 2 ** (point / PER_DOUBLING))
 
-    def optimizer(self, parameters: Sequence[Tensor], rate: float) -> torch.optim.Optimizer:
-        """A fresh optimizer as the config has it, at another rate."""
-        made = make_optimizer(self.spec, parameters)
-        for group in made.param_groups:
-            group["lr"] *= rate / self.base_rate
-        return made
+    def draws(self, seed: int) -> Draws:
+        """The examples of a run: the same stream for every batch size and learning rate."""
+        return Draws(self._draws_seed(seed), Stream.TRAINING_RUN)
 
     def lane(self, batch_size: int, rate: float, seed: int) -> SingleLane:
         """A run from the start, in the model itself."""
-        return SingleLane(
-            self.task,
-            self.start,
-            self.optimizer(self.task.trainable, rate),
-            batch_size=batch_size,
-            seed=self._draws_seed(seed),
-            evaluation=self.evaluation,
-            max_grad_norm=self.config.training.max_grad_norm,
-        )
+        return self.runner.lane(batch_size, rate, self.draws(seed))
 
     def stack(self, batch_size: int, rates: Sequence[float], seeds: Sequence[int]) -> StackedLanes:
         """Runs from the start, side by side."""
-        return StackedLanes(
-            self.task,
-            self.start,
-            self.optimizer,
-            batch_size=batch_size,
-            rates=rates,
-            seeds=[self._draws_seed(seed) for seed in seeds],
-            evaluation=self.evaluation,
-            max_grad_norm=self.config.training.max_grad_norm,
-        )
+        streams = {seed: self.draws(seed) for seed in set(seeds)}
+        return self.runner.stack(batch_size, rates, [streams[seed] for seed in seeds])
 
     def _draws_seed(self, seed: int) -> int:
         return self.config.probe.seed + _NEXT_SEED * seed

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
 from bnoise_cli.measurement.sweeping.known_runs import COARSE, FINE, Key, KnownRuns, mean_steps
-from bnoise_cli.measurement.sweeping.stacking import stacking_pays
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.sweeping.training_runs import Arrival, Goal, train_to_goal
 from bnoise_cli.measurement.training.lanes import Lanes
+from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.records import TrainingRun
 
 #: Between neighbours on the grid: factors of 2 with one seed; with all, √2, 2^(1/4) and, where the valley is steep,
@@ -117,5 +117,8 @@ class Tuner:
         if self._shared.task.ranks.size > 1:  # whatever a process by itself found out
             return False
         if batch_size not in self._known.stacks:
-            self._known.add_stacks(batch_size, stacking_pays(self._shared, batch_size, runs))
+            self._known.add_stacks(
+                batch_size,
+                stacking_pays(self._shared.runner, batch_size, runs, lambda: self._shared.draws(0)),
+            )
         return self._known.stacks[batch_size]

@@ -26,6 +26,8 @@ Indices = NDArray[np.int64]
 _GROUPS = 1 << 60
 #: Points on the line of the sums of weights: so many that the weights are kept to 1e-12.
 _POINTS = 1 << 40
+#: Bytes of a dataset that are kept in memory for training many small runs.
+_IN_MEMORY = 64 << 20
 
 
 class Stream(IntEnum):
@@ -54,12 +56,13 @@ class Stream(IntEnum):
     TRAINING_RUN = 15  # runs of a sweep: one stream a seed, the same for every batch size and learning rate
     RUN_EVALUATION = 16  # the evaluation loss of a run
     EVALUATION_EXAMPLES = 17  # the examples of that loss
-    HORIZON_RUN = 18  # runs of the horizon
-    HORIZON_EVALUATION = 19  # the examples on which the horizon's runs are evaluated
+    HORIZON_RUN = 18  # step, batch size, replicate: one run of the horizon, the same for every learning rate
+    HORIZON_EVALUATION = 19  # step: the examples on which the horizon's runs are evaluated
     # Comparisons in tests/benchmarks.
     BENCHMARK = 20
     # Losses of the same examples before and after the warm-up.
     WARM_UP_LOSS = 21
+    HORIZON_MEMORY = 22  # step: memory of a pass of the horizon's runs
 
 
 class Draws:
@@ -232,6 +235,23 @@ class Batches:
         if found is None or self.population is None:
             return found
         return hashlib.sha256(f"{found} {self.population.digest}".encode()).hexdigest()
+
+    def in_memory(self) -> Batches:
+        """The same with all examples collated once, if they are small tensors that never change; else itself.
+
+        Reading thousands of small batches example by example takes longer than training a small model on them.
+        """
+        if self._tensors is not None or self._collate is not None or self.random or self.streamed:
+            return self
+        few = default_collate([self._item(index) for index in range(2)])
+        if not isinstance(few, list) or not all(isinstance(part, torch.Tensor) for part in few):
+            return self
+        if self.dataset_length * sum(part[0].nbytes for part in few) > _IN_MEMORY:
+            return self
+        held = copy.copy(self)
+        held._tensors = tuple(default_collate([self._item(i) for i in range(self.dataset_length)]))
+        held._ahead = None
+        return held
 
     def read_ahead(self) -> None:
         """From now on read what is expected in the background; only for a dataset that uses no global random stream."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from bnoise_cli.errors import NotFiniteError
@@ -16,10 +18,15 @@ from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
 from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.measurement.training.steps import take_step
 
-#: Builds the optimizer of a run over its parameters, at its learning rate.
+#: Builds the optimizer of a run over its parameters, at its learning rate and in the state of the start.
 MakeOptimizer = Callable[[Sequence[Tensor], float], torch.optim.Optimizer]
+
+
+#: The fused kernels of attention cannot be stacked; the plain one can.
+_BATCHED_ATTENTION = partial(sdpa_kernel, SDPBackend.MATH)
 
 
 class Lanes(Protocol):
@@ -32,22 +39,6 @@ class Lanes(Protocol):
         """The loss of each on the evaluation examples; may be NaN or infinite."""
 
 
-class Start:
-    """The weights and buffers that every run begins with."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self.parameters = [p.detach().clone() for p in task.parameters]
-        self._buffers = [b.detach().clone() for b in task.model.buffers()]
-
-    def restore(self) -> None:
-        """Put them back into the model."""
-        with torch.no_grad():
-            torch._foreach_copy_(self._task.parameters, self.parameters)
-            for buffer, value in zip(self._task.model.buffers(), self._buffers, strict=True):
-                buffer.copy_(value)
-
-
 class SingleLane:
     """One run, in the model's own parameters."""
 
@@ -58,15 +49,32 @@ class SingleLane:
         optimizer: torch.optim.Optimizer,
         *,
         batch_size: int,
-        seed: int,
+        draws: Draws,
         evaluation: Indices,
         max_grad_norm: float | None,
     ) -> None:
         start.restore()
         self._task, self.optimizer = task, optimizer
         self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
-        self._draws, self._evaluation = run_draws(seed), evaluation
+        self._draws, self._evaluation = draws, evaluation
         self._broken = False
+        self._parked: list[Tensor] = []
+
+    def leave(self) -> None:
+        """Keep this run's weights and buffers in the host's memory, so that another run can use the model."""
+        self._parked = [value.detach().to("cpu", copy=True) for value in self._in_model()]
+        _move_state(self.optimizer, torch.device("cpu"))
+
+    def enter(self) -> None:
+        """Put them back into the model."""
+        with torch.no_grad():
+            for value, kept in zip(self._in_model(), self._parked, strict=True):
+                value.copy_(kept)
+        self._parked = []
+        _move_state(self.optimizer, self._task.parameters[0].device)
+
+    def _in_model(self) -> list[Tensor]:
+        return [*self._task.parameters, *self._task.model.buffers()]
 
     def step(self, lanes: Sequence[int]) -> None:  # noqa: ARG002  there is only one
         if self._broken:
@@ -86,6 +94,9 @@ class StackedLanes:
     """Runs whose weights are stacked along a new first dimension, so that one pass serves all of them.
 
     Every run has an optimizer of its own, over views of its slices: any optimizer works, each at its own rate.
+
+    Args:
+        rates, draws: of each run. Runs with the same draws, not equal ones, train on the same examples.
     """
 
     def __init__(
@@ -96,7 +107,7 @@ class StackedLanes:
         *,
         batch_size: int,
         rates: Sequence[float],
-        seeds: Sequence[int],
+        draws: Sequence[Draws],
         evaluation: Indices,
         max_grad_norm: float | None,
     ) -> None:
@@ -108,20 +119,21 @@ class StackedLanes:
         self._optimizers = [
             make_optimizer(slices, rate) for slices, rate in zip(self._slices, rates, strict=True)
         ]
-        self._seeds, self._evaluation = list(seeds), evaluation
-        self._draws = {seed: run_draws(seed) for seed in seeds}
+        self._draws, self._evaluation = list(draws), evaluation
         self._whole = _Whole(task.model, task.objective)
 
     def step(self, lanes: Sequence[int]) -> None:
         task = self._task
         task.model.train()
-        seeds = sorted({self._seeds[lane] for lane in lanes})
-        indices = {seed: self._draws[seed].indices(self._batch_size, task.batches.length) for seed in seeds}
+        streams = {id(self._draws[lane]): self._draws[lane] for lane in lanes}
+        indices = {
+            key: draws.indices(self._batch_size, task.batches.length) for key, draws in streams.items()
+        }
         total: list[Tensor] | None = None
         for begin in range(0, self._batch_size, task.micro_batch_size):
             end = min(begin + task.micro_batch_size, self._batch_size)
-            batches = {seed: task.batches.fetch(indices[seed][begin:end]) for seed in seeds}
-            gradients = self._gradients(lanes, [batches[self._seeds[lane]] for lane in lanes])
+            batches = {key: task.batches.fetch(of_one[begin:end]) for key, of_one in indices.items()}
+            gradients = self._gradients(lanes, [batches[id(self._draws[lane])] for lane in lanes])
             if total is None:
                 total = [(end - begin) * g for g in gradients]
             else:
@@ -143,7 +155,7 @@ class StackedLanes:
         chosen = self._chosen(lanes)
         for begin in range(0, len(self._evaluation), task.micro_batch_size):
             part = self._evaluation[begin : begin + task.micro_batch_size]
-            with torch.no_grad():
+            with torch.no_grad(), _BATCHED_ATTENTION():
                 values = vmap(self._loss, in_dims=(0, None))(chosen, task.batches.fetch(part))
             sums += len(part) * values.double().cpu()
         return [float(value) for value in sums / len(self._evaluation)]
@@ -156,9 +168,10 @@ class StackedLanes:
         """Gradients of these runs, each on its own batch; shape of a parameter after the runs' dimension."""
         shared = all(batch is batches[0] for batch in batches)
         together = batches[0] if shared else _stack(batches)
-        gradient, _ = vmap(grad_and_value(self._loss), in_dims=(0, None if shared else 0))(
-            self._chosen(lanes), together
-        )
+        with _BATCHED_ATTENTION():
+            gradient, _ = vmap(grad_and_value(self._loss), in_dims=(0, None if shared else 0))(
+                self._chosen(lanes), together
+            )
         return [gradient[name] for name in self._names]
 
     def _chosen(self, lanes: Sequence[int]) -> dict[str, Tensor]:
@@ -189,9 +202,12 @@ def _stack(batches: Sequence[Any]) -> Any:
     return pytree.tree_unflatten([torch.stack(parts) for parts in zip(*leaves, strict=True)], spec[0])
 
 
-def run_draws(seed: int) -> Draws:
-    """The examples of a run: the same stream for every batch size and learning rate."""
-    return Draws(seed, Stream.TRAINING_RUN)
+def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Move what the optimizer keeps of each parameter; step counters stay where the optimizer wants them."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0:
+                state[key] = value.to(device)
 
 
 def evaluation_loss(task: Task, evaluation: Indices) -> float:

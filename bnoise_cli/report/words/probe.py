@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from bnoise_cli.amounts import Amounts
 from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
-from bnoise_cli.measurement.outcome import Progress, WarmupProgress
+from bnoise_cli.measurement.outcome import HorizonProgress, Progress, WarmupProgress
 from bnoise_cli.numbers import count, percent, seconds, significant, within
 from bnoise_cli.records import TrajectoryPoint
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
+from bnoise_cli.report.words.horizon import below_the_headline, horizon_progress, horizon_sections
 from bnoise_cli.results.probe import ProbeResult
 
 #: A schedule that saves a smaller share of the steps and examples is not advised; merely chosen.
@@ -19,9 +20,11 @@ _WORTH = 0.05
 
 def probe_sections(result: ProbeResult) -> list[Section]:
     """The answer, the advice, the trade-off, what was measured, the doubts, and what it cost."""
-    sections = [_answer(result), *advice_sections(result)]
+    ahead = list(horizon_sections(result, result.horizon)) if result.horizon is not None else []
+    sections = [_answer(result), *ahead[:-1], *advice_sections(result), *ahead[-1:]]
     if result.points:
-        sections.append(Section(title="Measured", parts=[_points(result)]))
+        title = "Measured" if result.horizon is None else "One step"
+        sections.append(Section(title=title, parts=[_points(result)]))
     if result.trajectory:
         along = along_training(result.trajectory, result.amounts)
         sections.append(Section(title="Along training", parts=[along, *_schedule(result)]))
@@ -45,7 +48,9 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
             f"The planned batch of {amounts.count(planned)} takes {steps_ratio(planned, critical.value):.2f} times "
             f"the fewest steps and {examples_ratio(planned, critical.value):.2f} times the fewest examples."
         )
-    if critical.basis == "trajectory":
+    if result.horizon is not None:
+        yield from below_the_headline(result, result.horizon)
+    if result.trajectory:
         yield Sentence("From several points of training, weighted by the progress made at each.")
     else:
         at = "one point" if result.step is None else f"step {count(result.step)}"
@@ -137,8 +142,10 @@ def _cost(result: ProbeResult) -> str:
     )
 
 
-def probe_progress(progress: Progress | WarmupProgress) -> str:
+def probe_progress(progress: Progress | HorizonProgress | WarmupProgress) -> str:
     """How far a probe has come."""
+    if isinstance(progress, HorizonProgress):
+        return horizon_progress(progress)
     if isinstance(progress, WarmupProgress):
         start = f" from {progress.start}" if progress.start is not None else ""
         return f"warm-up training{start}, step {progress.step} of {progress.of}"

@@ -14,9 +14,10 @@ from torch import Tensor
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
-from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, Start
+from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
+from bnoise_cli.measurement.training.start import Start
 from tests.cases import CPU, cross_entropy
 
 
@@ -88,7 +89,13 @@ def test_runs_side_by_side_are_the_runs_one_by_one(
     common: dict[str, Any] = {"batch_size": 12, "evaluation": evaluation, "max_grad_norm": max_grad_norm}
 
     def one(rate: float, seed: int) -> list[tuple[list[Tensor], float]]:
-        lane = SingleLane(task, start, make_optimizer(task.parameters, rate), seed=seed, **common)
+        lane = SingleLane(
+            task,
+            start,
+            make_optimizer(task.parameters, rate),
+            draws=Draws(seed, Stream.TRAINING_RUN),
+            **common,
+        )
         path = []
         for _ in range(20):
             lane.step((0,))
@@ -96,7 +103,9 @@ def test_runs_side_by_side_are_the_runs_one_by_one(
         return path
 
     alone = [one(rate, seed) for rate, seed in zip(RATES, SEEDS, strict=True)]
-    stacked = StackedLanes(task, start, make_optimizer, rates=RATES, seeds=SEEDS, **common)
+    of_seed = {seed: Draws(seed, Stream.TRAINING_RUN) for seed in SEEDS}
+    streams = [of_seed[seed] for seed in SEEDS]
+    stacked = StackedLanes(task, start, make_optimizer, rates=RATES, draws=streams, **common)
     for step in range(20):
         lanes = [0, 1, 2, 3] if step < 8 else [0, 2, 3]
         stacked.step(lanes)
@@ -116,18 +125,22 @@ def test_a_run_that_diverges_leaves_the_others_alone() -> None:
     task = quadratic(torch.float32, 64)
     start = Start(task)
     common: dict[str, Any] = {"batch_size": 8, "evaluation": np.arange(512), "max_grad_norm": None}
-    lane = SingleLane(task, start, sgd(task.parameters, 0.1), seed=0, **common)
+    lane = SingleLane(task, start, sgd(task.parameters, 0.1), draws=Draws(0, Stream.TRAINING_RUN), **common)
     for _ in range(5):
         lane.step((0,))
     alone, loss = task.parameters[0].detach().clone(), lane.losses((0,))[0]
-    stacked = StackedLanes(task, start, sgd, rates=[1e30, 0.1], seeds=[0, 0], **common)
+    stacked = StackedLanes(
+        task, start, sgd, rates=[1e30, 0.1], draws=[Draws(0, Stream.TRAINING_RUN)] * 2, **common
+    )
     for _ in range(5):
         stacked.step([0, 1])
     broken, whole = stacked.losses([0, 1])
     assert not math.isfinite(broken)
     assert whole == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(stacked.weights(1)[0], alone)
-    single = SingleLane(task, start, sgd(task.parameters, 1e30), seed=0, **common)
+    single = SingleLane(
+        task, start, sgd(task.parameters, 1e30), draws=Draws(0, Stream.TRAINING_RUN), **common
+    )
     for _ in range(5):
         single.step((0,))
     assert not math.isfinite(single.losses((0,))[0])

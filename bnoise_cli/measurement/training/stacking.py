@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.training.runner import Runner
 
 #: Larger models are not stacked: their passes fill the device by themselves.
 _LARGEST = 4_000_000
@@ -21,21 +22,31 @@ _SAME = 1e-3
 _CAREFUL = 0.25
 
 
-def stacking_pays(shared: SweepTask, batch_size: int, runs: int) -> bool:
-    """Train `runs` for a few steps both ways; False also where torch.func refuses the model."""
-    task = shared.task
-    if shared.findings.stochastic or task.weighing is not None or task.group > 1:
+def stacking_pays(runner: Runner, batch_size: int, runs: int, draws: Callable[[], Draws]) -> bool:
+    """Train `runs` for a few steps both ways; False also if torch.func refuses the model.
+
+    Args:
+        draws: gives the same draws anew.
+    """
+    task = runner.task
+    if (
+        task.ranks.size > 1
+        or task.stochastic
+        or task.batches.random
+        or task.weighing is not None
+        or task.group > 1
+    ):
         return False
     if sum(p.numel() for p in task.parameters) > _LARGEST:
         return False
-    rates = [_CAREFUL * shared.base_rate] * runs
-    single = shared.lane(batch_size, rates[0], 0)
+    rates = [_CAREFUL * runner.base_rate] * runs
+    single = runner.lane(batch_size, rates[0], draws())
     alone = _seconds(lambda: single.step((0,)))
     weights = [p.detach().clone() for p in task.parameters]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.func names operations that it does not speed up
-            stacked = shared.stack(batch_size, rates, [0] * runs)
+            stacked = runner.stack(batch_size, rates, [draws() for _ in rates])
             together = _seconds(lambda: stacked.step(range(runs)))
             losses = stacked.losses(range(runs))
     except Exception:  # torch.func refuses much that trains well by itself, with errors of many kinds

@@ -1,0 +1,165 @@
+"""The horizon of one start: from the weights and the optimizer's state as they are to the curve."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.horizon import Level
+from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.measurement.horizon.runs import HorizonRuns
+from bnoise_cli.measurement.horizon.search import Search
+from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
+from bnoise_cli.measurement.task.activations import most_at_once
+from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.training.runner import Runner
+from bnoise_cli.measurement.training.start import Start
+from bnoise_cli.records import HorizonRun
+
+#: Losses are means over this many examples, the same for all runs; merely chosen.
+_EVALUATION_EXAMPLES = 512
+#: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
+#: passes than the planned ones save time; the runs that are stacked side by side need the memory.
+_PASS, _SIDE_BY_SIDE = 512, 16
+#: The curve counts from this many steps of the largest batch on.
+_FIRST_COUNTED = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonSettings:
+    """What is planned, where to look, and how long."""
+
+    batch_size: int
+    base_rate: float
+    max_grad_norm: float | None
+    guess: float
+    steps: int | None
+    precision: float
+    budget_seconds: float
+    max_examples: float
+    seed: int
+    step: int
+
+
+def measure_horizon(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    make_optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
+    settings: HorizonSettings,
+    *,
+    on_progress: Callable[[HorizonProgress], None] = lambda _: None,
+) -> HorizonFound:
+    """Train short runs from the present state; the caller gives the model back (`preserved`).
+
+    Ctrl-C and a failure of the user's code end the runs; what they have shown is kept.
+
+    Args:
+        optimizer: the one that has trained so far; every run begins with a copy of its state.
+        make_optimizer: builds the config's optimizer over some parameters.
+    """
+    begun, length = time.monotonic(), task.batches.length
+    task = copy.copy(task)
+    task.preconditioner = None
+    evaluation = (
+        np.arange(length)
+        if length <= _EVALUATION_EXAMPLES
+        else Draws(settings.seed, Stream.HORIZON_EVALUATION, settings.step).indices(
+            _EVALUATION_EXAMPLES, length
+        )
+    )
+    if task.group == 1 and not task.sharded:
+        most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
+        task.micro_batch_size = max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE))
+    levels: tuple[Level, ...] = ()
+
+    def on_level(found: Sequence[Level]) -> None:
+        nonlocal levels
+        levels = tuple(level for level in found if level.steps >= _FIRST_COUNTED)
+
+    def on_step(batch_size: int, step: int) -> None:
+        spent = time.monotonic() - begun
+        on_progress(
+            HorizonProgress(
+                levels=levels,
+                batch_size=batch_size,
+                step=step,
+                seconds=spent,
+                budget_seconds=settings.budget_seconds,
+            )
+        )
+
+    runner = Runner(
+        task,
+        Start(task, optimizer),
+        make_optimizer,
+        base_rate=settings.base_rate,
+        evaluation=evaluation,
+        max_grad_norm=settings.max_grad_norm,
+    )
+    runs = HorizonRuns(
+        runner,
+        lambda size, replicate: Draws(settings.seed, Stream.HORIZON_RUN, settings.step, size, replicate),
+        budget_seconds=settings.budget_seconds,
+        budget_examples=settings.max_examples,
+        on_step=on_step,
+    )
+    search = Search(
+        runs,
+        start_loss=runner.start_loss,
+        guess=settings.guess,
+        planned=settings.batch_size,
+        least=task.group,
+        most=length,
+        group=task.group,
+        most_steps=settings.steps,
+        precision=settings.precision,
+        on_level=on_level,
+    )
+    interrupted, failure = False, None
+    try:
+        search.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    except RunError as error:
+        failure = task.ranks.publish(error)
+    return HorizonFound(
+        base_rate=settings.base_rate,
+        start_loss=runner.start_loss,
+        stands_still=search.stands_still,
+        complete=search.complete,
+        levels=levels,
+        runs=tuple(_runs(search, settings.base_rate, levels)),
+        evaluation_set=len(evaluation),
+        gradient_examples=runs.gradient_examples,
+        evaluation_examples=runs.evaluation_examples,
+        seconds=time.monotonic() - begun,
+        interrupted=interrupted,
+        failure=failure,
+    )
+
+
+def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[HorizonRun]:
+    found = []
+    for size in sorted(search.known):
+        for point, rate in sorted(search.known[size].items()):
+            loss = math.fsum(rate.losses[-1]) / rate.replicates
+            found.append(
+                HorizonRun(
+                    batch_size=size,
+                    learning_rate=base_rate * 2 ** (point / PER_DOUBLING),
+                    replicates=rate.replicates,
+                    steps=rate.steps[-1],
+                    loss=loss if math.isfinite(loss) else None,
+                    arrived=search.arrival_of(size, point, levels[-1].loss) if levels else None,
+                )
+            )
+    return found

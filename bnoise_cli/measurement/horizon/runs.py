@@ -1,0 +1,140 @@
+"""The training runs of a horizon: kept where they ended, stacked if that is faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from bnoise_cli.errors import RunError
+from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.measurement.horizon.search import BudgetSpent
+from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
+from bnoise_cli.measurement.training.runner import Runner
+from bnoise_cli.measurement.training.stacking import stacking_pays
+
+#: A run: its grid point of the learning rate and its replicate.
+Key = tuple[int, int]
+
+
+class HorizonRuns:
+    """Implements `search.Runs` on a task.
+
+    Args:
+        draws: of one replicate at one batch size; the same for every learning rate, so that rates are compared on the
+            same examples.
+        budget_seconds, budget_examples: of gradients that may be spent, or infinity.
+
+    Attributes:
+        gradient_examples, evaluation_examples: spent so far.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        draws: Callable[[int, int], Draws],
+        *,
+        budget_seconds: float,
+        budget_examples: float,
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        self._runner, self._draws, self._on_step = runner, draws, on_step
+        self._begun, self._budget, self._allowed = time.monotonic(), (budget_seconds, budget_examples), 1.0
+        self._ranks = runner.task.ranks
+        self._stacks: dict[int, list[tuple[StackedLanes, dict[Key, int]]]] = {}
+        self._singles: dict[int, dict[Key, SingleLane]] = {}
+        self._pays: dict[int, bool] = {}
+        self._steps: dict[tuple[int, Key], int] = {}
+        self.gradient_examples = 0
+        self.evaluation_examples = 0
+
+    def extend(
+        self, batch_size: int, points: Sequence[int], replicates: range, step: int
+    ) -> list[list[float]]:
+        keys = [(point, replicate) for point in points for replicate in replicates]
+        steps = sum(step - self._steps.get((batch_size, key), 0) for key in keys)
+        if self.gradient_examples + batch_size * steps > self._allowed * self._budget[1]:
+            raise BudgetSpent
+        self.gradient_examples += batch_size * steps
+        self.evaluation_examples += len(keys) * len(self._runner.evaluation)
+        losses = None
+        if self._stacked(batch_size, len(keys)):
+            losses = self._try_stacked(batch_size, keys, step)
+        if losses is None:
+            losses = self._extend_singly(batch_size, keys, step)
+        self._steps.update({(batch_size, key): step for key in keys})
+        return [[losses[point, replicate] for replicate in replicates] for point in points]
+
+    def allow(self, part: float) -> None:
+        self._allowed = part
+
+    def _stacked(self, batch_size: int, runs: int) -> bool:
+        if batch_size not in self._pays:
+            self._pays[batch_size] = stacking_pays(
+                self._runner, batch_size, min(runs, 16), lambda: self._draws(batch_size, 0)
+            )
+        return self._pays[batch_size]
+
+    def _try_stacked(self, batch_size: int, keys: Sequence[Key], step: int) -> dict[Key, float] | None:
+        """Runs side by side; None if that failed, which sends all runs of this size back to the start, one by one."""
+        try:
+            return self._extend_stacked(batch_size, keys, step)
+        except RunError:
+            raise
+        except RuntimeError:  # memory, or a batch that torch.func cannot stack
+            self._pays[batch_size] = False
+            del self._stacks[batch_size]
+            self._steps = {key: done for key, done in self._steps.items() if key[0] != batch_size}
+            return None
+
+    def _extend_stacked(self, batch_size: int, keys: Sequence[Key], step: int) -> dict[Key, float]:
+        stacks = self._stacks.setdefault(batch_size, [])
+        held = {key for _, places in stacks for key in places}
+        if fresh := [key for key in keys if key not in held]:
+            streams = {replicate: self._draws(batch_size, replicate) for _, replicate in fresh}
+            stack = self._runner.stack(
+                batch_size,
+                [self._rate(point) for point, _ in fresh],
+                [streams[replicate] for _, replicate in fresh],
+            )
+            stacks.append((stack, {key: place for place, key in enumerate(fresh)}))
+        losses: dict[Key, float] = {}
+        for stack, places in stacks:
+            chosen = [key for key in keys if key in places]
+            for done, together in self._by_step(batch_size, chosen).items():
+                lanes = [places[key] for key in together]
+                for at in range(done, step):
+                    self._tick(batch_size, at)
+                    stack.step(lanes)
+                losses |= dict(zip(together, stack.losses(lanes), strict=True))
+        return losses
+
+    def _extend_singly(self, batch_size: int, keys: Sequence[Key], step: int) -> dict[Key, float]:
+        lanes, losses = self._singles.setdefault(batch_size, {}), {}
+        for key in keys:
+            if key in lanes:
+                lanes[key].enter()
+            else:
+                draws = self._draws(batch_size, key[1])
+                lanes[key] = self._runner.lane(batch_size, self._rate(key[0]), draws)
+            for at in range(self._steps.get((batch_size, key), 0), step):
+                self._tick(batch_size, at)
+                lanes[key].step((0,))
+            losses[key] = lanes[key].losses((0,))[0]
+            lanes[key].leave()
+        return losses
+
+    def _by_step(self, batch_size: int, keys: Sequence[Key]) -> dict[int, list[Key]]:
+        """Runs by how far they have come: those of one stack share their draws only in step."""
+        groups: dict[int, list[Key]] = {}
+        for key in keys:
+            groups.setdefault(self._steps.get((batch_size, key), 0), []).append(key)
+        return groups
+
+    def _rate(self, point: int) -> float:
+        return float(self._runner.base_rate * 2 ** (point / PER_DOUBLING))
+
+    def _tick(self, batch_size: int, step: int) -> None:
+        self._on_step(batch_size, step)
+        if self._ranks.broadcast(time.monotonic() - self._begun > self._allowed * self._budget[0]):
+            raise BudgetSpent

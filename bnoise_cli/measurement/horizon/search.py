@@ -1,0 +1,460 @@
+"""Which short runs to train for the horizon: batch sizes, learning rates, lengths and replicates.
+
+Nothing here knows torch: `Runs` trains, and a test puts an exactly known problem in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from bnoise_cli.maths.crossing import WINDOW, smoothed_at
+from bnoise_cli.maths.horizon import (
+    CLOSE,
+    COARSE,
+    LawFit,
+    Level,
+    RateRuns,
+    StepsTo,
+    arrival,
+    fit_law,
+    pooled_variances,
+    steps_to,
+)
+from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
+
+#: The first ladder of batch sizes, as multiples of the guess; they lie a factor of 4 apart.
+_LADDER = (1 / 8, 1 / 2, 2, 8)
+#: The ladder is moved until B_crit lies at least this factor inside its ends.
+_INSIDE = 3.0
+#: Replicates at the smallest batch size of the ladder; each next size has half as many, and none fewer than the least.
+#: While the ladder is still moved, a quarter of them.
+_MOST_REPLICATES, _LEAST_REPLICATES, _AT_FIRST = 12, 2, 4
+#: The loss is read when the step has grown by this factor.
+_MARK = 1.25
+#: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
+_LATE = 1.5
+#: The planned learning rate may take this many times the steps of the best one before it is given up.
+_LATE_PLAN = 6.0
+#: The planned batch size is trained if it lies within this factor of B_crit.
+_FAR = 40.0
+#: Part of the budget that is kept for the planned batch size and for more replicates.
+_PART_OF_PLAN = 0.25
+#: A loss above the start by this part of it has diverged; merely chosen.
+_DIVERGED = 1.0
+#: Neighbouring learning rates on the grid are a factor of 2 apart; √2 and 2^(1/4) if the steps of neighbours differ by
+#: more than this factor, because no parabola can be put through them beside a cliff. Once K is known, the factor is
+#: the lower one.
+_DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
+_CLIFF, _LAST_CLIFF = 1.3, 1.08
+#: Learning rates within this distance of the best, in powers of two, decide its steps.
+_NEAR = 1.01
+#: The first level lies this many steps of the largest batch ahead, while the ladder is still moved.
+FIRST_STEPS = 4
+#: No answer before this many steps of the largest batch: the first steps of a run gain in sharp directions what
+#: later steps cannot repeat.
+_FEWEST_STEPS = 16
+#: The curve stands still when two doublings of K in a row change B_crit by less than this factor.
+_STILL = 1.3
+#: Most moves of the ladder at one level, against going round in circles.
+_MOST_MOVES = 4
+
+
+class BudgetSpent(Exception):  # noqa: N818  an event, not a mistake
+    """The time or the examples that the horizon may take are spent."""
+
+
+class Runs(Protocol):
+    """Training runs from one start, kept where they ended."""
+
+    def extend(
+        self, batch_size: int, points: Sequence[int], replicates: range, step: int
+    ) -> list[list[float]]:
+        """Train runs on to `step` and read their losses.
+
+        Args:
+            points: learning rates on the grid of `maths.rate_search`.
+            replicates: which runs at each.
+
+        Returns:
+            The loss of every replicate at every learning rate; NaN or infinite if it diverged.
+
+        Raises:
+            BudgetSpent: nothing more may be trained.
+        """
+
+    def allow(self, part: float) -> None:
+        """Spend no more than this part of the budget until told otherwise."""
+
+
+@dataclass
+class _Rate:
+    """What is known of one learning rate at one batch size."""
+
+    steps: list[int] = field(default_factory=lambda: [0])
+    losses: list[list[float]] = field(default_factory=list)
+    diverged: bool = False
+
+    @property
+    def replicates(self) -> int:
+        return len(self.losses[0])
+
+    def as_runs(self) -> RateRuns:
+        return RateRuns(self.steps, np.array(self.losses).T)
+
+
+class Search:
+    """A horizon under way.
+
+    Args:
+        start_loss: the loss before the first step, on the evaluation examples.
+        guess: where B_crit is looked for first, in examples.
+        planned: the batch size and grid point of the planned run, to be trained in any case; a rate of None leaves
+            the learning rate open.
+        sizes: what the ladder may contain: the smallest and the largest batch size, and a group of which every batch
+            is a multiple.
+        most_steps: K, the last level, or None if the curve decides.
+        precision: relative half width of the interval of B_crit that is aimed at.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        *,
+        start_loss: float,
+        guess: float,
+        planned: int,
+        least: int = 1,
+        most: int = 2**40,
+        group: int = 1,
+        most_steps: int | None = None,
+        precision: float = 0.3,
+        first_steps: int = FIRST_STEPS,
+        on_level: Callable[[Sequence[Level]], None] = lambda _: None,
+    ) -> None:
+        self._runs, self.start_loss, self._planned = runs, start_loss, planned
+        self._least, self._most, self._group = least, most, group
+        self._most_steps, self._precision, self._first_steps = most_steps, precision, first_steps
+        self._on_level = on_level
+        self.known: dict[int, dict[int, _Rate]] = {}
+        self.ladder = self._ladder(guess)
+        self._settled, self._reached, self._cliff = False, 0, _CLIFF
+        self.levels: list[Level] = []
+        self.complete = False
+
+    # ---- the story ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Double K until the curve stands still and is known well enough, or the budget is spent."""
+        steps = self._first_steps if self._most_steps is None else min(self._first_steps, self._most_steps)
+        self._runs.allow(1 - _PART_OF_PLAN)
+        try:
+            self._reach(steps)
+            self._settled = True
+            self._add_replicates(self._usual_replicates)
+            while True:
+                if steps > self._first_steps or not self.levels:
+                    self._reach(steps)
+                if self.stands_still or steps == self._most_steps:
+                    break
+                steps = 2 * steps if self._most_steps is None else min(2 * steps, self._most_steps)
+            self.complete = True
+        except BudgetSpent:
+            self.complete = False
+        self._runs.allow(1.0)
+        if not self.levels:
+            return
+        try:
+            self._cliff = _LAST_CLIFF
+            self._reach(self._reached)
+            self._train_plan()
+            while not self._is_precise():
+                self._add_replicates(lambda size: 2 * self._most_replicates(size))
+        except BudgetSpent:
+            pass
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the last two doublings of K left B_crit where it was."""
+        if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS:
+            return False
+        logs = [level.fit.log_critical for level in self.levels[-3:]]
+        wide = self.levels[-1].fit.log_error > math.log(2)
+        return not wide and all(abs(b - a) <= math.log(_STILL) for a, b in pairwise(logs))
+
+    def _is_precise(self) -> bool:
+        """Whether the interval is as narrow as asked, or more replicates would hardly make it narrower."""
+        last = self.levels[-1]
+        noise = float(np.max(pooled_variances(last.arrivals)))
+        return last.fit.log_error <= math.log1p(self._precision) or noise < CLOSE**2 / 2
+
+    def _train_plan(self) -> None:
+        """Train the planned batch size too: at its best learning rate, and at the planned one."""
+        level, size = self.levels[-1], self._planned
+        if abs(math.log(size) - level.fit.log_critical) > math.log(_FAR):
+            return
+        if size not in self.ladder:
+            self._to_loss(size, level.loss)
+        best = self.steps_to(size, level.loss)
+        if best is not None:
+            self._arrivals(size, [0], level.loss, best=math.exp(best.log_steps), late=_LATE_PLAN)
+
+    # ---- one level ---------------------------------------------------------------------------------------------
+
+    def _reach(self, steps: int) -> None:
+        """Train until every batch size of the ladder has reached the loss of the largest after `steps`."""
+        for _ in range(_MOST_MOVES):
+            loss = self._loss_after(self.ladder[-1], steps)
+            arrivals = [self._to_loss(size, loss) for size in reversed(self.ladder)]
+            fit = fit_law([found for found in arrivals if found is not None])
+            if fit is None or not self._move(fit):
+                break
+        self._reached = steps
+        self._note()
+
+    def _note(self) -> None:
+        """Derive the level that was reached last from all that has been trained; earlier levels stay as they were."""
+        largest, steps = self.ladder[-1], self._reached
+        loss = self._best_loss(largest, steps)
+        found = [self.steps_to(size, loss) for size in self.sizes] if loss is not None else []
+        kept = tuple(point for point in found if point is not None and point.inside)
+        fit = fit_law(kept, CLOSE if self._cliff == _LAST_CLIFF else COARSE)
+        if loss is not None and fit is not None:
+            self.levels = [level for level in self.levels if level.steps < steps]
+            self.levels.append(Level(steps=steps, loss=loss, fit=fit, arrivals=kept))
+        self._on_level(self.levels)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Trained batch sizes that the law is fitted to; one beyond the ladder is the plan's alone."""
+        return sorted(size for size in self.known if size <= self.ladder[-1])
+
+    def arrival_of(self, size: int, point: int, loss: float) -> float | None:
+        """Steps of one learning rate to a loss; None if it has not reached it."""
+        return arrival(self.known[size][point].as_runs(), loss)
+
+    def steps_to(self, size: int, loss: float) -> StepsTo | None:
+        """S_B(ℓ) from what is known."""
+        rates = {
+            point / PER_DOUBLING: rate.as_runs()
+            for point, rate in self.known[size].items()
+            if len(rate.losses) > 1 and not (rate.diverged and len(rate.losses) < 3)
+        }
+        return steps_to(size, rates, loss)
+
+    def _loss_after(self, size: int, steps: int) -> float:
+        """Train the largest batch and find the lowest loss after `steps` over learning rates."""
+        found: dict[int, float | None] = {}
+        target = max(steps + 1, math.ceil(WINDOW * steps))
+        first = self._first_point(size)
+        for point in self._candidates(size, first):
+            found[point] = self._loss_of(size, point, steps, target)
+        for distance in _DISTANCES:
+            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, self._cliff):
+                break
+            while (further := next_rate(found, first, {}, distance)) is not None:
+                found[further] = self._loss_of(size, further, steps, target)
+        values = [value for value in found.values() if value is not None]
+        if not values:
+            raise BudgetSpent  # every learning rate diverges; the caller says so
+        return min(values)
+
+    def _loss_of(self, size: int, point: int, steps: int, target: int) -> float | None:
+        rate = self._rate(size, point)
+        while rate.steps[-1] < target and not rate.diverged:
+            self._advance(size, [point], min(target, _next_mark(rate.steps[-1])))
+        return self._smoothed(rate, steps)
+
+    def _smoothed(self, rate: _Rate, steps: int) -> float | None:
+        if rate.diverged or rate.steps[-1] < steps:
+            return None
+        mean = np.mean(np.array(rate.losses), axis=1)
+        return smoothed_at(rate.steps, list(mean), steps)
+
+    def _best_loss(self, size: int, steps: int) -> float | None:
+        values = [self._smoothed(rate, steps) for rate in self.known[size].values()]
+        return min((value for value in values if value is not None), default=None)
+
+    def _to_loss(self, size: int, loss: float) -> StepsTo | None:
+        """Train one batch size until its best learning rate for `loss` is bracketed."""
+        first = self._first_point(size, loss)
+        points = self._candidates(size, first)
+        found = self._arrivals(size, points, loss)
+        for distance in _DISTANCES:
+            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, self._cliff):
+                break
+            while (point := next_rate(found, first, self._lowest(size, found), distance)) is not None:
+                found |= self._arrivals(size, [point], loss, best=_least(found))
+        # A learning rate with few replicates looks best by luck: those around the best have as many.
+        while (best := self.steps_to(size, loss)) is not None:
+            if not self._fill(size, best.log_rate, self._usual_replicates(size)):
+                break
+        return best
+
+    def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
+        """The lowest mean loss of the learning rates that were tried and did not diverge."""
+        return {
+            point: float(np.min(np.mean(np.array(rate.losses), axis=1)))
+            for point in found
+            if not (rate := self.known[size][point]).diverged
+        }
+
+    def _arrivals(
+        self,
+        size: int,
+        points: Sequence[int],
+        loss: float,
+        best: float | None = None,
+        late: float = _LATE,
+    ) -> dict[int, float | None]:
+        """Train learning rates side by side until each has arrived, diverged or is late."""
+        found: dict[int, float | None] = {}
+        waiting = list(points)
+        while waiting:
+            for point in list(waiting):
+                rate = self._rate(size, point)
+                at = arrival(rate.as_runs(), loss) if len(rate.losses) > 1 else None
+                if at is not None and (rate.steps[-1] >= WINDOW * at or rate.diverged):
+                    found[point] = at
+                    best = at if best is None else min(best, at)
+                elif rate.diverged or (best is not None and rate.steps[-1] >= late * best + 1):
+                    found[point] = None
+                elif best is None and rate.steps[-1] >= self._too_many(size, loss):
+                    found[point] = None
+                else:
+                    continue
+                waiting.remove(point)
+            if waiting:
+                step = min(self._rate(size, point).steps[-1] for point in waiting)
+                behind = [point for point in waiting if self._rate(size, point).steps[-1] == step]
+                self._advance(size, behind, _next_mark(step))
+        return found
+
+    def _too_many(self, size: int, loss: float) -> float:
+        """Steps after which a batch size whose learning rates all miss the loss is searched at other rates."""
+        largest = self.ladder[-1]
+        there = self.steps_to(largest, loss) if largest in self.known and size != largest else None
+        steps = math.exp(there.log_steps) if there is not None else float(self._first_steps)
+        return 4 * steps * (1 + largest / size)
+
+    # ---- learning rates and batch sizes ------------------------------------------------------------------------
+
+    def _candidates(self, size: int, first: int) -> list[int]:
+        """Learning rates to look at together: around the one that is expected to be best."""
+        known = self.known.get(size, {})
+        if not known:
+            return [first + side * PER_DOUBLING for side in (1, 0, -1)]
+        return [point for point in known if abs(point - first) <= PER_DOUBLING and not known[point].diverged]
+
+    def _first_point(self, size: int, loss: float | None = None) -> int:
+        """The best known grid point, or that of the nearest size by the square root of the ratio."""
+        if (own := self._best_known(size, loss)) is not None:
+            return own
+        if size in self.known:  # every rate diverged
+            return min(self.known[size]) - PER_DOUBLING
+        best = {other: self._best_known(other, loss) for other in self.known}
+        known = {other: point for other, point in best.items() if point is not None} or {self._planned: 0}
+        nearest = min(known, key=lambda other: abs(math.log(size / other)))
+        return known[nearest] + round(PER_DOUBLING * 0.5 * math.log2(size / nearest))
+
+    def _best_known(self, size: int, loss: float | None) -> int | None:
+        """The learning rate that reached `loss` first, or else the one with the lowest last loss."""
+        rates = {point: rate for point, rate in self.known.get(size, {}).items() if not rate.diverged}
+        if loss is not None and rates and (there := self.steps_to(size, loss)) is not None:
+            return self._nearest(size, there.log_rate)
+        return min(rates, key=lambda point: float(np.mean(rates[point].losses[-1])), default=None)
+
+    def _nearest(self, size: int, log_rate: float) -> int:
+        return min(self.known[size], key=lambda point: abs(point / PER_DOUBLING - log_rate))
+
+    def _move(self, fit: LawFit) -> bool:
+        """Add a batch size beyond the end that B_crit is too near to; whether there was one to add."""
+        low, high = self.ladder[0], self.ladder[-1]
+        if fit.log_critical < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
+            self.ladder.insert(0, smaller)
+            if fit.log_critical < math.log(high / 32) and len(self.ladder) > 4:
+                self.ladder.pop()
+            return True
+        if fit.log_critical > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
+            self.ladder.append(larger)
+            if fit.log_critical > math.log(32 * low) and len(self.ladder) > 4:
+                self.ladder.pop(0)
+            return True
+        return False
+
+    def _ladder(self, guess: float) -> list[int]:
+        sizes = sorted({self._allowed(guess * part) for part in _LADDER})
+        while len(sizes) < 3 and (larger := self._allowed(4 * sizes[-1])) > sizes[-1]:
+            sizes.append(larger)
+        while len(sizes) < 3 and (smaller := self._allowed(sizes[0] / 4)) < sizes[0]:
+            sizes.insert(0, smaller)
+        return sizes
+
+    def _allowed(self, size: float) -> int:
+        """The nearest power of two of groups between the least and the most."""
+        least, most = max(self._least, self._group), max(self._most, self._group)
+        groups = 2.0 ** round(math.log2(max(size / self._group, 1)))
+        return int(self._group * min(max(groups, least // self._group), most // self._group))
+
+    # ---- training ----------------------------------------------------------------------------------------------
+
+    def _rate(self, size: int, point: int) -> _Rate:
+        rates = self.known.setdefault(size, {})
+        if point not in rates:
+            rates[point] = _Rate(losses=[[self.start_loss] * self._usual_replicates(size)])
+        return rates[point]
+
+    def _usual_replicates(self, size: int) -> int:
+        """Fewer at larger batch sizes, which have less noise and cost more."""
+        place = max(sum(other < size for other in self.ladder), 0)
+        count = max(_MOST_REPLICATES >> place, _LEAST_REPLICATES)
+        return count if self._settled else -(-count // _AT_FIRST)
+
+    def _most_replicates(self, size: int) -> int:
+        return max(rate.replicates for rate in self.known[size].values())
+
+    def _add_replicates(self, wanted: Callable[[int], int]) -> None:
+        """Train more replicates around the best learning rate of every batch size, as far as the others went."""
+        for found in self.levels[-1].arrivals if self.levels else ():
+            self._fill(found.batch_size, found.log_rate, wanted(found.batch_size))
+        self._note()
+
+    def _fill(self, size: int, log_rate: float, count: int) -> bool:
+        """Bring the learning rates around one to `count` replicates; whether any lacked some."""
+        lacking = {
+            point: rate
+            for point, rate in self.known[size].items()
+            if rate.replicates < count and not rate.diverged and abs(point / PER_DOUBLING - log_rate) <= _NEAR
+        }
+        for point, rate in lacking.items():
+            added = range(rate.replicates, count)
+            fresh = [[self.start_loss] * len(added)]
+            for step in rate.steps[1:]:
+                fresh += self._runs.extend(size, [point], added, step)
+            rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
+        return bool(lacking)
+
+    def _advance(self, size: int, points: Sequence[int], step: int) -> None:
+        counts = {point: self._rate(size, point).replicates for point in points}
+        for count in set(counts.values()):
+            chosen = [point for point in points if counts[point] == count]
+            losses = self._runs.extend(size, chosen, range(count), step)
+            for point, found in zip(chosen, losses, strict=True):
+                rate = self.known[size][point]
+                rate.steps.append(step)
+                rate.losses.append(found)
+                mean = math.fsum(found) / len(found)
+                rate.diverged = not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
+
+
+def _next_mark(step: int) -> int:
+    return max(step + 1, math.floor(step * _MARK))
+
+
+def _least(found: dict[int, float | None]) -> float | None:
+    return min((steps for steps in found.values() if steps is not None), default=None)

@@ -1,0 +1,133 @@
+"""The horizon of a probe as it is stored, the B_crit that it shows, and the doubts about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import Doubt, Estimate, Horizon, HorizonBatch, HorizonPoint
+
+if TYPE_CHECKING:
+    from bnoise_cli.maths.horizon import Level
+    from bnoise_cli.measurement.outcome import HorizonFound, Measurement
+
+#: If the last doubling of the steps raised B_crit by more than this factor, it has no upper limit.
+_FAST = 2.0
+#: A curve this short says little, even if it does not move.
+_SHORT = 16
+#: If the best learning rate is lower than the planned one by this factor, early steps are annealing: the loss falls at
+#: once, without progress.
+_ANNEALED = 4.0
+
+
+def horizon_record(found: HorizonFound | None) -> Horizon | None:
+    """The horizon as it is stored; None if there is none."""
+    if found is None:
+        return None
+    last = found.levels[-1]
+    return Horizon(
+        start_loss=found.start_loss,
+        planned_learning_rate=found.base_rate,
+        stands_still=found.stands_still,
+        evaluation_examples=found.evaluation_examples,
+        gradient_examples=found.gradient_examples,
+        seconds=round(found.seconds, 3),
+        curve=tuple(_point(level) for level in found.levels),
+        batches=tuple(
+            HorizonBatch(
+                batch_size=point.batch_size,
+                learning_rate=found.base_rate * 2**point.log_rate,
+                steps=math.exp(point.log_steps),
+            )
+            for point in last.arrivals
+        ),
+        runs=found.runs,
+    )
+
+
+def _point(level: Level) -> HorizonPoint:
+    return HorizonPoint(
+        steps=level.steps,
+        loss=level.loss,
+        critical_batch_size=level.fit.critical,
+        min_steps=level.fit.min_steps,
+        min_examples=level.fit.min_examples,
+    )
+
+
+def horizon_estimate(found: HorizonFound) -> Estimate:
+    """B_crit of the training to the last loss of the curve.
+
+    If the curve still moves, the interval reaches as much further as the last doubling of the steps moved it, and is
+    open if that rise was fast: at first the loss may fall by a lower learning rate alone, and B_crit is far too low.
+    """
+    last = found.levels[-1].fit.critical
+    change = _change(found)
+    if last.value is None or found.stands_still or change is None:
+        return last
+    if change < 1 or last.high is None:
+        return Estimate(value=last.value, low=last.low * min(change, 1.0), high=last.high)
+    return Estimate(value=last.value, low=last.low, high=last.high * change if change <= _FAST else None)
+
+
+def _change(found: HorizonFound) -> float | None:
+    """B_crit of the last level over that of the level before; None with a single level."""
+    if len(found.levels) < 2:
+        return None
+    before, last = found.levels[-2:]
+    return math.exp(last.fit.log_critical - before.fit.log_critical)
+
+
+def horizon_doubts(point: Measurement) -> Iterator[Doubt]:
+    """Why the answer that training shows, or its absence, is to be doubted."""
+    found = point.horizon
+    if found is None:
+        yield Doubt(
+            code="one_step",
+            finding="the critical batch size is that of a single step; training from the same weights has shown 2 to "
+            f"20 times less or more. No horizon was measured: {point.no_horizon}",
+            remedy="Set probe.horizon: auto and raise --budget (or probe.max_examples); or measure with bnoise sweep.",
+        )
+        return
+    yield from _about_movement(found)
+    yield from _about_rates(found)
+
+
+def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
+    if found.stands_still:
+        return
+    last, change = found.levels[-1], _change(found)
+    if change is None:
+        yield Doubt(
+            code="horizon_short",
+            finding=f"the training runs went {count(last.steps)} steps of a large batch far, to a single loss: whether "
+            "the critical batch size changes after that is not known",
+            remedy="Raise --budget or probe.max_examples.",
+        )
+        return
+    before = found.levels[-2]
+    if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:
+        return
+    moves = "rises" if change > 1 else "falls"
+    yield Doubt(
+        code="horizon_moves",
+        finding=f"the critical batch size still {moves} with the length of training: "
+        f"{significant(before.fit.critical.value)} over {count(before.steps)} steps of a large batch, "
+        f"{significant(last.fit.critical.value)} over {count(last.steps)}",
+        remedy="It holds for training to the loss that is named. Raise --budget to look further ahead, or probe again "
+        "from a later checkpoint.",
+    )
+
+
+def _about_rates(found: HorizonFound) -> Iterator[Doubt]:
+    """A start at the noise floor of its learning rate: lowering the rate makes the loss fall at once."""
+    best = {point.batch_size: 2**point.log_rate for point in found.levels[-1].arrivals}
+    if found.levels[-1].steps < _SHORT and min(best.values()) < 1 / _ANNEALED:
+        yield Doubt(
+            code="annealing",
+            finding="the loss falls at once when the learning rate is lowered: the start lies on the noise floor of "
+            "the planned rate, and the first steps of every run gain by that and not by progress",
+            remedy="Raise --budget, so that the runs go beyond it.",
+        )
