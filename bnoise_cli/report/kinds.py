@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.document import Drawing, Section
 from bnoise_cli.report.plots.branch import BRANCHES
+from bnoise_cli.report.plots.horizon import HORIZON
 from bnoise_cli.report.plots.probe import IMPROVEMENT, SPEED
 from bnoise_cli.report.plots.style import Panel
 from bnoise_cli.report.plots.sweep import RATES, STEPS
@@ -73,7 +74,7 @@ REPORTS: dict[str, ReportKind[Any]] = {
     "probe": ReportKind[ProbeResult](
         sections=probe_sections,
         chart=improvement_chart,
-        panels=(IMPROVEMENT, TRADEOFF, SPEED, TRAJECTORY),
+        panels=(HORIZON, TRADEOFF, IMPROVEMENT, SPEED, TRAJECTORY),
         curves=_probe_curves,
         missing="batch size gave a measurable improvement",
         progress=probe_progress,

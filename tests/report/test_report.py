@@ -9,16 +9,26 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
+from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.records import CriticalBatchSize, NoiseScale
+from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.export.page import require_page_format, write_page
 from bnoise_cli.report.plots.draw import draw, plot_results, require_plot_format
+from bnoise_cli.report.plots.tradeoff import trained
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
+from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.probe import ProbeResult
-from tests.samples import plan, result
+from tests.samples import HORIZON, plan, result
+
+
+def ahead() -> ProbeResult:
+    """An advised result with a horizon whose batch sizes follow the law of B_crit 42."""
+    found = plan(Estimate(value=42.0, low=34.0, high=52.0))
+    return advise(dataclasses.replace(found, horizon=horizon_record(HORIZON)))
 
 
 def shown(
@@ -118,6 +128,53 @@ def test_the_chart_shows_points_law_and_noise_scale(width: int) -> None:
     assert shown(plan(), width=width, chart=True, encoding="ascii").isascii()
 
 
+def texts(axes: Axes) -> str:
+    """All that is written into axes, in their title and in their legend."""
+    legend = axes.get_legend()
+    words = [text.get_text() for text in (*axes.texts, *(legend.get_texts() if legend else ()))]
+    return " | ".join([axes.get_title(loc="left"), *words])
+
+
+def test_the_horizon_is_drawn_with_its_losses_the_step_before_it_and_the_plan() -> None:
+    assert "critical batch size of the training ahead" not in texts(draw([("r", plan())]).axes[0])
+    figure = draw([("r", ahead())])
+    curve, tradeoff, step = (texts(axes) for axes in figure.axes)
+    assert "critical batch size of the training ahead" in curve
+    assert all(word in curve for word in ("loss 0.330", "0.280", "0.200", "B_noise = 100", "planned: B = 64"))
+    assert "trained" in tradeoff
+    assert "planned: B = 64" in tradeoff
+    assert "B_noise = 100" in step
+    assert "2026-01-01" in figure.get_suptitle()
+    several = draw([("a", ahead()), ("b", ahead())])
+    assert "| a | b" in texts(several.axes[0])
+
+
+def test_trained_batch_sizes_lie_on_the_curve_of_a_law_that_holds() -> None:
+    found = ahead()
+    rows = {row.batch_size: row for row in found.tradeoff}
+    places = {size: (x, y) for size, x, y in trained(found, timed=True)}
+    assert {32, 128} <= places.keys()
+    for size in places.keys() & rows.keys():
+        assert places[size] == pytest.approx((rows[size].examples_ratio, rows[size].relative_time), rel=1e-6)
+    assert len(list(trained(found, timed=False))) == 4
+
+
+def test_a_horizon_without_an_upper_limit_is_drawn(tmp_path: Path) -> None:
+    found = ahead()
+    assert found.horizon is not None
+    first, *others = found.horizon.curve
+    opened = dataclasses.replace(first, critical_batch_size=Estimate(value=50.0, low=40.0, high=None))
+    unknown = dataclasses.replace(others[-1], critical_batch_size=Estimate(value=None, low=40.0, high=None))
+    damaged = dataclasses.replace(found.horizon, curve=(opened, *others[:-1], unknown))
+    axes = draw([("r", dataclasses.replace(found, horizon=damaged))]).axes[0]
+    assert axes.get_ylim()[1] < 1000
+    assert "loss 0.330" in texts(axes)
+    assert "0.200" not in texts(axes)
+    unknown_only = dataclasses.replace(found.horizon, curve=(unknown,))
+    axes = draw([("r", dataclasses.replace(found, horizon=unknown_only))]).axes[0]
+    assert "ahead" not in texts(axes)
+
+
 class Page(HTMLParser):
     """Notes what a page would load and whether its tags close."""
 
@@ -145,8 +202,15 @@ def test_the_html_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     assert all(target.startswith("#") for target in page.loads), "only parts of the page itself"
     assert "&lt;b&gt;&amp;" in text
     assert "<b>&" not in text
-    ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
-    assert "Critical batch size" in text
+    pictures = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(pictures) == 3
+    for picture in pictures:
+        ET.fromstring(picture)
+        assert 'role="img" aria-label="' in picture
+    assert "run time / fastest" in pictures[0], "words are text and not outlines"
+    assert text.index("Critical batch size") < text.index("Recommended batch") < text.index("<svg")
+    assert text.index("</svg>") < text.index("Trade-off")
+    assert "prefers-color-scheme: dark" in text
     write_page([("r", result(points=()))], path, None)
     assert "<svg" not in path.read_text(encoding="utf-8")
 

@@ -204,7 +204,7 @@ def test_the_schedule_is_a_column_and_a_sentence() -> None:
 def test_a_picture_that_cannot_be_drawn_costs_no_more(tmp_path: Path) -> None:
     found = probed(about(50.0), about(100.0), about(400.0))
     first, *others = found.trajectory
-    damaged = dataclasses.replace(found, trajectory=(dataclasses.replace(first, loss=1e308), *others))
+    damaged = dataclasses.replace(found, trajectory=(dataclasses.replace(first, step=10**400), *others))
     with pytest.raises(RunError, match="the picture cannot be drawn"):
         plot_results([("r", damaged)], tmp_path / "r.png")
     write_page([("r", damaged)], tmp_path / "r.html", None)

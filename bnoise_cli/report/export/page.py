@@ -10,7 +10,7 @@ from pathlib import Path
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
 from bnoise_cli.report.markdown import markdown, one_line
-from bnoise_cli.report.plots.draw import svg
+from bnoise_cli.report.plots.draw import svgs
 from bnoise_cli.report.plots.style import Named
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.results.result import Result
@@ -18,14 +18,22 @@ from bnoise_cli.storage import write_whole
 
 _FORMATS = (".md", ".html")
 _CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+:root { color-scheme: light dark; --text: #222; --back: #fff; --soft: #666; --line: #ddd; --good: #00604a;
+  --unsure: #a04000; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--text); background: var(--back); }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
-p { margin: .2rem 0; } .good, .known { font-weight: 600; color: #00604a; } .unsure { font-weight: 600; color: #a04000; }
-.detail { color: #666; font-size: .9rem; } .scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+p { margin: .2rem 0; } .good, .known { font-weight: 600; color: var(--good); }
+.unsure { font-weight: 600; color: var(--unsure); }
+.detail { color: var(--soft); font-size: .9rem; } .scroll, pre { overflow-x: auto; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem;
+  margin: 1rem 0; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { vertical-align: bottom; } .words { text-align: left; }
-@media (prefers-color-scheme: dark) { body { background: #fff; } }
+@media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #111; --soft: #999; --line: #333;
+  --good: #5fd0a8; --unsure: #ff9d5c; } svg { filter: invert(.9) hue-rotate(180deg); } }
+@media (max-width: 30rem) { body { padding: 0 .5rem; } th, td { padding: .2rem .35rem; } }
 """
 
 
@@ -55,23 +63,26 @@ def write_page(results: Named[Result], path: Path, picture: Path | None) -> None
         text = markdown(title, sections, None if link is None else Path(link).as_posix())
     else:
         try:
-            drawn = svg(results)
+            drawn = svgs(results)
         except RunError:
-            drawn = ""
+            drawn = []
         text = html(title, sections, drawn)
     write_whole(path, lambda file: file.write(text.encode()))
 
 
-def html(title: str, sections: Sequence[Section], picture: str) -> str:
+def html(title: str, sections: Sequence[Section], pictures: Sequence[str]) -> str:
     """Sections as one HTML page that loads no other files."""
     blocks = [f"<h1>{escape(title)}</h1>"]
+    # the pictures follow the advice, or else the headline
+    advice = [section for section in sections if section.title == "Recommended batch"]
+    last = (advice or sections)[0]
     for section in sections:
         blocks.append(f"<h2>{escape(section.title)}</h2>")
         if section.headline is not None:
             blocks.append(_paragraph(section.headline))
         blocks += [_html_part(part) for part in section.parts]
-        if section is sections[0]:
-            blocks.append(picture)
+        if section is last and pictures:
+            blocks.append(f'<div class="pictures">{"".join(pictures)}</div>')
     body = "\n".join(blocks)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

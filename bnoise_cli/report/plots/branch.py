@@ -12,6 +12,7 @@ from bnoise_cli.report.plots.style import (
     Named,
     Panel,
     beside,
+    legend_below,
     plain_ticks,
     tokens_above,
 )
@@ -44,7 +45,7 @@ def draw_branches(axes: Axes, results: Named[BranchResult]) -> str:
     )
     plain_ticks(axes)
     tokens_above(axes, results)
-    axes.legend(loc="upper left", fontsize=8)
+    legend_below(axes)
     return "branches of the same examples"
 
 

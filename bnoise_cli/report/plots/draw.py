@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from html import escape
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bnoise_cli.errors import BnoiseError, CallError, RunError
 from bnoise_cli.report.kinds import REPORTS
 from bnoise_cli.report.plots.style import STYLE, Named, Panel
 from bnoise_cli.results.result import Result
+from bnoise_cli.spec.targets import is_target, target_name
 from bnoise_cli.storage import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
-_PANEL = (4.4, 3.8)  # inches
+#: Width and height of a panel in inches, and panels in a row.
+_PANEL, _PER_ROW = (4.6, 4.2), 3
+#: A panel and the results that it shows.
+Chosen = tuple[Panel[Any], list[tuple[str, Result]]]
 
 
 def require_plot_format(path: Path) -> None:
@@ -43,31 +48,46 @@ def plot_results(results: Named[Result], path: Path) -> None:
     """
     with _drawable():
         figure = draw(results)
-        write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
+        with _style():
+            write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))
 
 
-def svg(results: Named[Result]) -> str:
-    """The pictures of `plot_results` as an SVG element for an HTML page.
+def svgs(results: Named[Result]) -> list[str]:
+    """The panels of `plot_results` as SVG elements for an HTML page, one for each, with a text for screen readers.
 
     Raises:
         RunError: nothing was measured, or the numbers are too extreme for the axes.
     """
+    return [_svg([panel]) for panel in _chosen(results)]
+
+
+def _svg(panels: Sequence[Chosen]) -> str:
     file = io.StringIO()
     with _drawable():
-        draw(results).savefig(file, format="svg")
+        figure = _figure(panels)
+        with _style():
+            figure.savefig(file, format="svg", transparent=True)
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    name = "; ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left"))
+    # names of groups would meet those of the next panel; nothing refers to them
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)
 
 
 def draw(results: Named[Result]) -> Figure:
-    """The panels for which the results have something to show, side by side.
+    """The panels for which the results have something to show, in rows of at most three.
 
     Raises:
         RunError: nothing was measured.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    figure = _figure(_chosen(results))
+    if len(results) == 1:
+        figure.suptitle(_title(results[0][1]), fontsize=10, x=0.01, ha="left")
+    return figure
 
+
+def _chosen(results: Named[Result]) -> list[Chosen]:
     chosen: dict[Panel[Any], list[tuple[str, Result]]] = {}
     for name, result in results:
         for panel in REPORTS[result.kind].panels:
@@ -75,14 +95,38 @@ def draw(results: Named[Result]) -> Figure:
                 chosen.setdefault(panel, []).append((_label(name), result))
     if all(panel.derived for panel in chosen):
         raise RunError(f"there is nothing to draw: no {REPORTS[results[0][1].kind].missing}.")
-    shown = list(chosen.items())
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_PANEL[0] * len(shown), _PANEL[1]), layout="constrained")
-        places = np.atleast_1d(figure.subplots(1, len(shown)))
-        for letter, axes, (panel, named) in zip(ascii_lowercase, places, shown, strict=False):
-            axes.set_title(f"({letter}) {panel.draw(axes, named)}", loc="left", fontsize=10)
+    return list(chosen.items())
+
+
+def _figure(panels: Sequence[Chosen]) -> Figure:
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(panels) / _PER_ROW)
+    columns = math.ceil(len(panels) / rows)
+    with _style():
+        figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
+        places = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for letter, axes, (panel, named) in zip(ascii_lowercase, places, panels, strict=False):
+            front = f"({letter}) " if len(panels) > 1 else ""
+            axes.set_title(f"{front}{panel.draw(axes, named)}", loc="left", fontsize=10)
             axes.grid(which="major", alpha=0.2, lw=0.6)
+        for axes in places[len(panels) :]:
+            axes.remove()
     return figure
+
+
+def _title(result: Result) -> str:
+    """What was measured, on which device and when."""
+    targets = [result.config[key] for key in ("model", "dataset") if is_target(result.config.get(key))]
+    names = [re.split(r"[.:]", str(target_name(target)))[-1] for target in targets]
+    made = result.provenance
+    return _label(", ".join([*names, made.device, made.time[:10]]))
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(STYLE)
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from bnoise_cli.report.plots.style import (
     DASHES,
     MARK,
     MARKERS,
+    PLANNED,
     Array,
     Named,
     Panel,
+    legend_below,
     plain_ticks,
     tokens_above,
 )
@@ -69,7 +71,7 @@ def draw_improvement(axes: Axes, results: Named[ProbeResult]) -> str:
     axes.set_ylabel("ΔL_opt, loss improvement (nats)")
     plain_ticks(axes)
     tokens_above(axes, results)
-    axes.legend(loc="best", fontsize=8)
+    legend_below(axes)
     return "what one best step gains"
 
 
@@ -122,17 +124,17 @@ def draw_speed(axes: Axes, results: Named[ProbeResult]) -> str:
                 axes.plot(
                     planned / scale,
                     speed,
-                    "^",
-                    color=COLOURS[2],
+                    PLANNED[0],
+                    color=PLANNED[1],
                     ms=8,
                     mec="white",
                     label=f"planned: B = {count(planned)}",
                 )
-    axes.set(xscale="log", xlim=(grid[0], grid[-1]), ylim=(0, 1.6))
+    axes.set(xscale="log", xlim=(grid[0], grid[-1]), ylim=(0, 1.05))
     axes.set_xlabel("B / B_noise")
     axes.set_ylabel("gain of one step / the greatest")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.legend(loc="upper left", fontsize=8)
+    legend_below(axes)
     plain_ticks(axes, y=False)
     return "training speed"
 
@@ -145,6 +147,7 @@ def measured_points(result: ProbeResult) -> list[Point]:
 IMPROVEMENT = Panel(draw=draw_improvement, shows=lambda result: bool(measured_points(result)))
 SPEED = Panel(
     draw=draw_speed,
-    shows=lambda result: bool(measured_points(result) and result.tradeoff),
+    # with a horizon, the law is not that of one step
+    shows=lambda result: bool(measured_points(result) and result.tradeoff and result.horizon is None),
     derived=True,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bnoise_cli.numbers import tokens
+from bnoise_cli.numbers import count, tokens
 from bnoise_cli.records import Estimate, Limits
 from bnoise_cli.results.result import Result
 
@@ -26,12 +26,16 @@ Named = Sequence[tuple[str, R]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS, DASHES = "os^Dv<>", ("-", "--", "-.", ":")
 GREY, MARK = "#777777", "#D55E00"
-ROLE_MARKERS = ("*", "D", "s", "^", "v")
+#: Marker and colour of the recommended and the planned batch size, the same in all panels.
+RECOMMENDED, PLANNED = ("*", "#CC79A7"), ("^", "#009E73")
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.edgecolor": "none",
+    "legend.fontsize": 8,
+    # text stays text: it can be searched and copied
+    "svg.fonttype": "none",
 }
 
 
@@ -63,6 +67,24 @@ def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
         axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(axes: Axes) -> None:
+    """The legend below the axes, so that it covers no data."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1.2, handlelength=1.6
+        )
+
+
+def draw_chosen_sizes(axes: Axes, result: Result) -> None:
+    """The planned and the recommended batch size as lines across axes whose height is a batch size."""
+    chosen = [("planned", result.plan.training.batch_size, PLANNED)]
+    if result.recommendation is not None:
+        chosen.append(("recommended", result.recommendation.batch_size, RECOMMENDED))
+    for words, size, (_, colour) in chosen:
+        dashes = "-." if words == "planned" else "--"
+        axes.axhline(size, color=colour, ls=dashes, lw=1.2, label=f"{words}: B = {count(size)}")
 
 
 def beside(values: Sequence[float], limits: Sequence[Limits | Estimate | None]) -> list[list[float]]:

@@ -17,6 +17,7 @@ from bnoise_cli.report.plots.style import (
     Named,
     Panel,
     beside,
+    legend_below,
     plain_ticks,
     tokens_above,
 )
@@ -71,7 +72,7 @@ def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
     axes.set_ylabel("steps to the goal")
     plain_ticks(axes)
     tokens_above(axes, results)
-    axes.legend(loc="upper right", fontsize=8)
+    legend_below(axes)
     return "steps at the best learning rate"
 
 
@@ -105,7 +106,7 @@ def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
     plain_ticks(axes)
     tokens_above(axes, results)
     if len(results) > 1:
-        axes.legend(fontsize=8)
+        legend_below(axes)
     return "best learning rate"
 
 

@@ -16,6 +16,7 @@ from bnoise_cli.report.plots.style import (
     Named,
     Panel,
     beside,
+    legend_below,
     plain_ticks,
 )
 from bnoise_cli.results.probe import ProbeResult
@@ -55,10 +56,8 @@ def draw_trajectory(axes: Axes, results: Named[ProbeResult]) -> str:
         xlabel="training step",
         ylabel="batch size (examples)" if alone else "B_noise (examples)",
     )
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * max((high / low) ** 0.6, 2))  # room for the legend
     plain_ticks(axes, x=False)
-    axes.legend(loc="upper left", fontsize=7, ncols=2 if alone else 1)
+    legend_below(axes)
     return "along training"
 
 
@@ -117,8 +116,6 @@ def _draw_loss(axes: Axes, points: Sequence[TrajectoryPoint]) -> None:
         return
     right = axes.twinx()
     right.plot(*zip(*known, strict=True), ":", color=GREY, lw=1.2)
-    low, high = right.get_ylim()
-    right.set_ylim(low, high + 0.4 * (high - low))  # keep the curve clear of the legend
     right.set_ylabel("loss (dotted)", color=GREY)
     right.tick_params(axis="y", colors=GREY)
     right.spines["right"].set_visible(True)

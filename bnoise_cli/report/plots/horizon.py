@@ -1,0 +1,109 @@
+"""The panel of a horizon: the critical batch size against the length of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnoise_cli.numbers import significant
+from bnoise_cli.records import HorizonPoint
+from bnoise_cli.report.plots.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARKERS,
+    Named,
+    Panel,
+    beside,
+    draw_chosen_sizes,
+    legend_below,
+    plain_ticks,
+)
+from bnoise_cli.results.probe import ProbeResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_horizon(axes: Axes, results: Named[ProbeResult]) -> str:
+    """B_crit against steps ahead with its interval; for one result also the losses, one step and the plan."""
+    alone = len(results) == 1
+    for i, (name, result) in enumerate(results):
+        points, colour = known_points(result), COLOURS[i % len(COLOURS)]
+        found = [point.critical_batch_size.value or 0.0 for point in points]
+        axes.errorbar(
+            [point.steps for point in points],
+            found,
+            yerr=beside(found, [point.critical_batch_size for point in points]),
+            fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
+            color=colour,
+            capsize=3,
+            elinewidth=0.8,
+            ms=5,
+            lw=1.4,
+            label="B_crit of training, 95%" if alone else name,
+            zorder=4,
+        )
+        if alone:
+            _draw_one_step(axes, result)
+            draw_chosen_sizes(axes, result)
+            _write_losses(axes, points)
+    axes.set(xscale="log", yscale="log", xlabel="steps ahead, of a large batch")
+    axes.set_ylabel("batch size (examples)" if alone else "B_crit (examples)")
+    axes.margins(0.14)
+    low, high = axes.get_ylim()
+    for i, (_, result) in enumerate(results):
+        points = known_points(result)
+        axes.fill_between(
+            [point.steps for point in points],
+            [max(point.critical_batch_size.low, low / 10) for point in points],
+            # Without an upper limit the band goes on beyond the axes.
+            [point.critical_batch_size.high or high * 100 for point in points],
+            color=COLOURS[i % len(COLOURS)],
+            alpha=0.15,
+            lw=0,
+        )
+    axes.set_ylim(low, high)
+    plain_ticks(axes)
+    legend_below(axes)
+    return "critical batch size of the training ahead"
+
+
+def known_points(result: ProbeResult) -> list[HorizonPoint]:
+    """The points of the curve at which B_crit is known."""
+    curve = result.horizon.curve if result.horizon is not None else ()
+    return [point for point in curve if point.critical_batch_size.value is not None]
+
+
+def _draw_one_step(axes: Axes, result: ProbeResult) -> None:
+    noise = result.noise_scale
+    if noise.value is None:
+        return
+    axes.errorbar(
+        [1],
+        [noise.value],
+        yerr=[[noise.value - noise.low], [(noise.high or noise.value) - noise.value]],
+        fmt="D",
+        color=GREY,
+        mfc="white",
+        capsize=3,
+        ms=6,
+        label=f"one step: B_noise = {significant(noise.value)}",
+        zorder=4,
+    )
+
+
+def _write_losses(axes: Axes, points: list[HorizonPoint]) -> None:
+    for i, point in enumerate(points):
+        axes.annotate(
+            f"loss {significant(point.loss)}" if i == 0 else significant(point.loss),
+            (point.steps, point.critical_batch_size.value or 0.0),
+            xytext=(4, 7),
+            textcoords="offset points",
+            ha="left",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            zorder=5,
+        )
+
+
+HORIZON = Panel(draw=draw_horizon, shows=lambda result: bool(known_points(result)))
