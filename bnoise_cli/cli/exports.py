@@ -93,8 +93,11 @@ class Outputs:
                 attempt("log", partial(_log, name, result, self.log_to))
         return made, failed
 
-    def print(self, results: Sequence[tuple[str, Result]]) -> None:
-        """Print what the call asks for on standard output.
+    def print(self, results: Sequence[tuple[str, Result]], *, quiet: bool = False) -> None:
+        """Print what the call asks for on standard output; at a terminal the verdict stands last once more.
+
+        Args:
+            quiet: of a report its first section alone, the verdict.
 
         Raises:
             NoAdviceError: there is nothing to emit.
@@ -110,7 +113,9 @@ class Outputs:
             data = [result.to_json() for _, result in results]
             show_json(data[0] if len(data) == 1 else data)
         else:
-            show_sections(report_sections(results, drawing_width=terminal_width() if is_watched() else None))
+            sections = report_sections(results, drawing_width=terminal_width() if is_watched() else None)
+            again = sections[:1] if is_watched() and len(results) == 1 else []
+            show_sections(sections[:1] if quiet else [*sections, *again])
 
 
 def result_name(path: Path) -> str:

@@ -65,7 +65,7 @@ def finish(found: Found, target: ResultFile, outputs: Outputs, *, quiet: bool) -
     made, failed = outputs.write(named)
     code = _code(found, failed)
     try:
-        outputs.print(named)
+        outputs.print(named, quiet=quiet)
     except BnoiseError as error:
         failed.append(f"bnoise: {error}")
         code = code or error.exit_code

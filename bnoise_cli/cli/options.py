@@ -64,7 +64,13 @@ OutOption = Annotated[
 ]
 QuietOption = Annotated[
     bool,
-    typer.Option("--quiet", "-q", metavar=FLAG, help="No progress and no remarks.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--quiet",
+        "-q",
+        metavar=FLAG,
+        help="Print the verdict alone; no progress.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 PlotOption = Annotated[
     Path | None,

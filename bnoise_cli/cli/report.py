@@ -54,7 +54,7 @@ def report(
             (name, _advised(path, result, spec)) for path, (name, result) in zip(results, named, strict=True)
         ]
     made, failed = outputs.write(named)
-    outputs.print(named)
+    outputs.print(named, quiet=quiet)
     tell(" ".join(made), quiet=quiet or json or not made)
     for sentence in failed:
         tell(sentence)

@@ -42,6 +42,8 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     spare: tuple[str, ...] = ()  # columns to leave out where space is short, the first one first
     words: frozenset[str] = frozenset()  # columns that hold words
+    #: Positions of rows to emphasise.
+    strong: frozenset[int] = frozenset()
 
     def within(self, width: int) -> Grid:
         """The table without spare columns, dropped one by one until it fits `width` characters."""
@@ -69,6 +71,7 @@ class Grid:
             rows=tuple(tuple(row[i] for i in kept) for row in self.rows),
             spare=tuple(column for column in self.spare if column not in dropped),
             words=self.words,
+            strong=self.strong,
         )
 
 

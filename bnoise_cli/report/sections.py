@@ -24,6 +24,6 @@ def report_sections(
     kind = REPORTS[result.kind]
     sections = kind.sections(result)
     if drawing_width is not None and kind.chart is not None and (chart := kind.chart(result, drawing_width)):
-        last = next(i for i, section in enumerate(sections) if section.title == "Measured")
+        last = next(i for i, section in enumerate(sections) if section.title in ("Measured", "One step"))
         sections.insert(last + 1, Section(title="Chart", parts=[chart]))
     return sections

@@ -102,6 +102,6 @@ def _table(grid: Grid) -> Table:
     for column in grid.columns:
         head = "\n".join(map(harmless, column.split("\n")))
         table.add_column(head, justify="left" if column in grid.words else "right", overflow="fold")
-    for row in grid.rows:
-        table.add_row(*map(harmless, row))
+    for i, row in enumerate(grid.rows):
+        table.add_row(*map(harmless, row), style="bold" if i in grid.strong else None)
     return table

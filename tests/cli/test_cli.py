@@ -123,7 +123,8 @@ def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: P
     config = write("quad.yaml", QUADRATIC_CONFIG)
     code, out, err = bnoise("probe", str(config), "--plot", "p.svg")
     assert code == 0, err
-    assert out.startswith("Critical batch size  ")
+    assert out.startswith("Verdict  ")
+    assert "\nCritical batch size  " in out
     assert "Exact noise scale of this task: " in out
     assert "The result is in .bnoise/quad.probe.json. The picture is in p.svg." in err
     stored = json.loads((tmp_path / ".bnoise/quad.probe.json").read_text())

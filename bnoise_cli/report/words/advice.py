@@ -154,6 +154,9 @@ def _tradeoff(result: Result) -> Grid:
         rows=tuple(tuple(cell(row) for _, cell in columns) for row in rows),
         spare=("examples\n/ s", "tokens\n/ s", "micro-batch", "step\ntime"),
         words=frozenset({""}),
+        strong=frozenset(
+            i for i, row in enumerate(rows) if {"planned", "recommended"} & set(notes.get(row.batch_size, []))
+        ),
     )
 
 
@@ -163,7 +166,8 @@ def _notes(result: Result) -> dict[int, list[str]]:
     notes: dict[int, list[str]] = {plan.batch_size: ["planned"]}
     for found in (result.recommendation, *result.alternatives):
         if found is not None and found.world_size == plan.world_size:
-            notes.setdefault(found.batch_size, []).append(role_words(found.roles))
+            name = "recommended" if found is result.recommendation else role_words(found.roles)
+            notes.setdefault(found.batch_size, []).append(name)
     return notes
 
 

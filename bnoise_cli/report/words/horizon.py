@@ -55,14 +55,10 @@ def _what_it_takes(result: ProbeResult, horizon: Horizon) -> Grid:
     """Steps, examples and time to the last loss: as planned, at the best rate, and as recommended."""
     planned, rate = result.plan.training.batch_size, horizon.planned_learning_rate
     rows = []
-    as_planned = next(
-        (run for run in horizon.runs if run.batch_size == planned and math.isclose(run.learning_rate, rate)),
-        None,
-    )
+    as_planned = planned_steps(planned, horizon)
     if as_planned is not None:
-        more = "" if as_planned.arrived is not None else "over "
-        steps = as_planned.arrived if as_planned.arrived is not None else as_planned.steps
-        rows.append(_row(result, "planned", planned, rate, steps, more))
+        steps, arrived = as_planned
+        rows.append(_row(result, "planned", planned, rate, steps, "" if arrived else "over "))
     best = {batch.batch_size: batch for batch in horizon.batches}
     if planned in best:
         found = best[planned]
@@ -70,7 +66,7 @@ def _what_it_takes(result: ProbeResult, horizon: Horizon) -> Grid:
     advised = result.recommendation
     if advised is not None and advised.batch_size != planned and advised.learning_rate is not None:
         rows.append(
-            _row(result, "recommended", advised.batch_size, advised.learning_rate, _steps(horizon, advised))
+            _row(result, "recommended", advised.batch_size, advised.learning_rate, steps_of(horizon, advised))
         )
     return Grid(
         columns=("", "batch\nsize", "learning\nrate", "steps", "examples", "time"),
@@ -79,8 +75,16 @@ def _what_it_takes(result: ProbeResult, horizon: Horizon) -> Grid:
     ).without_empty("time")
 
 
-def _steps(horizon: Horizon, advised: Recommendation) -> float:
-    """Of a run at the recommended batch size: as trained, or by the law through the trained ones."""
+def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
+    """Steps at the planned batch size and learning rate, and whether they reached the last loss; None: not trained."""
+    for run in horizon.runs:
+        if run.batch_size == planned and math.isclose(run.learning_rate, horizon.planned_learning_rate):
+            return (run.steps, False) if run.arrived is None else (run.arrived, True)
+    return None
+
+
+def steps_of(horizon: Horizon, advised: Recommendation) -> float:
+    """Steps of a run at the recommended batch size: as trained, or by the law through the trained ones."""
     trained = {batch.batch_size: batch.steps for batch in horizon.batches}
     last = horizon.curve[-1]
     law = last.min_steps + last.min_examples / advised.batch_size

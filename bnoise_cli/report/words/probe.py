@@ -12,6 +12,7 @@ from bnoise_cli.records import TrajectoryPoint
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.horizon import below_the_headline, horizon_progress, horizon_sections
+from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.probe import ProbeResult
 
 #: A schedule that saves a smaller share of the steps and examples is not advised; merely chosen.
@@ -19,9 +20,9 @@ _WORTH = 0.05
 
 
 def probe_sections(result: ProbeResult) -> list[Section]:
-    """The answer, the advice, the trade-off, what was measured, the doubts, and what it cost."""
+    """The verdict, the answer, the advice, the trade-off, what was measured, the doubts, and what it cost."""
     ahead = list(horizon_sections(result, result.horizon)) if result.horizon is not None else []
-    sections = [_answer(result), *ahead[:-1], *advice_sections(result), *ahead[-1:]]
+    sections = [verdict_section(result), _answer(result), *ahead[:-1], *advice_sections(result), *ahead[-1:]]
     if result.points:
         title = "Measured" if result.horizon is None else "One step"
         sections.append(Section(title=title, parts=[_points(result)]))
@@ -33,7 +34,7 @@ def probe_sections(result: ProbeResult) -> list[Section]:
 
 def _answer(result: ProbeResult) -> Section:
     critical = result.critical_batch_size
-    headline = Sentence(result.amounts.interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    headline = Sentence(result.amounts.interval(critical), answer_tone(result))
     return Section(title="Critical batch size", headline=headline, parts=list(_about_the_answer(result)))
 
 

@@ -6,17 +6,18 @@ from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate
-from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+from bnoise_cli.report.document import Grid, Section, Sentence
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.probe import along_training
+from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.sweep import SweepResult
 
 
 def sweep_sections(result: SweepResult) -> list[Section]:
-    """The answer, the advice, what was measured beside what was predicted, the doubts, and what it cost."""
+    """The verdict, the answer, the advice, what was measured beside the prediction, the doubts, and the cost."""
     measured = Section(title="Measured", parts=[_batches(result)])
-    sections = [_answer(result), *advice_sections(result), measured]
+    sections = [verdict_section(result), _answer(result), *advice_sections(result), measured]
     if result.predicted is not None:
         along = along_training(result.predicted.trajectory, result.amounts)
         sections.append(Section(title="Along the best run", parts=[along]))
@@ -41,7 +42,7 @@ def _answer(result: SweepResult) -> Section:
                 f"The probe along the best run predicts {amounts.interval(predicted.critical_batch_size)}.{beside}"
             )
         )
-    headline = Sentence(amounts.interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    headline = Sentence(amounts.interval(critical), answer_tone(result))
     return Section(title="Critical batch size", headline=headline, parts=parts)
 
 

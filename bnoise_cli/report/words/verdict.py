@@ -1,0 +1,150 @@
+"""The verdict: what to do about the planned batch, what that saves, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnoise_cli.numbers import count, percent, significant
+from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
+from bnoise_cli.report.document import Section, Sentence, Tone
+from bnoise_cli.report.words.horizon import planned_steps, steps_of
+from bnoise_cli.results.probe import ProbeResult
+from bnoise_cli.results.result import Result
+
+#: Doubts that undermine B_crit, the gravest first.
+_ABOUT_THE_ANSWER = (
+    "diverged", "failed", "not_a_mean", "weighted_mean", "below_a_group", "at_initialisation", "one_step",
+    "annealing", "horizon_moves", "horizon_short", "law", "two_descents", "goal_not_reached", "one_sided",
+    "not_monotone", "unresolved", "interrupted",
+)  # fmt: skip
+#: Doubts that undermine a recommendation by step times, the gravest first.
+_ABOUT_THE_TIMES = ("untimed", "timing", "slower_when_larger", "not_tried", "communication", "data_loading")
+#: Roles whose choice rests on step times.
+_BY_TIME = frozenset({"fastest", "cheapest", "deadline", "max_compute_overhead"})
+#: Two learning rates, or two run times, that differ by less than this part are told as the same.
+_SAME = 0.03
+
+
+def verdict_section(result: Result) -> Section:
+    """Three to five lines that stand alone."""
+    advised = result.recommendation
+    doubts = undermining(result)
+    if advised is None:
+        parts = [_trust(result, doubts)]
+        return Section(title="Verdict", headline=Sentence(_undecided(result), Tone.UNSURE), parts=parts)
+    headline = Sentence(_what_to_do(result, advised), Tone.UNSURE if doubts else Tone.GOOD)
+    parts = [*_differences(result, advised), _trust(result, doubts)]
+    return Section(title="Verdict", headline=headline, parts=parts)
+
+
+def answer_tone(result: Result) -> Tone:
+    """Green only for a B_crit with both limits that no doubt undermines."""
+    sound = result.critical_batch_size.high is not None and not _named(result, _ABOUT_THE_ANSWER)
+    return Tone.GOOD if sound else Tone.UNSURE
+
+
+def undermining(result: Result) -> list[Doubt]:
+    """The doubts that undermine the verdict, the gravest first."""
+    advised = result.recommendation
+    by_time = advised is None or advised.roles[0] in _BY_TIME
+    return _named(result, (*_ABOUT_THE_ANSWER, *(_ABOUT_THE_TIMES if by_time else ())))
+
+
+def _named(result: Result, codes: tuple[str, ...]) -> list[Doubt]:
+    found = [doubt for doubt in result.doubts if doubt.code in codes]
+    return sorted(found, key=lambda doubt: codes.index(doubt.code))
+
+
+def _undecided(result: Result) -> str:
+    """Why there is no recommendation."""
+    planned = result.amounts.count(result.plan.training.batch_size)
+    if result.alternatives:
+        return f"No batch size meets the limits of the config; the planned {planned} does not either"
+    if not result.resolved:
+        return f"Cannot tell whether another batch size than the planned {planned} is better"
+    return f"No recommendation besides the planned {planned}: no training step was timed"
+
+
+def _what_to_do(result: Result, advised: Recommendation) -> str:
+    """The batch size and the learning rate to train with, and the steps that this saves."""
+    plan, amounts = result.plan, result.amounts
+    planned = plan.training
+    same = (advised.batch_size, advised.world_size) == (planned.batch_size, planned.world_size)
+    devices = ""
+    if advised.world_size != planned.world_size:
+        devices = f" on {count(advised.world_size)} device{'s' if advised.world_size > 1 else ''}"
+    rate, before = advised.learning_rate, plan.learning_rate
+    if same:
+        text = f"Keep {amounts.count(planned.batch_size)}"
+        if rate is not None and before is not None and not _alike(rate, before):
+            verb = "raise" if rate > before else "lower"
+            text += f", but {verb} the learning rate from {before:g} to {rate:g}"
+    else:
+        text = f"Take {amounts.count(advised.batch_size)}{devices} instead of {amounts.count(planned.batch_size)}"
+        if rate is not None:
+            text += f", at learning rate {rate:g}" + (f" instead of {before:g}" if before is not None else "")
+    return text + _steps_saved(result, advised)
+
+
+def _steps_saved(result: Result, advised: Recommendation) -> str:
+    """What the horizon's runs took: `: 58 steps instead of 110 to a loss of 0.20`."""
+    horizon = result.horizon if isinstance(result, ProbeResult) else None
+    before = planned_steps(result.plan.training.batch_size, horizon) if horizon is not None else None
+    if horizon is None or before is None:
+        return ""
+    steps, arrived = before
+    after, planned = significant(steps_of(horizon, advised), 2), significant(steps, 2)
+    loss = significant(horizon.curve[-1].loss)
+    more = "" if arrived else "more than "
+    return f": {after} steps instead of {more}{planned} to a loss of {loss}"
+
+
+def _differences(result: Result, advised: Recommendation) -> Iterator[Sentence]:
+    """What the recommended batch saves and costs, as differences from the planned one."""
+    planned = result.plan.training
+    row = next((row for row in result.tradeoff if row.batch_size == planned.batch_size), None)
+    name = f"the planned {result.amounts.count(planned.batch_size)}"
+    if row is None:
+        return
+    if advised.batch_size != planned.batch_size or advised.world_size != planned.world_size:
+        both = " (each at its best learning rate)" if result.best_rates else ""
+        yield Sentence(f"It takes {difference(advised.row, row)} than {name}{both}.")
+        return
+    others = (other for other in result.alternatives if other.world_size == planned.world_size)
+    if (other := next(others, None)) is not None:
+        yield Sentence(
+            f"{result.amounts.count(other.batch_size)} would take {difference(other.row, row)} than {name}."
+        )
+
+
+def difference(row: TradeoffRow, planned: TradeoffRow) -> str:
+    """`9% more time and 16% fewer examples`, to be followed by `than`."""
+    parts = []
+    if row.relative_time is not None and planned.relative_time is not None:
+        parts.append(_part(row.relative_time / planned.relative_time, "less time", "more time"))
+    if row.relative_cost is not None and planned.relative_cost is not None:
+        cost = _part(row.relative_cost / planned.relative_cost, "less device time", "more device time")
+        if not parts or cost.replace("device ", "") != parts[0]:
+            parts.append(cost)
+    parts.append(_part(row.examples_ratio / planned.examples_ratio, "fewer examples", "more examples"))
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+
+
+def _part(ratio: float, less: str, more: str) -> str:
+    return f"{percent(1 - ratio)} {less}" if ratio < 1 else f"{percent(ratio - 1)} {more}"
+
+
+def _trust(result: Result, doubts: list[Doubt]) -> Sentence:
+    """How sure B_crit is, and the gravest doubt."""
+    known = result.amounts.interval(result.critical_batch_size)
+    horizon = result.horizon if isinstance(result, ProbeResult) else None
+    over = f" over the next {count(horizon.curve[-1].steps)} steps of a large batch" if horizon else ""
+    critical = f"Critical batch size{over}: {known}"
+    if not doubts:
+        return Sentence(f"{critical}. No doubt undermines this." if result.resolved else f"{critical}.")
+    others = f" ({len(doubts) - 1} more below)" if len(doubts) > 1 else ""
+    return Sentence(f"{critical}. But {doubts[0].finding}{others}.", Tone.UNSURE)
+
+
+def _alike(one: float, other: float) -> bool:
+    return abs(one / other - 1) < _SAME

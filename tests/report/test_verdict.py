@@ -1,0 +1,120 @@
+"""The verdict: what it says to do, what it says that saves, and which doubts take its green away."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bnoise_cli.advice.advise import advise
+from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate
+from bnoise_cli.report.document import Sentence, Tone
+from bnoise_cli.report.sections import report_sections
+from bnoise_cli.report.words.verdict import difference
+from bnoise_cli.results.horizon import horizon_record
+from bnoise_cli.results.result import Result
+from tests.cases import QUADRATIC_CONFIG, Call, Write
+from tests.samples import HORIZON, plan, result, store
+
+
+def verdict(found: Result) -> tuple[str, Tone, str]:
+    """Its headline, the headline's tone, and the rest."""
+    section = report_sections([("r", found)])[0]
+    assert section.title == "Verdict"
+    assert section.headline is not None
+    assert len(section.parts) <= 3
+    rest = " ".join(part.text for part in section.parts if isinstance(part, Sentence))
+    return section.headline.text, section.headline.tone, rest
+
+
+def doubted(found: Result, *codes: str) -> Result:
+    doubts = tuple(Doubt(code=code, finding=f"about {code}", remedy="Look.") for code in codes)
+    return dataclasses.replace(found, doubts=(*found.doubts, *doubts))
+
+
+def test_the_planned_batch_is_kept_with_a_better_rate() -> None:
+    found = advise(dataclasses.replace(plan(batch_size=64), horizon=horizon_record(HORIZON)))
+    assert found.recommendation is not None
+    same = dataclasses.replace(found.recommendation, batch_size=64, learning_rate=0.57)
+    said, tone, _ = verdict(dataclasses.replace(found, recommendation=same))
+    steps = (1 + 42 / 64) * 0.9 * 32
+    assert said == (
+        "Keep 64, but raise the learning rate from 0.2 to 0.57: "
+        f"{steps:.0f} steps instead of 110 to a loss of 0.200"
+    )
+    assert tone is Tone.GOOD
+
+
+def test_another_batch_is_told_in_differences_from_the_plan() -> None:
+    found = plan(batch_size=8)
+    advised = found.recommendation
+    assert advised is not None
+    said, tone, rest = verdict(found)
+    assert said.startswith(f"Take {advised.batch_size} instead of 8, at learning rate ")
+    assert tone is Tone.GOOD
+    planned = next(row for row in found.tradeoff if row.batch_size == 8)
+    assert f"It takes {difference(advised.row, planned)} than the planned 8." in rest
+
+
+@pytest.mark.parametrize(
+    ("time", "examples", "said"),
+    [
+        (1.09, 0.84, "9.0% more time and 16% fewer examples"),
+        (0.91, 2.5, "9.0% less time and 150% more examples"),
+    ],
+)
+def test_differences(time: float, examples: float, said: str) -> None:
+    planned = dataclasses.replace(
+        plan().tradeoff[0], relative_time=1.0, relative_cost=1.0, examples_ratio=1.0
+    )
+    row = dataclasses.replace(planned, relative_time=time, relative_cost=time, examples_ratio=examples)
+    assert difference(row, planned) == said
+
+
+@pytest.mark.parametrize(
+    "code", ["one_step", "annealing", "law", "not_a_mean", "diverged", "at_initialisation", "timing"]
+)
+def test_a_doubt_that_undermines_it_takes_its_green_away_and_stands_in_it(code: str) -> None:
+    _, tone, rest = verdict(doubted(plan(), "momentum", code))
+    assert tone is Tone.UNSURE
+    assert f"about {code}" in rest
+
+
+def test_the_gravest_doubt_stands_first_and_others_are_counted() -> None:
+    _, _, rest = verdict(doubted(plan(), "data_loading", "one_step", "diverged", "clipping"))
+    assert "But about diverged (2 more below)." in rest
+
+
+def test_a_doubt_about_details_leaves_it_green() -> None:
+    _, tone, rest = verdict(doubted(plan(), "frozen", "random_masks", "step_time"))
+    assert tone is Tone.GOOD
+    assert "No doubt undermines this." in rest
+
+
+def test_an_open_interval_is_no_verdict() -> None:
+    open_one = Estimate(value=42.0, low=20.0, high=None)
+    moving = CriticalBatchSize(value=42.0, low=open_one.low, high=None, basis="horizon")
+    found = advise(result(critical_batch_size=moving))
+    said, tone, rest = verdict(doubted(found, "horizon_moves"))
+    assert said == "Cannot tell whether another batch size than the planned 64 is better"
+    assert tone is Tone.UNSURE
+    assert "about horizon_moves" in rest
+
+
+def test_planned_and_recommended_rows_are_marked() -> None:
+    found = plan(batch_size=8)
+    [grid] = [part for s in report_sections([("r", found)]) if s.title == "Trade-off" for part in s.parts[:1]]
+    marked = {grid.rows[i][-1]: grid.rows[i][0] for i in grid.strong}  # type: ignore[union-attr]
+    assert found.recommendation is not None
+    assert marked == {"planned": "8", "recommended": str(found.recommendation.batch_size)}
+
+
+def test_quiet_prints_the_verdict_alone(bnoise: Call, write: Write) -> None:
+    write("quad.yaml", QUADRATIC_CONFIG)
+    path = store("quad.yaml")
+    _, full, _ = bnoise("report", str(path))
+    _, quiet, err = bnoise("report", str(path), "-q")
+    assert quiet.startswith("Verdict  ")
+    assert full.startswith(quiet)
+    assert "Critical batch size  " not in quiet
+    assert err == ""
