@@ -65,12 +65,13 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     for override in overrides:
         apply_override(source, override)
     unconverted = convert_tokens(source)
+    told = {problem.place for problem in source.problems}
     config = None
     try:
         config = Config.model_validate(source.data)
     except ValidationError as error:
         for place, mistakes in _by_place(source, error).items():
-            if place not in unconverted:
+            if place not in unconverted and source.places.get(place) not in told:
                 _note(source, place, mistakes)
     for key in TARGET_KEYS:
         if source.data.get(key) is not None and isinstance(source.data[key], dict):
@@ -187,6 +188,7 @@ def _expected(mistake: Any) -> str:
 _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "string_type": "text",
     "bool_type": "true or false",
     "dict_type": "a mapping with `_target_`",

@@ -172,9 +172,9 @@ class Reader:
             return self._constructor.construct_object(node)
         except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError):
             kind = node.tag.rpartition(":")[2]
-            expected = (
-                f"a number of at most {MOST_DIGITS} characters" if kind in ("int", "float") else "plain YAML"
-            )
+            expected = "a finite number" if kind in ("int", "float") else "plain YAML"
+            if len(node.value) > MOST_DIGITS:
+                expected = f"at most {MOST_DIGITS} characters"
             self.source.problem(path, f"`{cut(node.value, 40)}` as {kind}", expected)
             return None
 

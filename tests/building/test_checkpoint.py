@@ -442,7 +442,7 @@ def test_the_preconditioner_is_that_of_the_optimizer_that_saved_it(
     model = saved[0]
     optimizer = trained(model, torch.optim.AdamW(decay_groups(model), lr=1e-3))
     path = trainer_bin(model, optimizer.state_dict())
-    session = Session(load_spec(user, [f"checkpoint={path}"]), CPU)
+    session = Session(load_spec(user, [f"checkpoint={path}", "probe.horizon=off"]), CPU)
     session.run(lambda _: None)
     assert holds(session.task.model, model.state_dict())
     expected = preconditioner(optimizer, list(model.parameters()))
@@ -503,9 +503,10 @@ def test_each_of_several_begins_at_its_own_checkpoint(
 ) -> None:
     """Whatever was probed before, weights, optimizer and P are those of a probe of that checkpoint alone."""
     save_run(*saved, {"step_1.pt": 1, "step_2.pt": 2})
+    settings = ["probe.warmup_steps=2", "probe.horizon=off"]  # a horizon leaves no P behind
 
     def ends(checkpoint: str) -> tuple[dict[str, Tensor], list[Tensor]]:
-        session = Session(load_spec(user, [f"checkpoint={checkpoint}", "probe.warmup_steps=2"]), CPU)
+        session = Session(load_spec(user, [f"checkpoint={checkpoint}", *settings]), CPU)
         session.run(lambda _: None)
         assert session.task.preconditioner is not None
         return session.task.model.state_dict(), session.task.preconditioner

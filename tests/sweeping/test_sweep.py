@@ -222,7 +222,8 @@ def test_a_dry_run_measures_nothing(write: Write, bnoise: Call) -> None:
     ("settings", "code", "words"),
     [
         (["sweep.goal=1000"], 2, "the goal must lie below the loss at the start"),
-        (["sweep.goal=.nan"], 2, "the goal must lie below the loss at the start"),
+        (["sweep.goal=.nan"], 2, "found `.nan` as float; expected a finite number"),
+        (["sweep.goal=.inf"], 2, "expected auto or a finite number"),
         (["sweep.goal=soon"], 2, "expected auto or a number"),
         (["sweep.batch_sizes=[8]"], 2, "three batch sizes or more"),
         (["sweep.batch_sizes=[8, 16]"], 2, "three batch sizes or more"),

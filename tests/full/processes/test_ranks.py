@@ -31,7 +31,7 @@ dataset: {_target_: train.py:data}
 objective: {_target_: train.py:loss}
 optimizer: {_target_: torch.optim.SGD, lr: 0.2}
 training: {batch_size: 48, world_size: 1}
-probe: {warmup_steps: 5, max_examples: 3000, precision: 0.01}
+probe: {warmup_steps: 5, max_examples: 3000, precision: 0.01, budget: 1h, horizon: off}
 sweep: {batch_sizes: [4, 8, 16], steps: 12, seeds: 1, max_steps: 200}
 """
 # Long enough for any of these calls on a busy machine.
@@ -151,7 +151,7 @@ def test_two_processes_find_what_one_finds(together: Together, alone: Alone, cha
 
 def test_sharded_parameters_give_the_same_answer(together: Together, alone: Alone) -> None:
     """The planned run is one of two devices with half of the examples each: the passes hold as many together."""
-    both = together(2, "probe", *ADAM, *FSDP, "--set", "probe.budget=1h")
+    both = together(2, "probe", *ADAM, *FSDP)
     assert both.codes == [0, 0], both.err
     _same(both.result(), alone(*ADAM).result())
     assert "Warning" not in both.err[0]
