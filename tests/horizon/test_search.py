@@ -30,7 +30,7 @@ def test_the_curve_is_the_exact_one(name: str) -> None:
 
 def test_one_step_is_twenty_times_off_where_sharp_directions_are_trained() -> None:
     quadratic = spectra()["1/i, sharp trained"]
-    [level] = search(quadratic, 0, steps=8).levels[-1:]
+    [level] = search(quadratic, 0, steps=8, guess=10.0, most_examples=2e5).levels[-1:]
     assert quadratic.noise_scale == pytest.approx(100)
     assert level.fit.critical.value is not None
     assert 3.5 < level.fit.critical.value < 7

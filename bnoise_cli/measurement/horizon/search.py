@@ -32,9 +32,13 @@ from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
 _LADDER = (1 / 8, 1 / 2, 2, 8)
 #: The ladder is moved until B_crit lies at least this factor inside its ends.
 _INSIDE = 3.0
+#: More batch sizes than this are given up from that end whose second size lies this factor beyond B_crit.
+_SIZES, _FAR_ENOUGH = 4, 4.0
 #: Replicates at the smallest batch size of the ladder; each next size has half as many, and none fewer than the least.
-#: While the ladder is still moved, a quarter of them.
+#: A learning rate is first tried, and the ladder is moved, with a quarter of them.
 _MOST_REPLICATES, _LEAST_REPLICATES, _AT_FIRST = 12, 2, 4
+#: Replicates are doubled at most this many times for a narrower interval.
+_MOST_DOUBLINGS = 3
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.25
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
@@ -173,7 +177,9 @@ class Search:
             self._cliff = _LAST_CLIFF
             self._reach(self._reached)
             self._train_plan()
-            while not self._is_precise():
+            for _ in range(_MOST_DOUBLINGS):
+                if self._is_precise():
+                    break
                 self._add_replicates(lambda size: 2 * self._most_replicates(size))
         except BudgetSpent:
             pass
@@ -216,6 +222,17 @@ class Search:
                 break
         self._reached = steps
         self._note()
+        self._trim()
+
+    def _trim(self) -> None:
+        """Leave out batch sizes far from B_crit: a run of the largest costs K times its size."""
+        if not self.levels:
+            return
+        critical = self.levels[-1].fit.log_critical
+        while len(self.ladder) > _SIZES and math.log(self.ladder[-2]) >= critical + math.log(_FAR_ENOUGH):
+            self.ladder.pop()
+        while len(self.ladder) > _SIZES and math.log(self.ladder[1]) <= critical - math.log(_FAR_ENOUGH):
+            self.ladder.pop(0)
 
     def _note(self) -> None:
         """Derive the level that was reached last from all that has been trained; earlier levels stay as they were."""
@@ -291,7 +308,7 @@ class Search:
             while (point := next_rate(found, first, self._lowest(size, found), distance)) is not None:
                 found |= self._arrivals(size, [point], loss, best=_least(found))
         # A learning rate with few replicates looks best by luck: those around the best have as many.
-        while (best := self.steps_to(size, loss)) is not None:
+        while (best := self.steps_to(size, loss)) is not None and self._settled:
             if not self._fill(size, best.log_rate, self._usual_replicates(size)):
                 break
         return best
@@ -377,13 +394,9 @@ class Search:
         low, high = self.ladder[0], self.ladder[-1]
         if fit.log_critical < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
             self.ladder.insert(0, smaller)
-            if fit.log_critical < math.log(high / 32) and len(self.ladder) > 4:
-                self.ladder.pop()
             return True
         if fit.log_critical > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
             self.ladder.append(larger)
-            if fit.log_critical > math.log(32 * low) and len(self.ladder) > 4:
-                self.ladder.pop(0)
             return True
         return False
 
@@ -406,14 +419,14 @@ class Search:
     def _rate(self, size: int, point: int) -> _Rate:
         rates = self.known.setdefault(size, {})
         if point not in rates:
-            rates[point] = _Rate(losses=[[self.start_loss] * self._usual_replicates(size)])
+            few = -(-self._usual_replicates(size) // _AT_FIRST)
+            rates[point] = _Rate(losses=[[self.start_loss] * few])
         return rates[point]
 
     def _usual_replicates(self, size: int) -> int:
         """Fewer at larger batch sizes, which have less noise and cost more."""
         place = max(sum(other < size for other in self.ladder), 0)
-        count = max(_MOST_REPLICATES >> place, _LEAST_REPLICATES)
-        return count if self._settled else -(-count // _AT_FIRST)
+        return max(_MOST_REPLICATES >> place, _LEAST_REPLICATES)
 
     def _most_replicates(self, size: int) -> int:
         return max(rate.replicates for rate in self.known[size].values())
