@@ -109,6 +109,8 @@ class Measurement:
     horizon: HorizonFound | None = None
     #: Why there is no horizon, in words; None if there is one.
     no_horizon: str | None = None
+    #: Why there is no one-step measurement, in words; None if there is one.
+    no_one_step: str | None = None
     #: Differences of losses below this are rounding, in nats.
     rounding_floor: float | None = None
     #: The true value, if the model knows its own answer.

@@ -91,6 +91,12 @@ def horizon_doubts(point: Measurement) -> Iterator[Doubt]:
             remedy="Set probe.horizon: auto and raise --budget (or probe.max_examples); or measure with bnoise sweep.",
         )
         return
+    if point.no_one_step is not None:
+        yield Doubt(
+            code="no_one_step",
+            finding=f"{point.no_one_step}; the critical batch size is what training runs show",
+            remedy="Nothing to do: training runs are the better measurement. There is no second opinion beside them.",
+        )
     yield from _about_movement(found)
     yield from _about_rates(found)
 

@@ -88,7 +88,9 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
     if run.interrupted:
         yield Doubt(
             code="interrupted",
-            finding=f"the probe was interrupted after {last.replicates} replicates",
+            finding="the probe was interrupted during its training runs"
+            if last.horizon is not None
+            else f"the probe was interrupted after {last.replicates} replicates",
             remedy="Run it to its end for a narrower interval.",
         )
     if last.analysis is None or last.analysis.noise_scale.high is None:

@@ -160,10 +160,11 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     """The config's optimizer over the trainable parameters, for the probe.
 
     Raises:
-        CallError: as `make_optimizer`, or its preconditioner is not known here.
+        CallError: as `make_optimizer`; or its preconditioner is not known, and probe.horizon is off.
     """
     optimizer = make_optimizer(spec, task.trainable)
-    require_known(optimizer)
+    if spec.config.probe.horizon == "off":
+        require_known(optimizer)
     return optimizer
 
 

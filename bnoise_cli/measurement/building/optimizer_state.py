@@ -28,7 +28,7 @@ def load_optimizer_state(
     transformers do, those that decay (ndim ≥ 2) before the others. The first order in which all shapes fit counts.
 
     Args:
-        optimizer: one that the probe knows, new.
+        optimizer: a new one. The keys of its state are checked if the probe knows it.
         parameters: the model's trainable parameters, in its order.
         saved: what should be the other's `state_dict()`.
 
@@ -64,6 +64,8 @@ def load_optimizer_state(
 
 def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | None:
     """How the keys of the saved state differ from those that this optimizer keeps; None if they do not."""
+    if type(optimizer) not in KNOWN:
+        return None
     needed = _needed(optimizer)
     for entry in entries.values():
         kept = {str(key) for key, value in entry.items() if value is not None}

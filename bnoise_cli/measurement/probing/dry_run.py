@@ -11,7 +11,7 @@ from bnoise_cli.measurement.probing.session import Session
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import same_on_all
-from bnoise_cli.measurement.task.preconditioner import is_identity
+from bnoise_cli.measurement.task.preconditioner import is_identity, is_known
 from bnoise_cli.measurement.task.preserve import preserved
 
 #: Copies of the trainable parameters that a probe holds beside the model and its gradients: the start
@@ -26,7 +26,8 @@ def dry_run(session: Session) -> DryRun:
         torch.cuda.reset_peak_memory_stats(session.device)
     with preserved(task.model, config.probe.seed), same_on_all(task):
         seconds = seconds_per_gradient_example(task, Draws(config.probe.seed, Stream.DRY_RUN))
-    copies = _COPIES + (not is_identity(session.optimizer, task.trainable))
+    optimizer = session.optimizer
+    copies = _COPIES + (is_known(optimizer) and not is_identity(optimizer, task.trainable))
     peak = torch.cuda.max_memory_allocated(session.device) if session.device.type == "cuda" else None
     return DryRun(
         device=device_name(session.device, session.ranks),

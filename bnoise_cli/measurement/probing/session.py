@@ -30,11 +30,11 @@ from bnoise_cli.measurement.probing.ahead import ONE_STEP_SHARE, Budget, look_ah
 from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.preconditioner import momentum_of, preconditioner
+from bnoise_cli.measurement.task.preconditioner import is_known, momentum_of, preconditioner
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
-from bnoise_cli.measurement.training.steps import Trainer
+from bnoise_cli.measurement.training.steps import Trainer, evaluating
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
 
@@ -148,7 +148,8 @@ class Session:
         self.trainer.train_until(
             place.warmup_steps, lambda done: on_progress(WarmupProgress(step=done, of=of, start=start))
         )
-        before, after = np.array(self._losses_before), np.array(losses_of_parts(self.task, seed))
+        with evaluating(self.optimizer):
+            before, after = np.array(self._losses_before), np.array(losses_of_parts(self.task, seed))
         self.warmup = LossChange(
             before=float(before.mean()),
             after=float(after.mean()),
@@ -189,6 +190,9 @@ class Session:
         if examples is not None:
             examples = (examples - sum(point.gradient_examples for point in earlier)) // shares
         seconds = max(seconds, 0.0) / shares
+        if not is_known(self.optimizer):
+            budget = Budget(seconds=seconds, examples=math.inf if examples is None else examples)
+            return self._without_one_step(step, budget, on_progress)
         share = 1.0 if plan.horizon == "off" else ONE_STEP_SHARE
         settings = ProbeSettings(
             batch_sizes=None if isinstance(plan.batch_sizes, str) else tuple(plan.batch_sizes),
@@ -214,3 +218,41 @@ class Session:
             examples=math.inf if examples is None else examples - measurement.gradient_examples,
         )
         return look_ahead(self.task, self.optimizer, self.spec, measurement, left, on_progress)
+
+    def _without_one_step(
+        self,
+        step: int,
+        budget: Budget,
+        on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None],
+    ) -> Measurement:
+        """A point of an optimizer whose step is no known diagonal times the gradient: training runs alone.
+
+        Raises:
+            RunError, KeyboardInterrupt: they showed nothing.
+        """
+        name, begun = type(self.optimizer).__name__, time.monotonic()
+        with evaluating(self.optimizer):
+            losses = losses_of_parts(self.task, self.config.probe.seed)
+        measured = Measurement(
+            step=step,
+            loss=float(np.mean(losses)),
+            analysis=None,
+            design=None,
+            replicates=0,
+            stop=StopReason.PRECISION,
+            failure=None,
+            seconds=time.monotonic() - begun,
+            gradient_examples=0,
+            evaluation_examples=0,
+            micro_batch_size=self.task.micro_batch_size,
+            shortened_from=None,
+            no_one_step=f"the one-step noise scale is not known for {name}",
+        )
+        found = look_ahead(self.task, self.optimizer, self.spec, measured, budget, on_progress)
+        if found.horizon is not None:
+            return found
+        if found.stop is StopReason.INTERRUPTED:
+            raise KeyboardInterrupt
+        raise found.failure or RunError(
+            f"{measured.no_one_step}, and training runs showed nothing: {found.no_horizon}."
+        )

@@ -18,17 +18,22 @@ KNOWN: dict[type[torch.optim.Optimizer], OptimizerRule] = {
 }
 
 
+def is_known(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its preconditioner is known; that of a subclass is not, because it may do anything."""
+    return type(optimizer) in KNOWN and not optimizer.param_groups[0].get("centered")
+
+
 def require_known(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer whose preconditioner is not known, such as a subclass, which may do anything.
+    """Refuse an optimizer whose preconditioner is not known.
 
     Raises:
         CallError: the preconditioner is not known.
     """
-    if type(optimizer) not in KNOWN or optimizer.param_groups[0].get("centered"):
+    if not is_known(optimizer):
         raise CallError(
-            f"the probe needs an optimizer whose preconditioner is known: {', '.join(OPTIMIZERS)}, not centered; "
-            f"found {type(optimizer).__name__}. Probe with SGD at a learning rate that trains: the noise scale of "
-            "another optimizer differs from it."
+            "the one-step measurement needs an optimizer whose preconditioner is known: "
+            f"{', '.join(OPTIMIZERS)}, not centered; found {type(optimizer).__name__}. Set probe.horizon to auto: "
+            "training runs show the critical batch size of any optimizer."
         )
 
 
@@ -38,8 +43,9 @@ def rule_of(kind: type[torch.optim.Optimizer]) -> OptimizerRule | None:
 
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> float:
-    """The momentum, or the decay rate of the first moment, of a known optimizer; 0 if it has none."""
-    key = KNOWN[type(optimizer)].momentum
+    """The momentum, or the decay rate of the first moment, of a known optimizer; 0 if it has none or is not known."""
+    rule = KNOWN.get(type(optimizer))
+    key = rule.momentum if rule is not None else None
     value = optimizer.param_groups[0][key] if key is not None else 0.0
     return float(value[0] if isinstance(value, tuple | list) else value)
 

@@ -18,8 +18,9 @@ from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
 from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.measurement.training.start import Start
-from bnoise_cli.measurement.training.steps import take_step
+from bnoise_cli.measurement.training.steps import evaluating, set_training_mode, take_step
 
 #: Builds the optimizer of a run over its parameters, at its learning rate and in the state of the start.
 MakeOptimizer = Callable[[Sequence[Tensor], float], torch.optim.Optimizer]
@@ -54,6 +55,7 @@ class SingleLane:
         max_grad_norm: float | None,
     ) -> None:
         start.restore()
+        set_training_mode(optimizer)
         self._task, self.optimizer = task, optimizer
         self._batch_size, self._max_grad_norm = batch_size, max_grad_norm
         self._draws, self._evaluation = draws, evaluation
@@ -87,7 +89,10 @@ class SingleLane:
             self._broken = True
 
     def losses(self, lanes: Sequence[int]) -> list[float]:  # noqa: ARG002
-        return [math.nan if self._broken else evaluation_loss(self._task, self._evaluation)]
+        if self._broken:
+            return [math.nan]
+        with evaluating(self.optimizer):
+            return [evaluation_loss(self._task, self._evaluation)]
 
 
 class StackedLanes:
@@ -119,6 +124,7 @@ class StackedLanes:
         self._optimizers = [
             make_optimizer(slices, rate) for slices, rate in zip(self._slices, rates, strict=True)
         ]
+        set_training_mode(*self._optimizers)
         self._draws, self._evaluation = list(draws), evaluation
         self._whole = _Whole(task.model, task.objective)
 
@@ -145,10 +151,15 @@ class StackedLanes:
                 parameter.grad = gradient[row]
             if self._max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self._slices[lane], self._max_grad_norm)
-            self._optimizers[lane].step()
+            with user_code("the optimizer's step"):
+                self._optimizers[lane].step()
             self._optimizers[lane].zero_grad(set_to_none=True)
 
     def losses(self, lanes: Sequence[int]) -> list[float]:
+        with evaluating(*(self._optimizers[lane] for lane in lanes)):
+            return self._losses(lanes)
+
+    def _losses(self, lanes: Sequence[int]) -> list[float]:
         task = self._task
         set_evaluation_mode(task.model)
         sums = torch.zeros(len(lanes), dtype=torch.float64)

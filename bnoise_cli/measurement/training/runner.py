@@ -12,6 +12,7 @@ from bnoise_cli.measurement.task.batches import Draws, Indices
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, evaluation_loss
 from bnoise_cli.measurement.training.start import Start
+from bnoise_cli.measurement.training.steps import evaluating
 
 
 class Runner:
@@ -43,7 +44,8 @@ class Runner:
         self.evaluation, self._max_grad_norm = evaluation, max_grad_norm
         self._make_optimizer = make_optimizer
         start.restore()
-        self.start_loss = evaluation_loss(self.task, evaluation)
+        with evaluating(self.optimizer(task.trainable, base_rate)):
+            self.start_loss = evaluation_loss(self.task, evaluation)
 
     def lane(self, batch_size: int, rate: float, draws: Draws) -> SingleLane:
         """A run from the start, in the model itself."""

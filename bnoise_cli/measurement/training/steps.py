@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -13,6 +14,36 @@ from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.passes import prefetch, split_over_ranks
 from bnoise_cli.measurement.task.sharding import as_part_of
 from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import user_code
+
+
+@contextmanager
+def evaluating(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
+    """Let optimizers that evaluate other weights than they train put them into the model meanwhile.
+
+    Schedule-free optimizers (arXiv:2405.15682) evaluate an average of the weights, which their `eval()` puts into the
+    parameters and their `train()` takes out.
+    """
+    averaging = [one for one in optimizers if _has_modes(one)]
+    with user_code("the optimizer's eval()"):
+        for one in averaging:
+            one.eval()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        set_training_mode(*averaging)
+
+
+def set_training_mode(*optimizers: torch.optim.Optimizer) -> None:
+    """Call `train()` of the optimizers that evaluate other weights than they train."""
+    with user_code("the optimizer's train()"):
+        for one in optimizers:
+            if _has_modes(one):
+                one.train()  # type: ignore[attr-defined]
+
+
+def _has_modes(optimizer: torch.optim.Optimizer) -> bool:
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def take_step(
@@ -41,7 +72,8 @@ def take_step(
         parameter.grad = as_part_of(value, parameter)
     if max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(task.trainable, max_grad_norm)
-    optimizer.step()
+    with user_code("the optimizer's step"):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
@@ -71,6 +103,7 @@ class Trainer:
         """
         task = self._task
         task.model.train()
+        set_training_mode(self._optimizer)
         while self.step < step:
             indices, self._coming = self._coming, self._draw()
             prefetch(task, indices, self._coming)

@@ -41,7 +41,11 @@ def _curve(result: ProbeResult, horizon: Horizon) -> Grid:
     return Grid(
         columns=("steps\nahead", "loss", "critical batch size"),
         rows=(
-            ("1", significant(horizon.start_loss), f"{amounts.interval(result.noise_scale)} (one step)"),
+            *(
+                [("1", significant(horizon.start_loss), f"{amounts.interval(result.noise_scale)} (one step)")]
+                if result.points
+                else []
+            ),
             *(
                 (count(point.steps), significant(point.loss), amounts.interval(point.critical_batch_size))
                 for point in horizon.curve
@@ -109,6 +113,8 @@ def _row(
 def below_the_headline(result: ProbeResult, horizon: Horizon) -> Iterator[Sentence]:
     """What stands directly below the critical batch size."""
     yield Sentence(stretch(horizon))
+    if not result.points:
+        return
     yield Sentence(
         f"One step alone would say {result.amounts.interval(result.noise_scale)} (noise scale).",
         Tone.DETAIL,

@@ -59,9 +59,10 @@ def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     if noise.exact is not None:
         beside = f"; measured {significant(noise.value)}" if noise.value is not None else ""
         yield Sentence(f"Exact noise scale of this task: {significant(noise.exact)}{beside}", Tone.KNOWN)
-    yield Sentence(
-        f"Simple noise scale tr(Σ)/|G|²: {amounts.interval(result.simple_noise_scale)}", Tone.DETAIL
-    )
+    if result.points:
+        yield Sentence(
+            f"Simple noise scale tr(Σ)/|G|²: {amounts.interval(result.simple_noise_scale)}", Tone.DETAIL
+        )
 
 
 def _points(result: ProbeResult) -> Grid:
