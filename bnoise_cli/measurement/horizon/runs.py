@@ -55,14 +55,12 @@ class HorizonRuns:
         steps = sum(step - self._steps.get((batch_size, key), 0) for key in keys)
         if self.gradient_examples + batch_size * steps > self._allowed * self._budget[1]:
             raise BudgetSpent
-        self.gradient_examples += batch_size * steps
         self.evaluation_examples += len(keys) * len(self._runner.evaluation)
         losses = None
         if self._stacked(batch_size, len(keys)):
             losses = self._try_stacked(batch_size, keys, step)
         if losses is None:
             losses = self._extend_singly(batch_size, keys, step)
-        self._steps.update({(batch_size, key): step for key in keys})
         return [[losses[point, replicate] for replicate in replicates] for point in points]
 
     def allow(self, part: float) -> None:
@@ -106,6 +104,7 @@ class HorizonRuns:
                 for at in range(done, step):
                     self._tick(batch_size, at)
                     stack.step(lanes)
+                    self._count(batch_size, together, at + 1)
                 losses |= dict(zip(together, stack.losses(lanes), strict=True))
         return losses
 
@@ -117,12 +116,20 @@ class HorizonRuns:
             else:
                 draws = self._draws(batch_size, key[1])
                 lanes[key] = self._runner.lane(batch_size, self._rate(key[0]), draws)
-            for at in range(self._steps.get((batch_size, key), 0), step):
-                self._tick(batch_size, at)
-                lanes[key].step((0,))
-            losses[key] = lanes[key].losses((0,))[0]
-            lanes[key].leave()
+            try:
+                for at in range(self._steps.get((batch_size, key), 0), step):
+                    self._tick(batch_size, at)
+                    lanes[key].step((0,))
+                    self._count(batch_size, [key], at + 1)
+                losses[key] = lanes[key].losses((0,))[0]
+            finally:
+                lanes[key].leave()
         return losses
+
+    def _count(self, batch_size: int, keys: Sequence[Key], step: int) -> None:
+        """Note a step at once: the budget may end in the middle of a stretch, and the runs go on from there later."""
+        self.gradient_examples += batch_size * len(keys)
+        self._steps.update({(batch_size, key): step for key in keys})
 
     def _by_step(self, batch_size: int, keys: Sequence[Key]) -> dict[int, list[Key]]:
         """Runs by how far they have come: those of one stack share their draws only in step."""

@@ -1,0 +1,76 @@
+"""Runs of the horizon are kept where they ended, also if the budget ends in the middle of a stretch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
+from bnoise_cli.measurement.horizon.runs import HorizonRuns
+from bnoise_cli.measurement.horizon.search import BudgetSpent
+from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
+from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.training.runner import Runner
+from bnoise_cli.measurement.training.start import Start
+from tests.cases import CPU
+
+
+def runs(stacks: bool, on_step: Callable[[int, int], None] = lambda *_: None) -> HorizonRuns:
+    data = unit_noise(8, 256).tensors[0].double()
+    task = Task(
+        NoisyQuadratic(dimension=8).double(), mean_loss, Batches(data, None, CPU), micro_batch_size=64
+    )
+    task.stochastic = False
+    optimizer = torch.optim.SGD(task.trainable, 0.1, momentum=0.9)
+    runner = Runner(
+        task,
+        Start(task, optimizer),
+        lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9),
+        base_rate=0.1,
+        evaluation=np.arange(256),
+        max_grad_norm=None,
+    )
+    made = HorizonRuns(
+        runner,
+        lambda size, replicate: Draws(0, Stream.HORIZON_RUN, 0, size, replicate),
+        budget_seconds=1e9,
+        budget_examples=1e9,
+        on_step=on_step,
+    )
+    made._pays = dict.fromkeys((4, 16), stacks)
+    return made
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_runs_go_on_where_they_ended(stacks: bool) -> None:
+    in_pieces, at_once = runs(stacks), runs(stacks)
+    for step in (1, 3, 9):
+        found = in_pieces.extend(4, [0, 8], range(3), step)
+    np.testing.assert_allclose(found, at_once.extend(4, [0, 8], range(3), 9), rtol=1e-12)
+    assert in_pieces.gradient_examples == at_once.gradient_examples == 4 * 6 * 9
+
+
+def test_side_by_side_they_are_the_runs_one_by_one() -> None:
+    together, alone = runs(True).extend(4, [0, 8], range(3), 9), runs(False).extend(4, [0, 8], range(3), 9)
+    np.testing.assert_allclose(together, alone, rtol=1e-10)
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_after_a_budget_that_ended_in_the_middle_they_still_go_on(stacks: bool) -> None:
+    """What is left of the budget afterwards is spent on the planned batch and on more replicates."""
+    ticks = itertools.count()
+
+    def end_once(size: int, step: int) -> None:
+        if next(ticks) == 5:
+            raise BudgetSpent
+
+    ended = runs(stacks, end_once)
+    with pytest.raises(BudgetSpent):
+        ended.extend(4, [0], range(2), 9)
+    found = ended.extend(4, [0], range(2), 9)
+    np.testing.assert_allclose(found, runs(stacks).extend(4, [0], range(2), 9), rtol=1e-12)
+    assert ended.gradient_examples == 4 * 2 * 9
