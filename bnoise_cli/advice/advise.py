@@ -36,7 +36,7 @@ def advise(result: R) -> R:
     options = Options(critical, throughput, training, made.dataset_length, group=made.group)
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
-    chosen = limits.choose(options, wishes)
+    chosen = limits.choose(options, result.plan)
     roles = limits.roles(wishes)
     doubts = [*advice_doubts(options, throughput, wishes, chosen)]
     unmet = bool(roles) and chosen is None
@@ -44,7 +44,7 @@ def advise(result: R) -> R:
         doubts.insert(0, limits.impossible(options, wishes))
     named: dict[Option, list[Role]] = {}
     for role, option in (
-        *((role, chosen) for role in roles),
+        *((role, chosen) for role in limits.chosen_for(chosen, options, wishes)),
         ("fastest", options.fastest),
         ("cheapest", options.cheapest),
         ("balanced", options.balanced),

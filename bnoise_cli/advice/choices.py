@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -109,7 +109,7 @@ class Options:
         line = self.line(world_size)
         return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
 
-    def _within(self, options: list[Option]) -> list[Option]:
+    def within(self, options: list[Option]) -> list[Option]:
         """The options that do not exceed the dataset, which the planned batch size may do."""
         return [option for option in options if option.batch_size <= self._most]
 
@@ -128,35 +128,42 @@ class Options:
         fewest = min(timed.world_size, world) if timed.parallel == "fsdp" else 1
         return [option for n in range(fewest, world + 1) if world % n == 0 for option in self.on(n)]
 
+    def first(self, options: Sequence[Option], measure: Callable[[Option], float]) -> Option | None:
+        """The first of the options that are as good as equal to the one of least `measure`; None of none."""
+        equal = _SAME * min(map(measure, options), default=math.inf)
+        return next((option for option in options if measure(option) <= equal), None)
+
     @cached_property
     def fastest(self) -> Option:
         """The least time on the planned devices; of those that are as good as equal, the fewest examples."""
-        equal = _SAME * self.least_time
-        return next(option for option in self._within(self.planned) if option.time(self.critical) <= equal)
+        found = self.first(self.within(self.planned), lambda option: option.time(self.critical))
+        assert found is not None
+        return found
 
     @cached_property
     def cheapest(self) -> Option:
         """The least device time; of those that are as good as equal, the fewest devices and examples."""
-        equal = _SAME * self.least_cost
-        return next(option for option in self._within(self.all) if option.cost(self.critical) <= equal)
+        found = self.first(self.within(self.all), lambda option: option.cost(self.critical))
+        assert found is not None
+        return found
 
     @cached_property
     def balanced(self) -> Option | None:
         """The batch size nearest to B_crit on the planned devices; None where that is not near."""
         found = min(
-            self._within(self.planned), key=lambda option: abs(math.log(option.batch_size / self.critical))
+            self.within(self.planned), key=lambda option: abs(math.log(option.batch_size / self.critical))
         )
         return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
 
     @cached_property
     def least_time(self) -> float:
         """S(B)·t(B)/S_min of the very fastest on the planned devices."""
-        return min(option.time(self.critical) for option in self._within(self.planned))
+        return min(option.time(self.critical) for option in self.within(self.planned))
 
     @cached_property
     def least_cost(self) -> float:
         """K·S(B)·t(B)/S_min of the very cheapest."""
-        return min(option.cost(self.critical) for option in self._within(self.all))
+        return min(option.cost(self.critical) for option in self.within(self.all))
 
     @property
     def planned_steps(self) -> float | None:

@@ -6,9 +6,11 @@ import math
 from typing import Literal
 
 from bnoise_cli.advice.choices import RANGE, Option, Options
+from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Doubt, Role
-from bnoise_cli.spec.schema import Advice
+from bnoise_cli.results.result import Plan
+from bnoise_cli.spec.schema import Advice, Check
 
 #: Codes of doubts that say a limit of the config cannot be met.
 IMPOSSIBLE: tuple[Literal["deadline", "max_compute_overhead"], ...] = ("deadline", "max_compute_overhead")
@@ -21,18 +23,49 @@ def roles(limits: Advice) -> tuple[Role, ...]:
     return tuple(name for name in IMPOSSIBLE if getattr(limits, name) is not None)
 
 
-def choose(options: Options, limits: Advice) -> Option | None:
-    """The option that meets all limits: with a deadline the cheapest, otherwise the fastest; None: there is none."""
-    critical = options.critical
+def choose(options: Options, plan: Plan) -> Option | None:
+    """The option that meets all limits of `advice:`: with a deadline the cheapest, otherwise the fastest.
+
+    Of the options that meet them it is one that passes the check, if there is one; but an overhead that `advice:` names
+    is used up to that limit. None: no option meets the limits.
+    """
+    limits, check, critical = plan.advice, plan.check, options.critical
+    if limits.max_compute_overhead is not None:
+        check = check.model_copy(update={"max_compute_overhead": limits.max_compute_overhead})
     if limits.deadline is None:
-        met = [option for option in options.planned if _within(option, options, limits)]
-        return min(met, key=lambda option: option.time(critical), default=None)
+        met = [option for option in options.within(options.planned) if _within(option, options, limits)]
+        return options.first(_passing(met, options, check), lambda option: option.time(critical))
     met = [
         option
-        for option in options.all
+        for option in options.within(options.all)
         if _within(option, options, limits) and options.run_seconds(option, critical) <= limits.deadline
     ]
-    return min(met, key=lambda option: option.cost(critical), default=None)
+    return options.first(_passing(met, options, check), lambda option: option.cost(critical))
+
+
+def chosen_for(chosen: Option | None, options: Options, limits: Advice) -> tuple[Role, ...]:
+    """The limits that an option was chosen for: those of `advice:`, or the overhead that the check allows."""
+    if named := roles(limits):
+        return named
+    return () if chosen is None or chosen is options.fastest else ("max_compute_overhead",)
+
+
+def _passing(met: list[Option], options: Options, check: Check) -> list[Option]:
+    """The options that pass the check; all of them if none does."""
+    return [
+        option for option in met if not beyond_the_check(option.batch_size, options.critical, check)
+    ] or met
+
+
+def beyond_the_check(batch_size: int, critical: float, check: Check) -> str:
+    """A sentence on the limit of `check:` that a batch size does not keep; empty if it keeps both."""
+    if batch_size > check.max_compute_overhead * critical:
+        allowed = percent(check.max_compute_overhead)
+        return f"`bnoise check` allows less: {allowed} more than the fewest examples (check.max_compute_overhead)."
+    asked = check.min_time_efficiency
+    if asked is not None and 1 / steps_ratio(batch_size, critical) < asked:
+        return f"`bnoise check` asks for more: {percent(asked)} of the speed in steps (check.min_time_efficiency)."
+    return ""
 
 
 def impossible(options: Options, limits: Advice) -> Doubt:

@@ -6,17 +6,23 @@ import math
 
 from bnoise_cli.advice.advice_doubts import MISFIT
 from bnoise_cli.advice.choices import Option, Options
+from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Role
 from bnoise_cli.results.result import Result
 
 
 def reason(role: Role, option: Option, options: Options, result: Result) -> str:
-    """One sentence.
+    """One sentence, and another if `bnoise check` does not pass the option.
 
     Args:
         role: the first of the option's roles.
     """
+    beyond = beyond_the_check(option.batch_size, options.critical, result.plan.check)
+    return f"{_reason(role, option, options, result)} {beyond}".rstrip()
+
+
+def _reason(role: Role, option: Option, options: Options, result: Result) -> str:
     amounts, wishes = result.amounts, result.plan.advice
     overhead = option.batch_size / options.critical
     if role == "deadline":
@@ -31,8 +37,13 @@ def reason(role: Role, option: Option, options: Options, result: Result) -> str:
         limit = f"{seconds(wishes.deadline)}{within}"
         return f"Of what ends within {limit} it costs the least: {seconds(takes)}{of_devices}."
     if role == "max_compute_overhead":
+        if wishes.max_compute_overhead is None:
+            return (
+                f"The fastest that passes `bnoise check`: it spends {percent(overhead)} more than the fewest examples, "
+                f"{percent(result.plan.check.max_compute_overhead)} allowed."
+            )
         return (
-            f"The fastest that spends at most {percent(wishes.max_compute_overhead or 0.0)} more than the fewest "
+            f"The fastest that spends at most {percent(wishes.max_compute_overhead)} more than the fewest "
             f"examples: it spends {percent(overhead)} more."
         )
     if role == "balanced":

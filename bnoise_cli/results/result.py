@@ -22,7 +22,7 @@ from bnoise_cli.records import (
 )
 from bnoise_cli.spec.identity import measured, measured_hash
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.spec.schema import Advice, Section, Training
+from bnoise_cli.spec.schema import Advice, Check, Section, Training
 from bnoise_cli.spec.targets import arguments, is_target, target_name
 
 S = TypeVar("S", bound=Section)
@@ -34,6 +34,8 @@ class Plan:
 
     training: Training
     advice: Advice
+    #: The limits of the pre-training check, which a recommendation keeps if it can.
+    check: Check
     #: The unit that reports show amounts in, beside examples.
     unit: Literal["examples", "tokens"]
     #: The dotted name of the optimizer.
@@ -46,13 +48,14 @@ class Plan:
         """The plan in a resolved config; a key that is missing has its default.
 
         Raises:
-            pydantic.ValidationError: a value of `training:` or `advice:` is impossible.
+            pydantic.ValidationError: a value of `training:`, `advice:` or `check:` is impossible.
         """
         optimizer = config.get("optimizer")
         named = optimizer if is_target(optimizer) else None
         return cls(
             training=_section(Training, config.get("training", {})),
             advice=_section(Advice, config.get("advice", {})),
+            check=_section(Check, config.get("check", {})),
             unit="tokens" if config.get("unit") == "tokens" else "examples",
             optimizer=str(target_name(named)) if named else "",
             learning_rate=_learning_rate(named) if named else None,

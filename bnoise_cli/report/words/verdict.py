@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
 from bnoise_cli.report.document import Section, Sentence, Tone
@@ -33,7 +34,10 @@ def verdict_section(result: Result) -> Section:
         parts = [_trust(result, doubts)]
         return Section(title="Verdict", headline=Sentence(_undecided(result), Tone.UNSURE), parts=parts)
     headline = Sentence(_what_to_do(result, advised), Tone.UNSURE if doubts else Tone.GOOD)
-    parts = [*_differences(result, advised), _trust(result, doubts)]
+    critical = result.critical_batch_size.value or 0.0
+    beyond = beyond_the_check(advised.batch_size, critical, result.plan.check)
+    refused = [Sentence(beyond, Tone.UNSURE)] if beyond else []
+    parts = [*_differences(result, advised), *refused, _trust(result, doubts)]
     return Section(title="Verdict", headline=headline, parts=parts)
 
 
