@@ -69,7 +69,9 @@ class StepTimes:
 
     A step of k micro-batches takes t(m, k) = e(m) + o + k·(t(m) − e(m) − o): accumulation repeats neither the
     exchange of gradients, e(m), nor the optimizer step, o. One device alone has no exchange: e = 0, and t(m) − e(m)
-    for t(m). Between measured sizes t(m) is a straight line, not the fitted one: devices bend. A larger micro-batch
+    for t(m). But accumulation never trains more examples a second than the best measured micro-batch: a wrong optimizer
+    time would make micro-batches cost nothing. Between measured sizes t(m) is a straight line, not the fitted one,
+    because devices bend. A larger micro-batch
     never takes less time, with the exchange or without; where noise says so, neighbours are averaged. Beyond the
     largest that was tried, where that is not known to be the largest that fits, memory and time without the exchange
     go on along their lines, and the exchange takes no longer.
@@ -86,6 +88,7 @@ class StepTimes:
             whole - self._alone, 0.0
         )  # isotonic fits keep their order, but for rounding
         self._optimizer = min(throughput.optimizer_seconds, float(self._alone[0]))
+        self._least_per_example = float(np.min(self._alone / self._sizes))
         self._largest = throughput.largest_micro_batch_size
         self._slope = line_of(throughput, exchange=False).seconds_per_example
         self._beyond = (
@@ -97,6 +100,8 @@ class StepTimes:
         one = float(np.interp(micro_batch_size, self._sizes, self._alone))
         one += self._slope * max(0.0, micro_batch_size - float(self._sizes[-1]))
         alone = self._optimizer + accumulation_steps * (one - self._optimizer)
+        if accumulation_steps > 1:
+            alone = max(alone, one, accumulation_steps * micro_batch_size * self._least_per_example)
         return alone + self.exchange_seconds(micro_batch_size) if exchange else alone
 
     def exchange_seconds(self, micro_batch_size: int) -> float:

@@ -185,7 +185,8 @@ def test_a_failure_at_a_larger_size_keeps_what_was_timed_and_says_so() -> None:
 
 def test_beyond_what_was_tried_the_line_goes_on_and_a_doubt_says_so() -> None:
     found = timed(Device(fixed=1.0, per_example=1e-3), most=32)
-    advised = advise(dataclasses.replace(result(), throughput=found))
+    unlimited = {**result().config, "check": {"max_compute_overhead": 1000.0}}
+    advised = advise(dataclasses.replace(result(), config=unlimited, throughput=found))
     best = advised.recommendation
     assert best is not None
     assert best.batch_size >= 256
