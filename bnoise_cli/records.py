@@ -212,7 +212,7 @@ class StepTime:
     """A training step at one micro-batch size on each device."""
 
     micro_batch_size: Size
-    #: Median of forward, backward and optimizer step, with the examples in memory.
+    #: Forward, backward and optimizer step, with the examples in memory: the median of the fast half of the visits.
     seconds: Positive
     #: Half the distance between the quartiles over the median.
     spread: float

@@ -210,3 +210,19 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_whole() -> None:
         handle.remove()
         assert steps.step(2).seconds > 0
     assert all(torch.equal(value, before[name]) for name, value in task.model.state_dict().items())
+
+
+class Busy(Device):
+    """Every other step of a size takes ten times as long, as beside another program."""
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        step = super().step(micro_batch_size)
+        if self.taken.count(micro_batch_size) % 2:
+            return step
+        return dataclasses.replace(step, seconds=10 * step.seconds)
+
+
+def test_steps_beside_another_program_are_timed_by_their_fast_half() -> None:
+    found = measure_throughput(Busy(), most=256, budget_seconds=1e9)
+    assert found.fixed_seconds == pytest.approx(3e-3)
+    assert found.seconds_per_example == pytest.approx(1e-4)

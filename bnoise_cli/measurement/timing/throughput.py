@@ -55,8 +55,8 @@ def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Thr
     """Time steps at micro-batches of 1, 2, 4 … examples, in turns, as far as memory, need and time go.
 
     Each size is visited once to warm up and once to be timed; then rounds over all sizes follow, so that a
-    disturbance of the device falls on all alike, and a median of three or more leaves it out. A size that
-    fails although smaller ones work ends the range; where small ones fail, the range begins above them.
+    disturbance of the device falls on all alike, and the median of the fast half of the visits leaves it out. A size
+    that fails although smaller ones work ends the range; where small ones fail, the range begins above them.
 
     Args:
         most: a larger micro-batch has no use.
@@ -212,11 +212,12 @@ def _whole(step: TimedStep) -> float:
 def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
     seconds = [step.seconds for step in steps]
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    fast = median(sorted(seconds)[: (len(seconds) + 1) // 2])
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
     exchange = [step.seconds - step.alone_seconds for step in steps if step.alone_seconds is not None]
     return StepTime(
         micro_batch_size=size,
-        seconds=float(middle),
+        seconds=fast,
         spread=float((high - low) / 2 / middle),
         loading_seconds=median(step.loading_seconds for step in steps),
         peak_memory_bytes=max(peaks) if peaks else None,
