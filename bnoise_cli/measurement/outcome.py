@@ -70,6 +70,10 @@ class HorizonFound:
     gradient_examples: int
     evaluation_examples: int
     seconds: float
+    #: Steps of the largest batch that probe.horizon asks for; None if the curve decides.
+    asked: int | None = None
+    #: Why no loss of a level was reached although there was time, in words; None if nothing was in the way.
+    obstacle: str | None = None
     interrupted: bool = False
     failure: RunError | None = None
 

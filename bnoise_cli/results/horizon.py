@@ -102,16 +102,16 @@ def horizon_doubts(point: Measurement) -> Iterator[Doubt]:
 
 
 def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
-    if found.stands_still:
-        return
     last, change = found.levels[-1], _change(found)
-    if change is None:
-        yield Doubt(
-            code="horizon_short",
-            finding=f"the training runs went {count(last.steps)} steps of a large batch far, to a single loss: whether "
-            "the critical batch size changes after that is not known",
-            remedy="Raise --budget or probe.max_examples.",
-        )
+    short = f"the training runs went {count(last.steps)} steps of a large batch far"
+    more = "Raise --budget or probe.max_examples."
+    if found.asked is not None and last.steps < found.asked:
+        short = f"{short}, and probe.horizon asks for {count(found.asked)}"
+        yield Doubt(code="horizon_short", finding=short, remedy=more)
+    elif change is None:
+        short = f"{short}, to a single loss: whether the critical batch size changes after that is not known"
+        yield Doubt(code="horizon_short", finding=short, remedy=more)
+    if found.stands_still or change is None:
         return
     before = found.levels[-2]
     if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.horizon.quadratics import BASE_RATE, Quadratic, search, spectra
+from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, search, spectra
 
 NAMES = ["1/i", "1/i, sharp trained", "two curvatures", "1/i²"]
 
@@ -54,7 +54,9 @@ def test_a_budget_of_examples_keeps_the_levels_that_were_reached() -> None:
 
 
 def test_a_budget_that_holds_no_level_leaves_none() -> None:
-    assert search(spectra()["two curvatures"], 0, most_examples=500).levels == []
+    found = search(spectra()["two curvatures"], 0, most_examples=500)
+    assert found.levels == []
+    assert found.obstacle is None
 
 
 @pytest.mark.parametrize("guess", [1.0, 16.0, 1000.0])
@@ -83,10 +85,20 @@ def test_a_loss_that_diverges_at_every_rate_leaves_no_level() -> None:
     stiff = Quadratic(np.full(4, 1e9), np.full(4, 1e9), np.ones(4))
     found = search(stiff, 0, guess=16.0)
     assert found.levels == []
+    assert found.obstacle == "the loss diverges at every learning rate that was tried"
     assert BASE_RATE * 2**-12 > 2 / 1e9
+
+
+class Floor(Quadratic):
+    """A loss of 1 at the minimum."""
+
+    def loss(self, weights: Array) -> float:
+        return 1 + super().loss(weights)
 
 
 def test_a_loss_that_does_not_fall_leaves_no_level_and_ends() -> None:
     """At the minimum every step makes the loss worse; it is never reached again."""
-    flat = Quadratic(np.ones(4), np.ones(4), np.full(4, 1e-6))
-    assert search(flat, 0, guess=16.0, most_examples=2e5).levels == []
+    flat = Floor(np.ones(4), np.full(4, 1e-3), np.full(4, 1e-9))
+    found = search(flat, 0, guess=16.0, most_examples=2e5)
+    assert found.levels == []
+    assert found.obstacle == "the loss does not fall below 1, where it starts, at any learning rate tried"

@@ -51,6 +51,24 @@ def test_without_training_runs_the_answer_is_that_of_one_step() -> None:
     assert [doubt.code for doubt in probe_doubts(RUN, CONFIG)] == ["one_step"]
 
 
+def test_runs_that_end_before_the_steps_asked_for_are_short() -> None:
+    last = HORIZON.levels[-1].steps
+    assert codes(ahead(asked=last)) == []
+    [doubt] = probe_doubts(ahead(asked=8 * last), CONFIG)
+    assert doubt.code == "horizon_short"
+    assert f"probe.horizon asks for {8 * last}" in doubt.finding
+
+
+def test_an_optimizer_without_a_noise_scale_is_named() -> None:
+    reason = "the one-step noise scale is not known for Muon"
+    point = dataclasses.replace(
+        POINT, horizon=HORIZON, no_horizon=None, analysis=None, design=None, replicates=0, no_one_step=reason
+    )
+    [doubt] = probe_doubts(dataclasses.replace(RUN, points=(point,)), CONFIG)
+    assert doubt.code == "no_one_step"
+    assert reason in doubt.finding
+
+
 def test_a_horizon_has_the_momentum_and_the_clipping_of_the_plan() -> None:
     run = dataclasses.replace(ahead(), momentum=0.9, weight_decay=0.1)
     assert codes(run) == []

@@ -21,6 +21,7 @@ from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
 from bnoise_cli.measurement.task.activations import most_at_once
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.records import HorizonRun
@@ -30,7 +31,7 @@ _EVALUATION_EXAMPLES = 512
 #: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
 #: passes than the planned ones save time; the runs that are stacked side by side need the memory.
 _PASS, _SIDE_BY_SIDE = 512, 16
-#: The curve counts from this many steps of the largest batch on.
+#: The curve counts from this many steps of the largest batch on, or from the fewer that are asked for.
 _FIRST_COUNTED = 8
 
 
@@ -83,7 +84,8 @@ def measure_horizon(
 
     def on_level(found: Sequence[Level]) -> None:
         nonlocal levels
-        levels = tuple(level for level in found if level.steps >= _FIRST_COUNTED)
+        first = min(_FIRST_COUNTED, settings.steps or _FIRST_COUNTED)
+        levels = tuple(level for level in found if level.steps >= first)
 
     def on_step(batch_size: int, step: int) -> None:
         spent = time.monotonic() - begun
@@ -126,7 +128,8 @@ def measure_horizon(
     )
     interrupted, failure = False, None
     try:
-        search.run()
+        with enough_memory("training short runs"):
+            search.run()
     except KeyboardInterrupt:
         interrupted = True
     except RunError as error:
@@ -142,6 +145,8 @@ def measure_horizon(
         gradient_examples=runs.gradient_examples,
         evaluation_examples=runs.evaluation_examples,
         seconds=time.monotonic() - begun,
+        asked=settings.steps,
+        obstacle=search.obstacle,
         interrupted=interrupted,
         failure=failure,
     )

@@ -9,6 +9,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.horizon.search import BudgetSpent
 from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.stacking import stacking_pays
@@ -79,7 +80,7 @@ class HorizonRuns:
             return self._extend_stacked(batch_size, keys, step)
         except RunError:
             raise
-        except RuntimeError:  # memory, or a batch that torch.func cannot stack
+        except (RuntimeError, OutOfMemoryError):  # also a batch that torch.func cannot stack
             self._pays[batch_size] = False
             del self._stacks[batch_size]
             self._steps = {key: done for key, done in self._steps.items() if key[0] != batch_size}

@@ -193,6 +193,23 @@ class Search:
         wide = self.levels[-1].fit.log_error > math.log(2)
         return not wide and all(abs(b - a) <= math.log(_STILL) for a, b in pairwise(logs))
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why no level was reached, as far as the largest batch shows it; None if it shows nothing of the kind."""
+        tried = self.known.get(self.ladder[-1], {})
+        if self.levels or not tried:
+            return None
+        if all(rate.diverged for rate in tried.values()):
+            return "the loss diverges at every learning rate that was tried"
+        trained = [rate for rate in tried.values() if len(rate.losses) > 1]
+        lowest = min(
+            (float(np.nanmin(np.mean(rate.losses[1:], axis=1))) for rate in trained if not rate.diverged),
+            default=None,
+        )
+        if lowest is not None and lowest >= self.start_loss:
+            return f"the loss does not fall below {self.start_loss:.3g}, where it starts, at any learning rate tried"
+        return None
+
     def _is_precise(self) -> bool:
         """Whether the interval is as narrow as asked, or more replicates would hardly make it narrower."""
         last = self.levels[-1]

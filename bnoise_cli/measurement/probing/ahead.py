@@ -12,7 +12,7 @@ import torch
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.building.build import make_optimizer
 from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
-from bnoise_cli.measurement.outcome import HorizonProgress, Measurement, StopReason
+from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress, Measurement, StopReason
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
@@ -51,7 +51,7 @@ def look_ahead(
 ) -> Measurement:
     """The same measurement with a horizon, or with the reason why there is none."""
     config = spec.config
-    rate = float(optimizer.param_groups[0].get("lr", 0.0))
+    rate = float(optimizer.param_groups[0].get("lr") or 0.0)
     guess = _guess(measured, config.training.batch_size)
     reason = _no_room(task, optimizer, measured, guess, rate, budget)
     if reason is not None:
@@ -90,11 +90,20 @@ def look_ahead(
         stop=stop,
         failure=measured.failure or failure,
         horizon=found if found.levels else None,
-        no_horizon=None if found.levels else "its budget ended before the first level was reached",
+        no_horizon=None if found.levels else _why_none(found),
         seconds=measured.seconds + found.seconds,
         gradient_examples=measured.gradient_examples + found.gradient_examples,
         evaluation_examples=measured.evaluation_examples + found.evaluation_examples,
     )
+
+
+def _why_none(found: HorizonFound) -> str:
+    """Why the runs reached no level."""
+    if found.interrupted:
+        return "it was interrupted"
+    if found.failure is not None:
+        return str(found.failure).removesuffix(".")
+    return found.obstacle or "its budget ended before the first level was reached"
 
 
 def _guess(measured: Measurement, planned: int) -> float:
@@ -124,8 +133,8 @@ def _no_room(
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    available = available_bytes(torch.device("cpu"))
-    if available is not None and _KEPT_RUNS * kept > _MEMORY * available:
+    of_ranks = task.ranks.all_gather((kept, available_bytes(torch.device("cpu"))))
+    if any(most is not None and _KEPT_RUNS * held > _MEMORY * most for held, most in of_ranks):
         return "the host's memory does not hold the weights of its runs"
     examples = measured.gradient_examples + measured.evaluation_examples / 3
     needed = _FIRST_LEVEL * min(guess, task.batches.length)
