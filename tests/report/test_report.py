@@ -159,6 +159,13 @@ def test_trained_batch_sizes_lie_on_the_curve_of_a_law_that_holds() -> None:
     assert len(list(trained(found, timed=False))) == 4
 
 
+def test_any_number_of_alternatives_is_marked() -> None:
+    found = ahead()
+    assert found.recommendation is not None
+    several = dataclasses.replace(found, alternatives=(found.recommendation,) * 5)
+    assert texts(draw([("r", several)]).axes[1]).count("B = 32") == 6
+
+
 def test_a_horizon_without_an_upper_limit_is_drawn(tmp_path: Path) -> None:
     found = ahead()
     assert found.horizon is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,9 +97,8 @@ def _mark_trained(axes: Axes, result: Result, timed: bool) -> None:
 def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
     world, planned = result.plan.training.world_size, result.plan.training.batch_size
     marks: list[tuple[str, TradeoffRow, tuple[str, str]]] = []
-    looks = [RECOMMENDED, *_OTHERS]
-    for found in (result.recommendation, *result.alternatives):
-        look = looks.pop(0) if found is result.recommendation or len(looks) < 2 else looks.pop(1)
+    looks = chain([RECOMMENDED], cycle(_OTHERS))
+    for look, found in zip(looks, (result.recommendation, *result.alternatives), strict=False):
         if found is not None:
             on = (
                 ""
