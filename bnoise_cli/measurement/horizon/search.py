@@ -38,7 +38,7 @@ _SIZES, _FAR_ENOUGH = 4, 4.0
 #: A learning rate is first tried, and the ladder is moved, with a quarter of them.
 _MOST_REPLICATES, _LEAST_REPLICATES, _AT_FIRST = 12, 2, 4
 #: Replicates are doubled at most this many times for a narrower interval.
-_MOST_DOUBLINGS = 3
+_MOST_DOUBLINGS = 2
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.25
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
@@ -214,7 +214,7 @@ class Search:
         """Whether the interval is as narrow as asked, or more replicates would hardly make it narrower."""
         last = self.levels[-1]
         noise = float(np.max(pooled_variances(last.arrivals)))
-        return last.fit.log_error <= math.log1p(self._precision) or noise < CLOSE**2 / 2
+        return last.fit.log_error <= math.log1p(self._precision) or noise < (2 * CLOSE) ** 2
 
     def _train_plan(self) -> None:
         """Train the planned batch size too: at its best learning rate, and at the planned one."""
