@@ -116,6 +116,7 @@ def arrival(runs: RateRuns, loss: float, without: int | None = None) -> float | 
     at = crossing(runs.steps[:finite], list(mean[:finite]), loss)
     if at is None:
         return None
+    at = max(at, 1.0)  # no part of a step can be taken, and what the next one loses must be seen
     later = [value for step, value in zip(runs.steps, mean, strict=True) if step >= WINDOW * at]
     highest = loss + _REBOUND * (float(mean[0]) - loss)
     return None if later and not later[0] <= highest else at

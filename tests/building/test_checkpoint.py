@@ -422,7 +422,7 @@ def test_adamw_is_probed_where_a_checkpoint_ends(
 ) -> None:
     """Without a step of training; without the optimizer's state that is impossible."""
     nanogpt(saved[0], saved[1].state_dict())
-    code, out, err = bnoise("probe", "c.yaml", "--quiet", "--set", "checkpoint=ckpt.pt")
+    code, out, err = bnoise("probe", "c.yaml", "--set", "checkpoint=ckpt.pt")
     assert code in (0, 3), err
     assert "At step 40 of training" in " ".join(out.split())
     assert not {"optimizer_state", "at_initialisation"} & codes()

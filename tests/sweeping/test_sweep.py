@@ -151,7 +151,7 @@ def test_a_sweep_prints_stores_and_repeats(write: Write, bnoise: Call) -> None:
     decide_stacks(Path(".bnoise/q.sweep.runs.jsonl"), load_spec(Path(config)), [2, 8, 32])
     code, out, err = bnoise("sweep", config, "--plot", "p.svg", "--page", "p.html")
     assert code in (0, 3), err
-    assert out.startswith("Critical batch size  ")
+    assert out.startswith("Verdict  ")
     assert "The result is in .bnoise/q.sweep.json. The picture is in p.svg. The page is in p.html." in err
     stored = json.loads(Path(".bnoise/q.sweep.json").read_text())
     assert (stored["schema_version"], stored["kind"]) == (1, "sweep")

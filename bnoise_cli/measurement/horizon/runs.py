@@ -9,7 +9,6 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.horizon.search import BudgetSpent
 from bnoise_cli.measurement.task.batches import Draws
-from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.stacking import stacking_pays
@@ -78,9 +77,11 @@ class HorizonRuns:
         """Runs side by side; None if that failed, which sends all runs of this size back to the start, one by one."""
         try:
             return self._extend_stacked(batch_size, keys, step)
-        except RunError:
+        except (RunError, BudgetSpent):
             raise
-        except (RuntimeError, OutOfMemoryError):  # also a batch that torch.func cannot stack
+        except (
+            Exception
+        ):  # memory, a batch that torch.func cannot stack, or the user's code: a single run tells
             self._pays[batch_size] = False
             del self._stacks[batch_size]
             self._steps = {key: done for key, done in self._steps.items() if key[0] != batch_size}

@@ -33,7 +33,10 @@ def verdict_section(result: Result) -> Section:
     if advised is None:
         parts = [_trust(result, doubts)]
         return Section(title="Verdict", headline=Sentence(_undecided(result), Tone.UNSURE), parts=parts)
-    headline = Sentence(_what_to_do(result, advised), Tone.UNSURE if doubts else Tone.GOOD)
+    words = _what_to_do(result, advised)
+    if result.critical_batch_size.basis in ("probe", "trajectory"):
+        words = f"By one step alone, which training may contradict: {words[0].lower()}{words[1:]}"
+    headline = Sentence(words, Tone.UNSURE if doubts else Tone.GOOD)
     critical = result.critical_batch_size.value or 0.0
     beyond = beyond_the_check(advised.batch_size, critical, result.plan.check)
     refused = [Sentence(beyond, Tone.UNSURE)] if beyond else []
