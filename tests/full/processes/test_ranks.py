@@ -136,10 +136,14 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> None:
         [],
         ADAM,
         ["--set", "model.norm=true", "--set", "training.batch_size=12"],
-        ["--set", "model.norm=true", "--set", "training.batch_size=4", "--set", "training.world_size=2"],
+        # Five steps at this learning rate diverge in groups of two.
+        [
+            "--set", "model.norm=true", "--set", "training.batch_size=4", "--set", "training.world_size=2",
+            "--set", "probe.warmup_steps=0",
+        ],
     ],
     ids=["SGD", "AdamW with clipping", "BatchNorm", "BatchNorm of two examples"],
-)
+)  # fmt: skip
 def test_two_processes_find_what_one_finds(together: Together, alone: Alone, changed: list[str]) -> None:
     one = alone(*changed)
     both = together(2, "probe", *changed)
