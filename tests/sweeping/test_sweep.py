@@ -31,6 +31,7 @@ from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
 from tests.sweeps import decide_stacks, finished, silent, stop_at, swept, without_times
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "options"), [
     ("Branching", "dimension: 32, decay: 0.5, noise_decay: 0.5, noise_scale: 1.0"),
     ("Masked", "dimension: 32, decay: 0.5, noise_decay: 0.5, noise_scale: 1.0"),
