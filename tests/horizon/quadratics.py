@@ -131,6 +131,8 @@ class QuadraticRuns:
         q, key = self._quadratic, (batch_size, point, replicate)
         fresh = (0, q.start, np.random.default_rng([self._seed, batch_size, replicate]))
         done, weights, generator = self._runs.get(key, fresh)
+        if done > step:
+            done, weights, generator = fresh
         rate = BASE_RATE * 2 ** (point / 8)
         self.examples += batch_size * (step - done)
         if self.examples > self._allowed * self._most:

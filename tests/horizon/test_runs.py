@@ -54,6 +54,16 @@ def test_runs_go_on_where_they_ended(stacks: bool) -> None:
     assert in_pieces.gradient_examples == at_once.gradient_examples == 4 * 6 * 9
 
 
+@pytest.mark.parametrize("stacks", [False, True])
+def test_a_loss_at_a_step_that_a_run_has_passed_is_that_of_a_run_from_the_start(stacks: bool) -> None:
+    """Replicates that are added twice, because the budget ended the first time, read their losses from the start."""
+    passed = runs(stacks)
+    passed.extend(4, [0], range(2), 9)
+    for step in (1, 4, 9):
+        found = passed.extend(4, [0], range(2), step)
+        np.testing.assert_allclose(found, runs(stacks).extend(4, [0], range(2), step), rtol=1e-12)
+
+
 def test_side_by_side_they_are_the_runs_one_by_one() -> None:
     together, alone = runs(True).extend(4, [0, 8], range(3), 9), runs(False).extend(4, [0, 8], range(3), 9)
     np.testing.assert_allclose(together, alone, rtol=1e-10)

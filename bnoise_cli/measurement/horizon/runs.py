@@ -52,6 +52,7 @@ class HorizonRuns:
         self, batch_size: int, points: Sequence[int], replicates: range, step: int
     ) -> list[list[float]]:
         keys = [(point, replicate) for point in points for replicate in replicates]
+        self._rewind(batch_size, keys, step)
         steps = sum(step - self._steps.get((batch_size, key), 0) for key in keys)
         if self.gradient_examples + batch_size * steps > self._allowed * self._budget[1]:
             raise BudgetSpent
@@ -66,6 +67,18 @@ class HorizonRuns:
     def allow(self, part: float) -> None:
         self._allowed = part
 
+    def _rewind(self, batch_size: int, keys: Sequence[Key], step: int) -> None:
+        """Send runs that are beyond `step` back to the start: their loss there can no longer be read.
+
+        That happens if the budget ended while replicates were added, after the runs and before their losses were kept.
+        """
+        for key in keys:
+            if self._steps.get((batch_size, key), 0) > step:
+                del self._steps[batch_size, key]
+                self._singles.get(batch_size, {}).pop(key, None)
+                for _, places in self._stacks.get(batch_size, []):
+                    places.pop(key, None)
+
     def _stacked(self, batch_size: int, runs: int) -> bool:
         if batch_size not in self._pays:
             self._pays[batch_size] = stacking_pays(
@@ -79,9 +92,8 @@ class HorizonRuns:
             return self._extend_stacked(batch_size, keys, step)
         except (RunError, BudgetSpent):
             raise
-        except (
-            Exception
-        ):  # memory, a batch that torch.func cannot stack, or the user's code: a single run tells
+        except Exception:
+            # Memory, a batch that torch.func cannot stack, or the user's code: a single run tells.
             self._pays[batch_size] = False
             del self._stacks[batch_size]
             self._steps = {key: done for key, done in self._steps.items() if key[0] != batch_size}
