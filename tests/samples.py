@@ -117,7 +117,6 @@ HORIZON = HorizonFound(
     base_rate=0.2,
     start_loss=0.41,
     stands_still=True,
-    complete=True,
     levels=(level(8, 50.0, 0.33), level(16, 44.0, 0.28), level(32, 42.0, 0.2)),
     runs=tuple(
         HorizonRun(
@@ -125,7 +124,6 @@ HORIZON = HorizonFound(
         )
         for size, rate, steps in ((64, 0.2, 160), (64, 0.56, 80), (128, 0.4, 60), (512, 0.57, 44))
     ),
-    evaluation_set=512,
     gradient_examples=600_000,
     evaluation_examples=900_000,
     seconds=20.0,

@@ -12,6 +12,11 @@ _FURTHEST = 12 * PER_DOUBLING
 _STEEP = 1.1
 
 
+def rate_at(base_rate: float, point: int) -> float:
+    """The learning rate of a grid point; 0 is the config's own."""
+    return float(base_rate * 2 ** (point / PER_DOUBLING))
+
+
 def fastest(found: Mapping[int, float | None]) -> int | None:
     """The grid point that took the fewest steps, the lower of two; None where none arrived."""
     arrived = {point: steps for point, steps in found.items() if steps is not None}

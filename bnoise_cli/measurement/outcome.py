@@ -61,12 +61,8 @@ class HorizonFound:
     base_rate: float
     start_loss: float
     stands_still: bool
-    #: Whether the search ended of itself, and not because the budget was spent.
-    complete: bool
     levels: tuple[Level, ...]
     runs: tuple[HorizonRun, ...]
-    #: Examples whose mean loss is the loss of a run.
-    evaluation_set: int
     gradient_examples: int
     evaluation_examples: int
     seconds: float

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.horizon import Level
-from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
@@ -138,10 +138,8 @@ def measure_horizon(
         base_rate=settings.base_rate,
         start_loss=runner.start_loss,
         stands_still=search.stands_still,
-        complete=search.complete,
         levels=levels,
         runs=tuple(_runs(search, settings.base_rate, levels)),
-        evaluation_set=len(evaluation),
         gradient_examples=runs.gradient_examples,
         evaluation_examples=runs.evaluation_examples,
         seconds=time.monotonic() - begun,
@@ -160,7 +158,7 @@ def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[Hor
             found.append(
                 HorizonRun(
                     batch_size=size,
-                    learning_rate=base_rate * 2 ** (point / PER_DOUBLING),
+                    learning_rate=rate_at(base_rate, point),
                     replicates=rate.replicates,
                     steps=rate.steps[-1],
                     loss=loss if math.isfinite(loss) else None,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.search import BudgetSpent
 from bnoise_cli.measurement.task.batches import Draws
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
@@ -153,7 +153,7 @@ class HorizonRuns:
         return groups
 
     def _rate(self, point: int) -> float:
-        return float(self._runner.base_rate * 2 ** (point / PER_DOUBLING))
+        return rate_at(self._runner.base_rate, point)
 
     def _tick(self, batch_size: int, step: int) -> None:
         self._on_step(batch_size, step)

@@ -118,10 +118,9 @@ class Search:
     Args:
         start_loss: the loss before the first step, on the evaluation examples.
         guess: where B_crit is looked for first, in examples.
-        planned: the batch size and grid point of the planned run, to be trained in any case; a rate of None leaves
-            the learning rate open.
-        sizes: what the ladder may contain: the smallest and the largest batch size, and a group of which every batch
-            is a multiple.
+        planned: the planned batch size; its learning rate is grid point 0.
+        least, most: the smallest and the largest batch size of the ladder.
+        group: every batch size is a multiple of it.
         most_steps: K, the last level, or None if the curve decides.
         precision: relative half width of the interval of B_crit that is aimed at.
     """

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
@@ -91,7 +91,7 @@ class SweepTask:
 
     def rate(self, point: int) -> float:
         """The learning rate of a grid point; 0 is the config's own."""
-        return float(self.base_rate * 2 ** (point / PER_DOUBLING))
+        return rate_at(self.base_rate, point)
 
     def draws(self, seed: int) -> Draws:
         """The examples of a run: the same stream for every batch size and learning rate."""
