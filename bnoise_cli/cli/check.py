@@ -7,7 +7,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,8 @@ import typer
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.cli.options import FLAG, DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
+from bnoise_cli.report.export.ci import WRITERS, Format
+from bnoise_cli.report.words.check import check_sections
 from bnoise_cli.result_file import ResultFile, default_path, stored_results
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.shelf import Shelf
@@ -23,16 +24,6 @@ from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.named_files import named_files
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.units import parse_tokens
-
-
-class Format(StrEnum):
-    """How verdicts are written."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
-    GITHUB = "github"
-    JUNIT = "junit"
 
 
 def _batch_size(text: str) -> str:
@@ -167,29 +158,10 @@ def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Re
 
 
 def _show(checked: list[Checked], rules: Rules, form: Format, *, seconds: float) -> None:
-    from bnoise_cli.cli.streams import show_json, show_sections, show_text
-    from bnoise_cli.report.words import check as words
+    from bnoise_cli.cli.streams import show_content, show_sections
 
-    match form:
-        case Format.TEXT:
-            show_sections(words.check_sections(checked))
-        case Format.JSON:
-            show_json(words.check_json(checked, rules))
-        case Format.MARKDOWN:
-            show_text(_markdown(checked))
-        case Format.GITHUB:
-            from bnoise_cli.report.export.ci import github_annotations, write_github_files
-
-            show_text(github_annotations(checked, rules))
-            write_github_files(checked, rules, _markdown(checked))
-        case Format.JUNIT:
-            from bnoise_cli.report.export.ci import junit
-
-            show_text(junit(checked, rules, seconds))
-
-
-def _markdown(checked: list[Checked]) -> str:
-    from bnoise_cli.report.markdown import markdown
-    from bnoise_cli.report.words.check import check_table
-
-    return markdown("bnoise check", check_table(checked), None)
+    if form is Format.TEXT:
+        show_sections(check_sections(checked))
+    else:
+        for content in WRITERS[form](checked, rules, seconds):
+            show_content(content)

@@ -1,61 +1,69 @@
-"""What a result is turned into besides the report: files, lines to paste, a tracker's run."""
+"""What a call makes of results: the report, or what its options ask for instead or besides."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import partial
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Annotated, Any, TypeVar
 
+import typer
+
+from bnoise_cli.cli.options import FLAG, OUTPUT
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
+from bnoise_cli.report.export.as_json import JSON
+from bnoise_cli.report.export.emit import EMIT
+from bnoise_cli.report.export.export import Export, Printed, Results, Written
+from bnoise_cli.report.export.page import PAGE
+from bnoise_cli.report.export.plot import PLOT
+from bnoise_cli.report.export.trackers import LOG_TO
 from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.kinds import COMMANDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.storage import require_apart, require_writable
 
+T = TypeVar("T")
+#: Every export: an option of `bnoise probe`, `sweep` and `report`, in the order of the help and of the writing.
+EXPORTS: tuple[Export[Any], ...] = (PLOT, PAGE, EMIT, LOG_TO, JSON)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Outputs:
-    """What the call asks for."""
+    """What a call asks for besides the report, or instead of it."""
 
-    plot: Path | None
-    page: Path | None
-    emit: str | None
-    log_to: str | None
-    json: bool
+    def __init__(self, values: Mapping[Export[Any], Any]) -> None:
+        """
+        Args:
+            values: the value of each option; None or False if it is not given.
+        """
+        self._values = {export: value for export, value in values.items() if value not in (None, False)}
 
-    def require(self, result: ResultFile | None = None, *others: Path, inputs: Sequence[Path] = ()) -> None:
+    def value(self, export: Export[T]) -> T | None:
+        """The value of an option; None if it is not given."""
+        return self._values.get(export)
+
+    def require(
+        self, result: ResultFile | None = None, *others: Path, inputs: Sequence[Path] = (), results: int = 1
+    ) -> None:
         """Find out before measuring that all of it can be made.
 
         Args:
             result: the file of the result, if one is stored.
             others: files that are written besides.
             inputs: files that are read, which no output may replace.
+            results: number of results to export.
 
         Raises:
-            CallError: an unknown name or ending, a file that cannot be written, is named twice or is an input.
+            CallError: an unknown ending, a file that cannot be written, is named twice or is an input.
         """
         if here().is_follower:  # it makes none
             return
-        if self.emit is not None:
-            from bnoise_cli.report.export.emit import require_framework
-
-            require_framework(self.emit)
-            if self.json:
-                raise CallError("--emit and --json both print on standard output; choose one.")
-        if self.plot is not None:
-            from bnoise_cli.report.plots.draw import require_plot_format
-
-            require_plot_format(self.plot)
-        if self.page is not None:
-            from bnoise_cli.report.export.page import require_page_format
-
-            require_page_format(self.page)
-        files = [path for path in (*others, self.plot, self.page) if path is not None]
+        if len(printed := [export.option for export in self._values if isinstance(export, Printed)]) > 1:
+            raise CallError(f"{' and '.join(printed)} both print on standard output; choose one.")
+        for export, value in self._values.items():
+            export.require(value, results)
+        files = [*others, *(value for value in self._values.values() if isinstance(value, Path))]
         for path in files:
             require_writable(path)
         require_apart(files, inputs)
@@ -64,12 +72,8 @@ class Outputs:
             files.append(result.path)
         if len({path.resolve() for path in files}) < len(files):
             raise CallError(f"every output needs a file of its own; found {', '.join(map(str, files))}.")
-        if self.log_to is not None:
-            from bnoise_cli.report.export.trackers import require_tracker
 
-            require_tracker(self.log_to)
-
-    def write(self, results: Sequence[tuple[str, Result]]) -> tuple[list[str], list[str]]:
+    def write(self, results: Results) -> tuple[list[str], list[str]]:
         """Make the files and log. A failure here is told and loses no result.
 
         Returns:
@@ -77,23 +81,18 @@ class Outputs:
         """
         made: list[str] = []
         failed: list[str] = []
-
-        def attempt(what: str, make: Callable[[], str]) -> None:
-            try:
-                made.append(make())
-            except RunError as error:
-                failed.append(f"No {what}: {error}")
-
-        if self.plot is not None:
-            attempt("picture", partial(_draw, results, self.plot))
-        if self.page is not None:
-            attempt("page", partial(_write_page, results, self.page, self.plot))
-        if self.log_to is not None:
-            for name, result in results:
-                attempt("log", partial(_log, name, result, self.log_to))
+        written: list[Path] = []
+        for export, value in self._values.items():
+            if isinstance(export, Written):
+                for part in [[each] for each in results] if export.apart else [results]:
+                    try:
+                        made.append(export.write(part, value, written))
+                        written += [value] if isinstance(value, Path) else []
+                    except RunError as error:
+                        failed.append(f"No {export.what}: {error}")
         return made, failed
 
-    def print(self, results: Sequence[tuple[str, Result]], *, quiet: bool = False) -> None:
+    def print(self, results: Results, *, quiet: bool = False) -> None:
         """Print what the call asks for on standard output; at a terminal the verdict stands last once more.
 
         Args:
@@ -102,20 +101,49 @@ class Outputs:
         Raises:
             NoAdviceError: there is nothing to emit.
         """
-        from bnoise_cli.cli.streams import is_watched, show_json, show_sections, show_text, terminal_width
-        from bnoise_cli.report.export.emit import emit
+        from bnoise_cli.cli.streams import is_watched, show_content, show_sections, terminal_width
         from bnoise_cli.report.sections import report_sections
 
-        if self.emit is not None:
-            for _, result in results:
-                show_text(emit(result, self.emit))
-        elif self.json:
-            data = [result.to_json() for _, result in results]
-            show_json(data[0] if len(data) == 1 else data)
-        else:
-            sections = report_sections(results, drawing_width=terminal_width() if is_watched() else None)
-            again = sections[:1] if is_watched() and len(results) == 1 else []
-            show_sections(sections[:1] if quiet else [*sections, *again])
+        for export, value in self._values.items():
+            if isinstance(export, Printed):
+                return show_content(export.content(results, value))
+        sections = report_sections(results, drawing_width=terminal_width() if is_watched() else None)
+        again = sections[:1] if is_watched() and len(results) == 1 else []
+        return show_sections(sections[:1] if quiet else [*sections, *again])
+
+
+def with_exports(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each export, in the place of its parameter `outputs`."""
+
+    @wraps(command)
+    def exporting(**options: Any) -> None:
+        command(outputs=Outputs({each: options.pop(_parameter(each).name) for each in EXPORTS}), **options)
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += map(_parameter, EXPORTS) if parameter.name == "outputs" else [parameter]
+    vars(exporting)["__signature__"] = signature.replace(parameters=parameters)  # typer reads both
+    exporting.__annotations__ = {each.name: each.annotation for each in parameters}
+    return exporting
+
+
+def _parameter(export: Export[Any]) -> inspect.Parameter:
+    """An option as typer takes it from a function."""
+    is_flag = export.type is bool
+    option = typer.Option(
+        export.option,
+        metavar=FLAG if is_flag else export.metavar,
+        help=export.help,
+        rich_help_panel=OUTPUT,
+    )
+    kind: Any = bool if is_flag else export.type | None
+    return inspect.Parameter(
+        export.option.removeprefix("--").replace("-", "_"),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if is_flag else None,
+        annotation=Annotated[kind, option],
+    )
 
 
 def result_name(path: Path) -> str:
@@ -134,29 +162,3 @@ def tell_unmet(results: Sequence[Result]) -> bool:
     for doubt in unmet:
         tell(f"bnoise: advice.{doubt.code}: {doubt.finding}. {doubt.remedy}")
     return bool(unmet)
-
-
-def _draw(results: Sequence[tuple[str, Result]], path: Path) -> str:
-    from bnoise_cli.report.plots.draw import plot_results
-
-    plot_results(results, path)
-    return f"The picture is in {path}."
-
-
-def _write_page(results: Sequence[tuple[str, Result]], path: Path, picture: Path | None) -> str:
-    from bnoise_cli.report.export.page import write_page
-
-    write_page(results, path, picture if picture is not None and picture.exists() else None)
-    return f"The page is in {path}."
-
-
-def _log(name: str, result: Result, tracker: str) -> str:
-    from bnoise_cli.report.export.trackers import log_result
-
-    with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        picture = Path(folder) / "bnoise.png"
-        try:
-            _draw([(name, result)], picture)
-        except RunError:  # nothing to draw
-            return log_result(result, tracker, {})
-        return log_result(result, tracker, {"bnoise": picture})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.records import Doubt, Throughput
-from bnoise_cli.report.progress import ProgressLine
+from bnoise_cli.report.document import Section
+from bnoise_cli.report.export.as_json import JSON
+from bnoise_cli.report.progress import LOADING, ProgressLine
 from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.result import Result
 
@@ -51,6 +54,36 @@ class Found:
     lost: RunError | None  # the result is in no file, so it must be printed
 
 
+@contextmanager
+def on_device(device: str, *, quiet: bool) -> Iterator[tuple[Any, Ranks, ProgressLine]]:
+    """Load torch, choose this rank's `torch.device` and meet the other ranks; user code may run in the block.
+
+    Args:
+        device: as the option --device names it.
+        quiet: show no progress.
+    """
+    from bnoise_cli.cli.streams import around_user_code
+
+    with around_user_code(), ProgressLine(quiet=quiet) as line:
+        line.say(LOADING)
+        from bnoise_cli.measurement.building.build import choose_device
+        from bnoise_cli.measurement.meeting import joined
+
+        with joined(lambda: choose_device(device)) as (own, ranks):
+            yield own, ranks, line
+
+
+def show_plan(plan: Any, sections: Sequence[Section], outputs: Outputs) -> ExitCode:
+    """Print what a dry run found: a dataclass, or what there is to say about it."""
+    from bnoise_cli.cli.streams import show_json, show_sections
+
+    if outputs.value(JSON):
+        show_json(asdict(plan))
+    else:
+        show_sections(sections)
+    return ExitCode.DONE
+
+
 def finish(found: Found, target: ResultFile, outputs: Outputs, *, quiet: bool) -> ExitCode:
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
     from bnoise_cli.cli.streams import show_json, tell
@@ -69,7 +102,7 @@ def finish(found: Found, target: ResultFile, outputs: Outputs, *, quiet: bool) -
     except BnoiseError as error:
         failed.append(f"bnoise: {error}")
         code = code or error.exit_code
-    tell(" ".join([found.kept, *made]), quiet=quiet or outputs.json)
+    tell(" ".join([found.kept, *made]), quiet=quiet or outputs.value(JSON) is not None)
     for sentence in failed:
         tell(sentence)
     if found.failure is not None:

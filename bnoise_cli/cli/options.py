@@ -9,8 +9,6 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from bnoise_cli.errors import CallError
-from bnoise_cli.report.export import TRACKERS
-from bnoise_cli.report.export.emit import FRAMEWORKS
 from bnoise_cli.spec.schema import Seconds
 
 #: Headings of groups of options in the help.
@@ -69,51 +67,6 @@ QuietOption = Annotated[
         "-q",
         metavar=FLAG,
         help="Print the verdict alone; no progress.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-PlotOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        metavar="FILE",
-        help="Draw the pictures into a png, svg or pdf.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-PageOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--page",
-        metavar="FILE",
-        help="Write a Markdown (.md) or self-contained HTML (.html) page.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-EmitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--emit",
-        metavar="FRAMEWORK",
-        help=f"Print, instead of the report, the settings to paste for {', '.join(FRAMEWORKS)}.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-LogToOption = Annotated[
-    str | None,
-    typer.Option(
-        "--log-to",
-        metavar="TRACKER",
-        help=f"Log the result to one of {', '.join(TRACKERS)}.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        metavar=FLAG,
-        help="Print the result as JSON and nothing else.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import Outputs
+from bnoise_cli.cli.exports import Outputs, with_exports
 from bnoise_cli.cli.options import (
     MEASURING,
     ConfigArgument,
     DeviceOption,
     DryRunOption,
-    EmitOption,
-    JsonOption,
-    LogToOption,
     OutOption,
-    PageOption,
-    PlotOption,
     QuietOption,
     SeedOption,
     SetOption,
@@ -35,6 +29,7 @@ if TYPE_CHECKING:
     from bnoise_cli.cli.measuring import Found
 
 
+@with_exports
 def probe(
     config: ConfigArgument = Path("bnoise.yaml"),
     override: SetOption = None,
@@ -50,11 +45,8 @@ def probe(
     ] = None,
     seed: SeedOption = None,
     out: OutOption = None,
-    plot: PlotOption = None,
-    page: PageOption = None,
-    emit: EmitOption = None,
-    log_to: LogToOption = None,
-    json: JsonOption = False,
+    *,
+    outputs: Outputs,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -66,39 +58,28 @@ def probe(
     overrides += [f"probe.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
     target = ResultFile(out if out is not None else default_path(config, "probe"))
-    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     with prepared():
         spec = load_spec(config, overrides)
         outputs.require(target, inputs=named_files(spec))
     try:
-        code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
+        code = (
+            _dry_run(spec, device, outputs, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
+        )
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before anything was measured.") from None
     raise typer.Exit(code)
 
 
-def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.streams import around_user_code, show_json, show_sections
-    from bnoise_cli.report.progress import LOADING, ProgressLine
+def _dry_run(spec: Spec, device: str, outputs: Outputs, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.measuring import on_device, show_plan
     from bnoise_cli.report.words.dry_run import dry_run_sections
 
-    with (
-        around_user_code(),
-        ProgressLine(quiet=quiet) as line,
-    ):
-        line.say(LOADING)
-        from bnoise_cli.measurement.building.build import choose_device
-        from bnoise_cli.measurement.meeting import joined
+    with on_device(device, quiet=quiet) as (own, ranks, _):
         from bnoise_cli.measurement.probing.dry_run import dry_run
         from bnoise_cli.measurement.probing.session import Session
 
-        with joined(lambda: choose_device(device)) as (own, ranks):
-            plan = dry_run(Session(spec, own, ranks))
-    if json:
-        show_json(asdict(plan))
-    else:
-        show_sections(dry_run_sections(plan))
-    return ExitCode.DONE
+        plan = dry_run(Session(spec, own, ranks))
+    return show_plan(plan, dry_run_sections(plan), outputs)
 
 
 def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: bool) -> ExitCode:
@@ -109,20 +90,12 @@ def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: b
 
 def measure_now(spec: Spec, device: str, target: ResultFile, quiet: bool) -> Found:
     """Probe, and keep the result in `target`."""
-    from bnoise_cli.cli.measuring import measure
-    from bnoise_cli.cli.streams import around_user_code
-    from bnoise_cli.report.progress import LOADING, ProgressLine
+    from bnoise_cli.cli.measuring import measure, on_device
 
-    with (
-        around_user_code(),
-        ProgressLine(quiet=quiet) as line,
-    ):
-        line.say(LOADING)
-        from bnoise_cli.measurement.building.build import choose_device
-        from bnoise_cli.measurement.meeting import joined
+    with on_device(device, quiet=quiet) as (own, ranks, line):
         from bnoise_cli.measurement.probing.session import Session
         from bnoise_cli.results.probe import probe_result
 
-        with joined(lambda: choose_device(device)) as (own, ranks):
-            session = Session(spec, own, ranks)
-            return measure(session, lambda run: probe_result(run, spec), target, line, timed=True)
+        return measure(
+            Session(spec, own, ranks), lambda run: probe_result(run, spec), target, line, timed=True
+        )

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet
-from bnoise_cli.cli.options import EmitOption, JsonOption, LogToOption, PageOption, PlotOption, QuietOption
+from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet, with_exports
+from bnoise_cli.cli.options import QuietOption
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
+from bnoise_cli.report.export.as_json import JSON
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.load import Spec, load_spec
@@ -22,6 +23,7 @@ class OtherConfigError(BnoiseError):
     exit_code = ExitCode.CANNOT_TELL
 
 
+@with_exports
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Stored results.")],
     config: Annotated[
@@ -32,30 +34,24 @@ def report(
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of --config; repeatable."),
     ] = None,
-    plot: PlotOption = None,
-    page: PageOption = None,
-    emit: EmitOption = None,
-    log_to: LogToOption = None,
-    json: JsonOption = False,
+    *,
+    outputs: Outputs,
     quiet: QuietOption = False,
 ) -> None:
     """Print or export stored results again, without measuring; several are compared."""
     from bnoise_cli.cli.streams import tell
     from bnoise_cli.results.stored import read_result
 
-    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
-    outputs.require(inputs=[*results, *([config] if config is not None else [])])
+    outputs.require(inputs=[*results, *([config] if config is not None else [])], results=len(results))
     spec = _spec(config, override or [])
     named = list(zip(_names(results), [read_result(path) for path in results], strict=True))
-    if emit is not None and len(named) > 1:
-        raise CallError(f"--emit prints one recommendation; found {len(named)} results. Name one of them.")
     if spec is not None:
         named = [
             (name, _advised(path, result, spec)) for path, (name, result) in zip(results, named, strict=True)
         ]
     made, failed = outputs.write(named)
     outputs.print(named, quiet=quiet)
-    tell(" ".join(made), quiet=quiet or json or not made)
+    tell(" ".join(made), quiet=quiet or outputs.value(JSON) or not made)
     for sentence in failed:
         tell(sentence)
     if failed:

@@ -84,6 +84,14 @@ def show_sections(sections: Sequence[Section]) -> None:
     )
 
 
+def show_content(content: Any) -> None:
+    """Print a text as it is, anything else as JSON."""
+    if isinstance(content, str):
+        show_text(content)
+    else:
+        show_json(content)
+
+
 def show_json(data: Any) -> None:
     """Print a result and nothing else on stdout."""
     stdout = _results()

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import Outputs
+from bnoise_cli.cli.exports import Outputs, with_exports
 from bnoise_cli.cli.options import (
     MEASURING,
     ConfigArgument,
     DeviceOption,
     DryRunOption,
-    EmitOption,
-    JsonOption,
-    LogToOption,
     OutOption,
-    PageOption,
-    PlotOption,
     QuietOption,
     SeedOption,
     SetOption,
@@ -36,6 +30,7 @@ from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.named_files import named_files
 
 
+@with_exports
 def sweep(
     config: ConfigArgument = Path("bnoise.yaml"),
     override: SetOption = None,
@@ -51,11 +46,8 @@ def sweep(
     ] = None,
     seed: SeedOption = None,
     out: OutOption = None,
-    plot: PlotOption = None,
-    page: PageOption = None,
-    emit: EmitOption = None,
-    log_to: LogToOption = None,
-    json: JsonOption = False,
+    *,
+    outputs: Outputs,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -68,13 +60,14 @@ def sweep(
     overrides += [f"sweep.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
     target = ResultFile(out if out is not None else default_path(config, "sweep"))
-    outputs = Outputs(plot=plot, page=page, emit=emit, log_to=log_to, json=json)
     with prepared():
         spec = load_spec(config, overrides)
         _require_one_start(spec)
         outputs.require(target, ledger_path(target.path), inputs=named_files(spec))
     try:
-        code = _dry_run(spec, device, json, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
+        code = (
+            _dry_run(spec, device, outputs, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
+        )
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before a run was finished.") from None
     raise typer.Exit(code)
@@ -90,28 +83,15 @@ def _require_one_start(spec: Spec) -> None:
         )
 
 
-def _dry_run(spec: Spec, device: str, json: bool, quiet: bool) -> ExitCode:
-    from bnoise_cli.cli.streams import around_user_code, show_json, show_sections
-    from bnoise_cli.report.progress import LOADING, ProgressLine
+def _dry_run(spec: Spec, device: str, outputs: Outputs, quiet: bool) -> ExitCode:
+    from bnoise_cli.cli.measuring import on_device, show_plan
     from bnoise_cli.report.words.dry_run import sweep_plan_sections
 
-    with (
-        around_user_code(),
-        ProgressLine(quiet=quiet) as line,
-        TemporaryDirectory() as folder,
-    ):
-        line.say(LOADING)
-        from bnoise_cli.measurement.building.build import choose_device
-        from bnoise_cli.measurement.meeting import joined
+    with on_device(device, quiet=quiet) as (own, ranks, _), TemporaryDirectory() as folder:
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
 
-        with joined(lambda: choose_device(device)) as (own, ranks):
-            plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
-    if json:
-        show_json(asdict(plan))
-    else:
-        show_sections(sweep_plan_sections(plan))
-    return ExitCode.DONE
+        plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
+    return show_plan(plan, sweep_plan_sections(plan), outputs)
 
 
 def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: bool) -> ExitCode:
@@ -126,29 +106,21 @@ def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: b
 def _train(
     spec: Spec, device: str, target: ResultFile, ledger: Ledger, outputs: Outputs, quiet: bool
 ) -> ExitCode:
-    from bnoise_cli.cli.measuring import finish, measure
-    from bnoise_cli.cli.streams import around_user_code, tell
-    from bnoise_cli.report.progress import LOADING, ProgressLine
+    from bnoise_cli.cli.measuring import finish, measure, on_device
+    from bnoise_cli.cli.streams import tell
 
     if ledger.entries:
         damaged = f" {ledger.damaged} damaged lines are left out." if ledger.damaged else ""
         tell(f"Going on with {len(ledger.entries)} entries of {ledger.source}.{damaged}", quiet=quiet)
     elif ledger.in_the_way is not None:
         tell(f"{ledger.in_the_way}: starting anew. Earlier runs are kept in {ledger.aside}.", quiet=quiet)
-    with (
-        around_user_code(),
-        ProgressLine(quiet=quiet) as line,
-    ):
-        line.say(LOADING)
-        from bnoise_cli.measurement.building.build import choose_device
-        from bnoise_cli.measurement.meeting import joined
+    with on_device(device, quiet=quiet) as (own, ranks, line):
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
         from bnoise_cli.results.branch import branch_result
         from bnoise_cli.results.sweep import sweep_result
 
         timed = spec.config.sweep.branch is None
         make = sweep_result if timed else branch_result
-        with joined(lambda: choose_device(device)) as (own, ranks):
-            session = SweepSession(spec, own, ledger, ranks)
-            found = measure(session, lambda run: make(run, spec), target, line, timed=timed)
+        session = SweepSession(spec, own, ledger, ranks)
+        found = measure(session, lambda run: make(run, spec), target, line, timed=timed)
     return finish(found, target, outputs, quiet=quiet)

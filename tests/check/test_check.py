@@ -586,9 +586,10 @@ def test_summary_and_outputs_are_appended(bnoise: Call, config: str, monkeypatch
     assert summary.startswith("# Before\n# bnoise check\n")
     assert "| fail | c.yaml | 3,200 | 100 (90.0 to 112) | 33.0 | 1.03 |" in summary
     monkeypatch.setenv("GITHUB_OUTPUT", "no/such/folder")
-    code, _, err = bnoise("check", config, "--format", "github")
+    code, out, err = bnoise("check", config, "--format", "github")
     assert code == 4
     assert "GITHUB_OUTPUT" in err
+    assert "c.yaml" in out, "the annotations are printed before the files are written"
 
 
 #: Of the JUnit schema that Jenkins and GitLab read: attributes (required, allowed) and children of each element.

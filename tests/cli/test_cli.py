@@ -381,7 +381,7 @@ def test_a_plan_that_contradicts_itself_is_found_before_measuring(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["probe", "quad.yaml", "--emit", "kerras"], 2, "--emit needs one of"),
+        (["probe", "quad.yaml", "--emit", "kerras"], 2, "nanogpt"),
         (["probe", "quad.yaml", "--emit", "hf", "--json"], 2, "choose one"),
         (["probe", "quad.yaml", "--log-to", "tensorbord"], 2, "tensorboard"),
         (["probe", "quad.yaml", "--page", "p.doc"], 2, "ending in .md, .html"),

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bnoise_cli.errors import CallError, ExitCode
-from bnoise_cli.records import (
-    CriticalBatchSize,
-)  # fmt: skip
-from bnoise_cli.report.export.emit import FRAMEWORKS, NoAdviceError, emit, require_framework
+from bnoise_cli.errors import ExitCode
+from bnoise_cli.records import CriticalBatchSize
+from bnoise_cli.report.export.emit import Framework, NoAdviceError, emit
 from tests.samples import ADVICE, ADVISED
 
 
@@ -65,13 +63,13 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_the_lines_parse_and_say_the_recommendation(framework: str) -> None:
+@pytest.mark.parametrize("framework", Framework)
+def test_the_lines_parse_and_say_the_recommendation(framework: Framework) -> None:
     assert parsed(emit(ADVISED, framework), framework) == EXPECTED[framework]
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_what_is_unknown_is_left_out(framework: str) -> None:
+@pytest.mark.parametrize("framework", Framework)
+def test_what_is_unknown_is_left_out(framework: Framework) -> None:
     unknown = dataclasses.replace(
         ADVICE,
         learning_rate=None,
@@ -85,8 +83,8 @@ def test_what_is_unknown_is_left_out(framework: str) -> None:
         assert "# learning rate: no rule is known for Lion: re-tune it\n" in text
 
 
-@pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "deepspeed"])
-def test_a_comment_comes_first_and_says_where_the_numbers_are_from(framework: str) -> None:
+@pytest.mark.parametrize("framework", [each for each in Framework if each is not Framework.DEEPSPEED])
+def test_a_comment_comes_first_and_says_where_the_numbers_are_from(framework: Framework) -> None:
     lines = emit(ADVISED, framework).splitlines()
     assert lines[:3] == [
         "# bnoise 0.1.0, measured on cpu at 2026-01-01T00:00:00+00:00, config 01234567",
@@ -99,20 +97,8 @@ def test_a_comment_comes_first_and_says_where_the_numbers_are_from(framework: st
 def test_no_recommendation_is_no_configuration() -> None:
     untimed = dataclasses.replace(ADVISED, recommendation=None, throughput=None)
     with pytest.raises(NoAdviceError, match="no step was timed") as caught:
-        emit(untimed, "hf")
+        emit(untimed, Framework.HF)
     assert caught.value.exit_code == ExitCode.CANNOT_TELL
     unknown = CriticalBatchSize(value=None, low=40.0, high=None, basis="probe")
     with pytest.raises(NoAdviceError, match="not resolved"):
-        emit(dataclasses.replace(untimed, critical_batch_size=unknown), "hf")
-
-
-def test_an_unknown_framework_names_the_nearest() -> None:
-    for name in FRAMEWORKS:
-        require_framework(name)
-    with pytest.raises(
-        CallError, match=r"hf, lightning.*found 'nanoGPT'\. Did you mean `nanogpt`\?"
-    ) as caught:
-        require_framework("nanoGPT")
-    assert caught.value.exit_code == ExitCode.WRONG_CALL
-    with pytest.raises(CallError, match=r"found 'keras'\.$"):
-        require_framework("keras")
+        emit(dataclasses.replace(untimed, critical_batch_size=unknown), Framework.HF)

@@ -16,7 +16,8 @@ from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.export.page import require_page_format, write_page
-from bnoise_cli.report.plots.draw import draw, plot_results, require_plot_format
+from bnoise_cli.report.export.plot import require_plot_format
+from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.plots.tradeoff import trained
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render

@@ -1,4 +1,4 @@
-"""The verdicts of a check for CI: GitHub's annotations, summary and outputs, and JUnit's XML."""
+"""The formats of `bnoise check`, with GitHub's annotations, summary and outputs, and JUnit's XML."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from bnoise_cli.check.check_config import Checked, Rules
 from bnoise_cli.check.verdict import Verdict
 from bnoise_cli.errors import ExitCode, RunError, harmless, printable
-from bnoise_cli.report.words.check import WORDS
+from bnoise_cli.report.markdown import markdown
+from bnoise_cli.report.words.check import WORDS, check_json, check_table
+
+
+class Format(StrEnum):
+    """How verdicts are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+
 
 #: What XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -93,6 +107,25 @@ def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:
     ET.SubElement(suite, "system-err")
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _markdown(checked: Sequence[Checked]) -> str:
+    return markdown("bnoise check", check_table(checked), None)
+
+
+def _github(checked: Sequence[Checked], rules: Rules, _seconds: float) -> Iterator[str]:
+    yield github_annotations(checked, rules)  # also where the files cannot be written
+    write_github_files(checked, rules, _markdown(checked))
+
+
+#: From verdicts, rules and the seconds of the check to what is printed, one after the other: texts, or data for
+#: JSON. A report is laid out instead.
+WRITERS: dict[Format, Callable[[Sequence[Checked], Rules, float], Iterable[Any]]] = {
+    Format.JSON: lambda checked, rules, _: [check_json(checked, rules)],
+    Format.MARKDOWN: lambda checked, _, __: [_markdown(checked)],
+    Format.GITHUB: _github,
+    Format.JUNIT: lambda checked, rules, seconds: [junit(checked, rules, seconds)],
+}
 
 
 def _plain(value: float | None) -> str:

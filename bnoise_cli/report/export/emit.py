@@ -1,56 +1,68 @@
-"""A recommendation as the lines to paste into a training framework's own configuration."""
+"""`--emit`: a recommendation as the lines to paste into a training framework's own configuration."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 import yaml
 
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
 from bnoise_cli.records import Recommendation
+from bnoise_cli.report.export.export import Printed, Results
 from bnoise_cli.results.result import Result
-from bnoise_cli.spec.targets import nearest
 
-#: Each key, and which of `_quantities` it holds, as of transformers 5.23, lightning 2.6, deepspeed 0.19 (whose
-#: file has no length of a run), torchtitan 0.3 and nanoGPT's train.py. All count steps of the optimizer.
+
+class Framework(StrEnum):
+    """Frameworks whose configuration is known."""
+
+    HF = "hf"
+    LIGHTNING = "lightning"
+    DEEPSPEED = "deepspeed"
+    TORCHTITAN = "torchtitan"
+    NANOGPT = "nanogpt"
+
+
+#: The keys of each framework and which of `_quantities` each key holds, as of transformers 5.23, lightning 2.6,
+#: deepspeed 0.19 (whose file has no length of a run), torchtitan 0.3 and nanoGPT's train.py. All count steps of the
+#: optimizer.
 _KEYS = {
-    "hf": {
+    Framework.HF: {
         "per_device_train_batch_size": "micro_batch", "gradient_accumulation_steps": "accumulation",
         "learning_rate": "learning_rate", "max_steps": "steps",
     },
-    "lightning": {
+    Framework.LIGHTNING: {
         "trainer.devices": "world", "trainer.accumulate_grad_batches": "accumulation",
         "trainer.max_steps": "steps", "data.batch_size": "micro_batch", "optimizer.lr": "learning_rate",
     },
-    "deepspeed": {
+    Framework.DEEPSPEED: {
         "train_batch_size": "batch", "train_micro_batch_size_per_gpu": "micro_batch",
         "gradient_accumulation_steps": "accumulation",
         "optimizer.type": "optimizer", "optimizer.params.lr": "learning_rate",  # the rate is not read without a type
     },
-    "torchtitan": {
+    Framework.TORCHTITAN: {
         "config.training.local_batch_size": "micro_batch", "config.training.global_batch_size": "batch",
         "config.training.steps": "steps",
         "config.optimizer.param_groups[-1].optimizer_kwargs['lr']": "learning_rate",
     },
     # train.py divides the accumulation by the world size; the decay ends at 600,000 unless it is told otherwise.
-    "nanogpt": {
+    Framework.NANOGPT: {
         "batch_size": "micro_batch", "gradient_accumulation_steps": "accumulation_of_all",
         "learning_rate": "learning_rate", "max_iters": "steps", "lr_decay_iters": "steps",
     },
 }  # fmt: skip
 #: Where the lines go, for the formats that have comments.
 _PLACES = {
-    "hf": "for transformers.TrainingArguments; data-parallel degree {world}",
-    "lightning": "for LightningCLI: devices of one node; the batch size of the DataLoader on each device;\n"
+    Framework.HF: "for transformers.TrainingArguments; data-parallel degree {world}",
+    Framework.LIGHTNING: "for LightningCLI: devices of one node; the batch size of the DataLoader on each device;\n"
     "where there is a class_path, batch_size and lr belong under its init_args",
-    "torchtitan": "for the function that returns the Trainer.Config of torchtitan 0.3; batches in sequences;\n"
+    Framework.TORCHTITAN: "for the function that returns the Trainer.Config of torchtitan 0.3; batches in sequences;\n"
     "data-parallel degree {world}; the last parameter group is the one for everything else",
-    "nanogpt": "for a config file of nanoGPT; gradient_accumulation_steps counts those of all ranks together",
+    Framework.NANOGPT: "for a config file of nanoGPT; gradient_accumulation_steps counts those of all ranks together",
 }
-FRAMEWORKS: tuple[str, ...] = tuple(_KEYS)
 
 
 class NoAdviceError(BnoiseError):
@@ -59,20 +71,8 @@ class NoAdviceError(BnoiseError):
     exit_code = ExitCode.CANNOT_TELL
 
 
-def require_framework(name: str) -> None:
-    """Find out before measuring that a recommendation can be written for a framework.
-
-    Raises:
-        CallError: unknown name.
-    """
-    if name not in FRAMEWORKS:
-        close = nearest(name, list(FRAMEWORKS))
-        hint = f" Did you mean {close}?" if close else ""
-        raise CallError(f"--emit needs one of {', '.join(FRAMEWORKS)}; found {name!r}.{hint}")
-
-
-def emit(result: Result, framework: str) -> str:
-    """The recommended training in the words, units and file format of one of `FRAMEWORKS`.
+def emit(result: Result, framework: Framework) -> str:
+    """The recommended training in the words, units and file format of a framework.
 
     What the result does not know (a learning rate, the length of the run) is left out.
 
@@ -94,10 +94,10 @@ def emit(result: Result, framework: str) -> str:
         )
     known = _quantities(result, advice)
     settings = {key: known[held] for key, held in _KEYS[framework].items() if held in known}
-    if framework == "deepspeed":
+    if framework is Framework.DEEPSPEED:
         return json.dumps(_nested(settings), indent=2) + "\n"
     comment = _comment(result, advice, _PLACES[framework])
-    if framework in ("hf", "lightning"):
+    if framework in (Framework.HF, Framework.LIGHTNING):
         # PyYAML writes 1.0e-05 where repr writes 1e-05, which YAML reads as a string.
         return comment + yaml.safe_dump(_nested(settings), sort_keys=False)
     return comment + "".join(f"{key} = {value!r}\n" for key, value in settings.items())
@@ -144,3 +144,22 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(parent, {})
         branch[last] = value
     return tree
+
+
+def _require_one(_framework: Framework, results: int) -> None:
+    if results > 1:
+        raise CallError(f"--emit prints one recommendation; found {results} results. Name one of them.")
+
+
+def _content(results: Results, framework: Framework) -> str:
+    [(_, result)] = results
+    return emit(result, framework)
+
+
+EMIT = Printed(
+    option="--emit",
+    type=Framework,
+    help="Print, instead of the report, the settings to paste for a framework.",
+    require=_require_one,
+    content=_content,
+)

@@ -1,4 +1,4 @@
-"""A report as a page: Markdown for a pull request, or one self-contained HTML file."""
+"""`--page`: a report as a page, Markdown for a pull request, or one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
+from bnoise_cli.report.export.export import Results, Written
+from bnoise_cli.report.export.plot import FORMATS as PICTURES
 from bnoise_cli.report.markdown import markdown, one_line
-from bnoise_cli.report.plots.draw import svgs
-from bnoise_cli.report.plots.style import Named
-from bnoise_cli.report.sections import report_sections
-from bnoise_cli.results.result import Result
 from bnoise_cli.storage import write_whole
 
 _FORMATS = (".md", ".html")
@@ -37,7 +35,7 @@ th { vertical-align: bottom; } .words { text-align: left; }
 """
 
 
-def require_page_format(path: Path) -> None:
+def require_page_format(path: Path, _results: int = 1) -> None:
     """Check before the measurement that the format of the page is known.
 
     Raises:
@@ -47,7 +45,7 @@ def require_page_format(path: Path) -> None:
         raise CallError(f"--page needs a file ending in {', '.join(_FORMATS)}; found {path.name!r}.")
 
 
-def write_page(results: Named[Result], path: Path, picture: Path | None) -> None:
+def write_page(results: Results, path: Path, picture: Path | None) -> None:
     """Write the report on results.
 
     Args:
@@ -56,6 +54,9 @@ def write_page(results: Named[Result], path: Path, picture: Path | None) -> None
     Raises:
         RunError: the file cannot be written.
     """
+    from bnoise_cli.report.plots.draw import svgs
+    from bnoise_cli.report.sections import report_sections
+
     sections = report_sections(results)
     title = "bnoise: " + ", ".join(name for name, _ in results)
     if path.suffix.lower() == ".md":
@@ -117,3 +118,19 @@ def _html_cells(tag: str, cells: Sequence[str], grid: Grid) -> str:
         f"<{tag}{' class=words' if column in grid.words else ''}>{escape(cell)}</{tag}>"
         for cell, column in texts
     )
+
+
+def _write(results: Results, path: Path, written: Sequence[Path]) -> str:
+    write_page(results, path, next((file for file in written if file.suffix.lower() in PICTURES), None))
+    return f"The page is in {path}."
+
+
+PAGE = Written(
+    option="--page",
+    type=Path,
+    metavar="FILE",
+    help="Write a Markdown (.md) or self-contained HTML (.html) page.",
+    require=require_page_format,
+    what="page",
+    write=_write,
+)

@@ -1,4 +1,4 @@
-"""A result into the experiment tracker that the user already has."""
+"""`--log-to`: a result into the experiment tracker that the user already has."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ import struct
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bnoise_cli.errors import CallError, RunError
-from bnoise_cli.report.export import TRACKERS
-from bnoise_cli.report.kinds import REPORTS
+from bnoise_cli.report.export.export import Results, Written
 from bnoise_cli.results.result import Result
-from bnoise_cli.spec.targets import nearest
+
+
+class Tracker(StrEnum):
+    """Packages that a result can be logged to, by the name to import."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +45,12 @@ class _Entry:
     pictures: Mapping[str, Path]
 
 
-def require_tracker(name: str) -> None:
+def require_tracker(name: Tracker, _results: int = 1) -> None:
     """Find out before measuring that a result can be logged.
 
     Raises:
-        CallError: unknown name, or its package is not installed.
+        CallError: its package is not installed.
     """
-    if name not in TRACKERS:
-        close = nearest(name, list(TRACKERS))
-        hint = f" Did you mean {close}?" if close else ""
-        raise CallError(f"--log-to needs one of {', '.join(TRACKERS)}; found {name!r}.{hint}")
     spec = importlib.util.find_spec(name)
     # A folder that only has the name, such as the wandb/ that wandb leaves behind, is found without an origin.
     if spec is None or spec.origin is None:
@@ -56,8 +60,8 @@ def require_tracker(name: str) -> None:
         )
 
 
-def log_result(result: Result, name: str, pictures: Mapping[str, Path]) -> str:
-    """Log a stored result and its pictures (PNG files) to one of `TRACKERS`; what is unknown is left out.
+def log_result(result: Result, name: Tracker, pictures: Mapping[str, Path]) -> str:
+    """Log a stored result and its pictures (PNG files) to a tracker; what is unknown is left out.
 
     Returns:
         One sentence: where it went.
@@ -65,10 +69,9 @@ def log_result(result: Result, name: str, pictures: Mapping[str, Path]) -> str:
     Raises:
         RunError: the tracker failed, for whatever reason.
     """
-    log = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name]
     try:
         with redirect_stdout(sys.stderr):  # stdout is for the result alone
-            return f"Logged to {log(_entry(result, pictures))}."
+            return f"Logged to {_LOGS[name](_entry(result, pictures))}."
     except Exception as error:
         cause = textwrap.shorten(_without_password(str(error)), 300)
         raise RunError(
@@ -100,6 +103,8 @@ def _entry(result: Result, pictures: Mapping[str, Path]) -> _Entry:
 
 def _curves(result: Result) -> dict[int, dict[str, float]]:
     """What was measured at each batch size, ascending."""
+    from bnoise_cli.report.kinds import REPORTS
+
     return {size: _known(values) for size, values in sorted(REPORTS[result.kind].curves(result))}
 
 
@@ -188,3 +193,34 @@ def _mlflow(entry: _Entry) -> str:
             mlflow.log_artifact(str(path), "pictures")
         store = _without_password(mlflow.get_tracking_uri())
         return f"MLflow: run {run.info.run_id} of the experiment {experiment} in {store}"
+
+
+_LOGS: dict[Tracker, Callable[[_Entry], str]] = {
+    Tracker.TENSORBOARD: _tensorboard,
+    Tracker.WANDB: _wandb,
+    Tracker.MLFLOW: _mlflow,
+}
+
+
+def _log(results: Results, tracker: Tracker, _written: Sequence[Path]) -> str:
+    from bnoise_cli.report.plots.draw import plot_results
+
+    [(_, result)] = results
+    with TemporaryDirectory() as folder:
+        picture = Path(folder) / "bnoise.png"
+        try:
+            plot_results(results, picture)
+        except RunError:  # nothing to draw
+            return log_result(result, tracker, {})
+        return log_result(result, tracker, {"bnoise": picture})
+
+
+LOG_TO = Written(
+    option="--log-to",
+    type=Tracker,
+    help="Log the result to a tracker that is installed and set up.",
+    require=require_tracker,
+    what="log",
+    write=_log,
+    apart=True,
+)

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
-from bnoise_cli.errors import BnoiseError, CallError, RunError
+from bnoise_cli.errors import BnoiseError, RunError
 from bnoise_cli.report.kinds import REPORTS
 from bnoise_cli.report.plots.style import STYLE, Named, Panel
 from bnoise_cli.results.result import Result
@@ -23,21 +23,10 @@ from bnoise_cli.storage import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
 #: Width and height of a panel in inches, and panels in a row.
 _PANEL, _PER_ROW = (4.6, 4.2), 3
 #: A panel and the results that it shows.
 Chosen = tuple[Panel[Any], list[tuple[str, Result]]]
-
-
-def require_plot_format(path: Path) -> None:
-    """Check before the measurement that the format of the picture is known.
-
-    Raises:
-        CallError: the ending of the file is unknown.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise CallError(f"--plot needs a file ending in {', '.join(FORMATS)}; found {path.name!r}.")
 
 
 def plot_results(results: Named[Result], path: Path) -> None:

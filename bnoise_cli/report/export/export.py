@@ -1,0 +1,53 @@
+"""What every export of results has: an option, a check before the measurement, and a writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from bnoise_cli.results.result import Result
+
+T = TypeVar("T")
+#: Results and their short names.
+Results = Sequence[tuple[str, Result]]
+
+
+def _nothing(_value: Any, _results: int) -> None:
+    """Require nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Export(Generic[T]):
+    """A form of results besides the report, as an option of the commands. `T` is the type of the option's value."""
+
+    #: As in "--log-to".
+    option: str
+    #: typer makes the option from it: a path, an enum whose members are the choices, or bool.
+    type: type[T]
+    #: What the help calls the value; None: its choices.
+    metavar: str | None = None
+    help: str
+    #: Takes the value and the number of results; raises `CallError` if they cannot be exported.
+    require: Callable[[T, int], None] = _nothing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Written(Export[T]):
+    """An export into a file or a tracker, besides the report. A failure costs this export alone."""
+
+    #: What was not made, in the message of a failure.
+    what: str
+    #: Takes the results, the value and the files that this call has written; returns a sentence on what was made.
+    write: Callable[[Results, T, Sequence[Path]], str]
+    #: Whether every result is exported by itself.
+    apart: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Printed(Export[T]):
+    """An export to standard output, instead of the report."""
+
+    #: Takes the results and the value; returns a text, or data to print as JSON.
+    content: Callable[[Results, T], Any]
