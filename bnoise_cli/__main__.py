@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bnoise_cli.interrupt import listen
+from bnoise_cli.interrupt import ignore_more, listen
 
 if TYPE_CHECKING:
     from bnoise_cli.launch import Launch
@@ -31,6 +31,7 @@ def main() -> None:
     from bnoise_cli.launch import here
 
     if here().size == 1:
+        ignore_more()
         sys.exit(code)
     _leave(code, here())
 

@@ -33,6 +33,17 @@ def not_swallowed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def ignore_more() -> None:
+    """Ignore what follows a first signal until the process is gone.
+
+    Python gives signals their default back when it shuts down: an impatient user's second Ctrl-C would then end the
+    program with the signal instead of its exit code.
+    """
+    if _state["asked"]:
+        for sign in _ENDING:
+            signal.signal(sign, signal.SIG_IGN)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     if not _state["asked"]:
         _state["asked"] = True
