@@ -49,7 +49,9 @@ def without_times(text: str) -> dict[str, Any]:
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    """The entries of a ledger, without a last line that is torn."""
+    lines = path.read_bytes().splitlines(keepends=True)[1:]
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def finished(path: Path) -> list[tuple[int, int, int, int]]:

@@ -144,7 +144,7 @@ def test_the_budget_ends_a_sweep_with_what_is_known(write: Write, bnoise: Call) 
     code, out, err = bnoise("sweep", config, "--budget", "1s", *slow)
     assert code == 4
     assert out == ""
-    assert "the budget of 1 s was spent before another run arrived. Raise --budget." in err
+    assert "the budget of 1 s was spent before another run or probe was finished. Raise --budget." in err
 
 
 def test_a_sweep_prints_stores_and_repeats(write: Write, bnoise: Call) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bnoise_cli.measurement.outcome import StopReason
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 
@@ -19,23 +20,28 @@ _PRECISION = 0.2
 
 def probe_along(
     shared: SweepTask,
+    known: KnownRuns,
     *,
     batch_size: int,
-    rate: float,
+    point: int,
     steps: float,
     max_examples: int,
     on_progress: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """Train the run of the first seed again and probe on the way, by its optimizer's own preconditioner.
 
+    Each probe is kept at once, so that a sweep that is stopped here goes on with the next one.
+
     Args:
+        point: the run's learning rate on the grid.
         steps: of that run to the goal.
         max_examples: gradient examples of each probe, so that it repeats exactly.
 
     Returns:
         Of each point: step, loss, noise scales as plain data (None where the law does not hold), examples.
     """
-    task, lane, step, points = shared.task, shared.lane(batch_size, rate, 0), 0, []
+    task, rate, step, points = shared.task, shared.rate(point), 0, []
+    lane = shared.lane(batch_size, rate, 0)
     settings = ProbeSettings(
         precision=_PRECISION, budget_seconds=1e9, max_examples=max_examples, seed=shared.config.probe.seed
     )
@@ -43,6 +49,10 @@ def probe_along(
         while step < target:
             lane.step((0,))
             step += 1
+        which = {"batch_size": batch_size, "point": point, "step": step}
+        if (earlier := known.fact("probed", **which)) is not None:
+            points.append(earlier)
+            continue
         task.model.train()
         task.preconditioner = preconditioner(lane.optimizer, task.trainable)
         try:
@@ -69,4 +79,5 @@ def probe_along(
                 "learning_rate": rate,
             }
         )
+        known.add_fact("probed", points[-1], **which)
     return points

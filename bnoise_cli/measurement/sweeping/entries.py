@@ -77,7 +77,7 @@ class _Probed(_Entry):
 
 _FACTS: dict[str, TypeAdapter[Any]] = {
     "goal": TypeAdapter(Annotated[float, Field(strict=True, allow_inf_nan=False)]),
-    "trajectory": TypeAdapter(list[_Probed]),
+    "probed": TypeAdapter(_Probed),
 }
 
 

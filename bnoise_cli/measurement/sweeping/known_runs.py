@@ -50,6 +50,11 @@ class KnownRuns:
         """Every branch once, in the order of the ledger."""
         return list(self._branches.values())
 
+    @property
+    def entries(self) -> int:
+        """Entries of the ledger, of all kinds."""
+        return len(self._ledger.entries)
+
     def __len__(self) -> int:
         return len(self._runs) + len(self._branches)
 

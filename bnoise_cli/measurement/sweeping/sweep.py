@@ -132,7 +132,7 @@ class _Run:
         self.begun = time.monotonic()
         self.chosen: dict[int, int | None] = {}  # batch size → the best grid point; None: none arrived
         self.expected = 0  # batch sizes
-        self.known_before = len(known)
+        self.entries_before = known.entries
         shared.on_warmup = lambda step: self._tell("warm-up", step)
 
     def measure(self) -> SweepRun:
@@ -158,10 +158,14 @@ class _Run:
             if goal is None or not self.known:
                 raise
         except BudgetSpentError:
-            if goal is None or len(self.known) == self.known_before:
-                raise RunError(
-                    f"the budget of {self.plan.budget:.0f} s was spent before another run arrived. Raise --budget."
-                ) from None
+            spent = RunError(
+                f"the budget of {self.plan.budget:.0f} s was spent before another run or probe was finished. Raise "
+                "--budget."
+            )
+            if goal is None or not self.known:
+                raise spent from None
+            if self.known.entries == self.entries_before:  # the next call would end in the same place
+                failure = spent
         except RunError as error:
             failure = self.task.ranks.publish(error)
             if goal is None or not self.known:
@@ -258,19 +262,16 @@ class _Run:
         size = min(arrived, key=lambda size: abs(math.log(size) - found.log_critical))
         point = self.chosen[size]
         assert point is not None
-        if (known := self.known.fact("trajectory", batch_size=size, point=point)) is not None:
-            return list(known)
         spent = sum(run.examples for run in self.known.all())
-        points = probe_along(
+        return probe_along(
             self.shared,
+            self.known,
             batch_size=size,
-            rate=self.shared.rate(point),
+            point=point,
             steps=self.known[Key(size, point, 0, FINE)].steps or 0.0,
             max_examples=max(_FEWEST_PROBE_EXAMPLES, round(_PROBE_SHARE * spent)),
             on_progress=lambda: self._tell("probe", 0),
         )
-        self.known.add_fact("trajectory", points, batch_size=size, point=point)
-        return points
 
     def _tell(self, phase: SweepPhase, step: int, size: int | None = None) -> None:
         seconds = time.monotonic() - self.begun

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bnoise_cli.examples.quadratic import NoisyQuadratic
 from bnoise_cli.ledger import Ledger
+from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
@@ -87,6 +89,7 @@ def test_a_torn_last_line_is_made_again_and_nothing_else(write: Write, bnoise: C
         assert "Going on with" in err
         assert without_times(Path(".bnoise/q.sweep.json").read_text()) == without_times(first)
         assert len(finished(ledger)) == len(set(finished(ledger)))
+        assert ledger.read_bytes().startswith(whole.rpartition(b'{"kind": "probed"')[0])
 
 
 @pytest.mark.parametrize("damage", [b"\x00\x01garbage\n", b"3\n", b'{"kind": "runs"}\n', b"[]\n"])
@@ -202,10 +205,32 @@ def test_ctrl_c_while_probing_ends_the_sweep(write: Write) -> None:
     assert run.interrupted
     assert not run.complete
     assert len(run.chosen) == 3
-    assert "trajectory" not in [entry["kind"] for entry in entries(Path("runs.jsonl"))]
+    assert not run.trajectory
     again = swept(spec, Path("runs.jsonl"))
     assert again.complete
     assert again.trajectory
+
+
+def test_a_probe_along_the_best_run_is_not_made_twice(write: Write) -> None:
+    """The sweep is stopped in its third probe; the call that goes on keeps the first two and ends as one call does."""
+    write("q.yaml", TINY_SWEEP)
+    spec = load_spec(Path("q.yaml"))
+    whole, torn = Path("whole.jsonl"), Path("torn.jsonl")
+    for ledger in (whole, torn):
+        decide_stacks(ledger, spec, [2, 8, 32])
+
+    def probed(ledger: Path) -> list[dict[str, Any]]:
+        return [entry for entry in entries(ledger) if entry["kind"] == "probed"]
+
+    def on_progress(progress: SweepProgress) -> None:
+        if len(probed(torn)) == 2:
+            raise KeyboardInterrupt
+
+    expected = swept(spec, whole).trajectory
+    assert swept(spec, torn, on_progress).interrupted
+    assert probed(torn) == probed(whole)[:2]
+    assert swept(spec, torn).trajectory == expected
+    assert probed(torn) == probed(whole)
 
 
 def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch: pytest.MonkeyPatch) -> None:
