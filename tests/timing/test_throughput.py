@@ -45,6 +45,26 @@ def test_a_device_of_known_times_is_found_exactly() -> None:
     assert all(step.spread == 0 for step in found.step_times)
 
 
+def test_an_exchange_never_takes_longer_than_the_step_it_is_part_of() -> None:
+    """Of nine visits five wait for another program in the exchange; the step time is that of the other four."""
+
+    class Busy:
+        memory_bytes = None
+        visits = 0
+
+        def step(self, micro_batch_size: int) -> TimedStep:
+            self.visits += 1
+            waits = 1.0 if self.visits % 9 < 5 else 0.0
+            return TimedStep(
+                seconds=2e-3 + waits, optimizer_seconds=1e-4, loading_seconds=0.0, alone_seconds=1e-3
+            )
+
+    found = measure_throughput(Busy(), most=8, budget_seconds=100.0)
+    for step in found.step_times:
+        assert step.seconds == pytest.approx(2e-3)
+        assert step.exchange_seconds == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize("tells_memory", [True, False])
 @pytest.mark.parametrize("room", [1, 2, 3, 37, 500, 511, 513, 3000])
 def test_the_largest_micro_batch_is_found_within_ten_percent(room: int, tells_memory: bool) -> None:

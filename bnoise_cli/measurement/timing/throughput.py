@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Protocol
@@ -209,17 +210,22 @@ def _whole(step: TimedStep) -> float:
     return step.seconds + step.loading_seconds + (step.alone_seconds or 0.0)
 
 
+def _fast(seconds: Sequence[float]) -> float:
+    """The median of the fast half."""
+    return median(sorted(seconds)[: (len(seconds) + 1) // 2])
+
+
 def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
     seconds = [step.seconds for step in steps]
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-    fast = median(sorted(seconds)[: (len(seconds) + 1) // 2])
+    fast = _fast(seconds)
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
-    exchange = [step.seconds - step.alone_seconds for step in steps if step.alone_seconds is not None]
+    alone = [step.alone_seconds for step in steps if step.alone_seconds is not None]
     return StepTime(
         micro_batch_size=size,
         seconds=fast,
         spread=float((high - low) / 2 / middle),
         loading_seconds=median(step.loading_seconds for step in steps),
         peak_memory_bytes=max(peaks) if peaks else None,
-        exchange_seconds=max(median(exchange), 0.0) if exchange else 0.0,
+        exchange_seconds=max(fast - _fast(alone), 0.0) if alone else 0.0,
     )
