@@ -123,7 +123,7 @@ def _code(found: Found, failed: Sequence[str]) -> ExitCode:
 def measure(
     session: Measuring[E], make: Callable[[E], R], target: ResultFile, line: ProgressLine, *, timed: bool
 ) -> Found:
-    """Measure, store, time, advise, store again: what takes long is kept before anything else is tried.
+    """Measure, advise, time, advise again, and store after each: what is known is kept before anything else is tried.
 
     All ranks do so, but only the first one stores.
 
@@ -133,12 +133,16 @@ def measure(
     """
     from bnoise_cli.advice.advise import advise
 
-    first = session.ranks.rank == 0
+    def keep() -> tuple[str, RunError | None]:
+        return _store(target, result) if session.ranks.rank == 0 else ("", None)
+
     run = session.run(line)
     interrupted: bool = run.interrupted
     failure: RunError | None = run.failure
-    result = advise(make(run))
-    kept, lost = _store(target, result) if first else ("", None)
+    result = make(run)
+    keep()
+    result = advise(result)
+    kept, lost = keep()
     if timed and not interrupted and failure is None:
         line.say("timing training steps")
         try:
@@ -148,8 +152,9 @@ def measure(
         except RunError as error:
             failure = session.ranks.publish(error)
             result = _untimed(result, failure)
+        keep()
         result = advise(result)
-        kept, lost = _store(target, result) if first else ("", None)
+        kept, lost = keep()
     return Found(result=result, interrupted=interrupted, failure=failure, kept=kept, lost=lost)
 
 

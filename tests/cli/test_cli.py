@@ -330,6 +330,29 @@ def test_a_full_stderr_never_ends_as_a_failed_check(write: Write) -> None:
         assert done.returncode == expected
 
 
+def test_advice_that_fails_keeps_what_was_measured(
+    bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in what is made of a measurement must not cost it, nor the step times that come after it."""
+    from bnoise_cli.advice import advise as module
+
+    config, real = str(write("quad.yaml", QUADRATIC_CONFIG)), module.advise
+    for timed in (False, True):
+
+        def broken(result: Any, timed: bool = timed) -> Any:
+            if timed == (result.throughput is not None):
+                raise AssertionError("a mistake")
+            return real(result)
+
+        monkeypatch.setattr(module, "advise", broken)
+        code, _, err = bnoise("probe", config)
+        assert code == 4
+        assert "this is a mistake in bnoise" in err
+        data = json.loads(Path(".bnoise/quad.probe.json").read_text())
+        assert data["critical_batch_size"]["value"] > 0
+        assert (data["throughput"] is not None) == timed
+
+
 def test_timing_that_fails_or_is_interrupted_keeps_the_noise_scale(
     bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
