@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -24,6 +25,8 @@ from tests.cases import Call, Write, import_torchvision
 
 os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)
+# A shell starts commands in the background with SIGINT ignored, which the programs under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # One commit has one verdict; --hypothesis-profile=default hunts with new examples.
 settings.register_profile("repeatable", derandomize=True)
 

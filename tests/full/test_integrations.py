@@ -147,7 +147,7 @@ def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, wri
         "version": 1, "model": yaml.safe_load(GPT2), "checkpoint": "w.pt",
         "dataset": {"_target_": "bnoise_cli.examples.datasets.StdlibText", "context": 32, "form": "transformers"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.3},
-        "probe": {"warmup_steps": 0, "max_examples": 16_000, "budget": "10m"},
+        "probe": {"warmup_steps": 0, "max_examples": 16_000, "budget": "10m", "horizon": "off"},
     })  # fmt: skip
     assert result["provenance"]["tokens_per_example"] == 32
     assert result["noise_scale"]["high"] is not None
@@ -182,7 +182,7 @@ def test_a_resnet_with_batch_norm_is_probed_as_by_hand(
         "objective": {"_target_": "mine.py:loss"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.02},
         "training": {"batch_size": 16},
-        "probe": {"warmup_steps": 0, "max_examples": 10_000, "budget": "10m"},
+        "probe": {"warmup_steps": 0, "max_examples": 10_000, "budget": "10m", "horizon": "off"},
     })  # fmt: skip
     assert "batch_norm" in {doubt["code"] for doubt in result["doubts"]}
     assert_same_number(Loop(model, loss_of, len(x), 16), result, small=16, large=256)

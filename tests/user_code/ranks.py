@@ -34,10 +34,10 @@ class Net(nn.Module):
         return self.last(x)
 
 
-def data(n=400):
+def data(n=400, noise=1.0):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n + (int(os.environ["RANK"]) if "UNEQUAL" in os.environ else 0), 6, generator=g)
-    return TensorDataset(x, (x[:, :3] + torch.randn(len(x), 3, generator=g)).argmax(1))
+    return TensorDataset(x, (x[:, :3] + noise * torch.randn(len(x), 3, generator=g)).argmax(1))
 
 
 CALLS = 0

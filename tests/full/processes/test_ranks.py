@@ -168,6 +168,45 @@ def test_tied_parameters_stay_tied_when_they_are_sharded(together: Together, alo
     _same(both.result(), alone(*tied).result())
 
 
+#: Labels without noise, so that the critical batch size is small and a horizon takes few examples.
+HORIZON = [
+    "--set", "probe.horizon=2", "--set", "probe.precision=0.5", "--set", "probe.max_examples=8000",
+    "--set", "probe.warmup_steps=0", "--set", "dataset.noise=0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "parallel"), [([], []), ([], FSDP), (ADAM, FSDP)], ids=["ddp", "fsdp", "fsdp, AdamW"]
+)
+def test_two_processes_find_the_horizon_of_one(
+    together: Together, alone: Alone, optimizer: list[str], parallel: list[str]
+) -> None:
+    """The same curve from the same runs; two processes make replicates two at a time, so that what is left differs."""
+    one = alone(*HORIZON, *optimizer)
+    both = together(2, "probe", *HORIZON, *optimizer, *parallel)
+    assert both.codes == [one.codes[0], 0], both.err
+    expected, found = one.result()["horizon"], both.result()["horizon"]
+    assert _numbers(found["curve"]) == pytest.approx(_numbers(expected["curve"]), rel=2e-3)
+    losses = _losses(expected)
+    shared = {run: loss for run, loss in _losses(found).items() if run in losses}
+    assert len(shared) > 0.8 * len(losses)
+    assert shared == pytest.approx({run: losses[run] for run in shared}, rel=2e-3)
+
+
+def _numbers(part: Any) -> list[float]:
+    """Every number of a part of a result, in its order."""
+    if isinstance(part, dict | list):
+        inside = part.values() if isinstance(part, dict) else part
+        return [number for one in inside for number in _numbers(one)]
+    return [float(part)]
+
+
+def _losses(horizon: dict[str, Any]) -> dict[tuple[float, ...], float]:
+    """The loss at the end of each run, by what was trained."""
+    keys = ("batch_size", "learning_rate", "replicates", "steps")
+    return {tuple(run[key] for key in keys): run["loss"] for run in horizon["runs"]}
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_steps_are_timed_as_the_ranks_take_them(together: Together, parallel: str) -> None:
     ended = together(
@@ -235,9 +274,9 @@ def test_an_error_of_one_rank_ends_all_with_one_message(
         ("raise:1:700", [], "on rank 1: computing the loss of"),
         ("raise:0:700", [], "on rank 0: computing the loss of"),
         ("nan:1:700", [], "on rank 1: the loss"),
-        ("raise:1:400", FSDP, "on rank 1: computing the loss of"),
+        ("raise:1:700", FSDP, "on rank 1: computing the loss of"),
         ("SIGKILL:1:700", [], "another rank has ended or has said nothing for too long."),
-        ("SIGKILL:1:400", FSDP, "another rank has ended or has said nothing for too long."),
+        ("SIGKILL:1:700", FSDP, "another rank has ended or has said nothing for too long."),
     ],
 )
 def test_what_was_measured_before_a_rank_fails_is_kept(
@@ -254,7 +293,7 @@ def test_what_was_measured_before_a_rank_fails_is_kept(
 @pytest.mark.parametrize("fault", ["reading", "exchange"])
 def test_a_failure_of_one_rank_while_steps_are_timed_keeps_the_answer(together: Together, fault: str) -> None:
     """Another rank may be waiting for it then, in an exchange of gradients that it will not make."""
-    ended = together(2, "probe", "--set", "probe.max_examples=600", FAULT_OUTSIDE=f"{fault}:1")
+    ended = together(2, "probe", FAULT_OUTSIDE=f"{fault}:1")
     assert ended.codes == [4, 0]
     assert _told(ended).startswith("on rank 1: a file of this rank is missing.")
     stored = ended.result()
