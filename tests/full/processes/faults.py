@@ -8,14 +8,19 @@ from datetime import timedelta
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement import meeting
 from bnoise_cli.measurement.building import build
+from bnoise_cli.measurement.horizon import search
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
+from bnoise_cli.measurement.training.lanes import SingleLane
 
 
 def prepare_rank() -> None:
     """Lose silent ranks within seconds, and let one rank fail outside the user's code as the environment says.
 
-    FAULT_OUTSIDE=KIND:RANK names a fault, ELSEWHERE=RANK:FOLDER the working folder of one rank.
+    FAULT_OUTSIDE=KIND:RANK names a fault, ELSEWHERE=RANK:FOLDER the working folder of one rank. FEW_REPLICATES shortens
+    a horizon.
     """
+    if "FEW_REPLICATES" in os.environ:
+        search._MOST_REPLICATES = search._LEAST_REPLICATES
     meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
     where, _, folder = os.environ.get("ELSEWHERE", "none").partition(":")
@@ -27,6 +32,10 @@ def prepare_rank() -> None:
     if fault == "device":
         choose = build.choose_device
         build.choose_device = lambda _: choose("cuda:7")
+    if fault == "horizon":
+        SingleLane.step = _missing_file
+    if fault == "interrupted horizon":
+        SingleLane.step = _interrupt
     if fault == "exchange":
         TrainingSteps._loss_together = _missing_file
     if fault == "reading":
@@ -37,6 +46,10 @@ def prepare_rank() -> None:
             return step(self, size)
 
         TrainingSteps.step = unread
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _missing_file(*_: object) -> None:

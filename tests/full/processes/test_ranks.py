@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -56,7 +57,7 @@ class Ended:
 
 # Call the program in several processes: their number, its arguments, and variables of the environment.
 Together = Callable[..., Ended]
-# Call `bnoise probe` in one process: its further arguments.
+# Call `bnoise probe` in one process: its further arguments, and variables of the environment.
 Alone = Callable[..., Ended]
 
 ADAM = ["--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}", "--set", "training.max_grad_norm=0.1"]
@@ -100,8 +101,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Run `bnoise probe` in one process; tests that give the same arguments share one call."""
 
     @cache
-    def call(*arguments: str) -> Ended:
-        return calls_in(tmp_path_factory.mktemp("alone"))(1, "probe", *arguments)
+    def call(*arguments: str, **environment: str) -> Ended:
+        return calls_in(tmp_path_factory.mktemp("alone"))(1, "probe", *arguments, **environment)
 
     return call
 
@@ -170,20 +171,17 @@ def test_tied_parameters_stay_tied_when_they_are_sharded(together: Together, alo
 
 #: Labels without noise, so that the critical batch size is small and a horizon takes few examples.
 HORIZON = [
-    "--set", "probe.horizon=2", "--set", "probe.precision=0.5", "--set", "probe.max_examples=8000",
-    "--set", "probe.warmup_steps=0", "--set", "dataset.noise=0",
+    "--set", "probe.horizon=1", "--set", "probe.precision=0.9", "--set", "probe.max_examples=8000",
+    "--set", "probe.warmup_steps=1", "--set", "dataset.noise=0",
+    "--set", "optimizer={_target_: torch.optim.SGD, lr: 0.02, momentum: 0.9}",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "parallel"), [([], []), ([], FSDP), (ADAM, FSDP)], ids=["ddp", "fsdp", "fsdp, AdamW"]
-)
-def test_two_processes_find_the_horizon_of_one(
-    together: Together, alone: Alone, optimizer: list[str], parallel: list[str]
-) -> None:
+@pytest.mark.parametrize("parallel", [[], FSDP], ids=["ddp", "fsdp"])
+def test_two_processes_find_the_horizon_of_one(together: Together, alone: Alone, parallel: list[str]) -> None:
     """The same curve from the same runs; two processes make replicates two at a time, so that what is left differs."""
-    one = alone(*HORIZON, *optimizer)
-    both = together(2, "probe", *HORIZON, *optimizer, *parallel)
+    one = alone(*HORIZON, FEW_REPLICATES="1")
+    both = together(2, "probe", *HORIZON, *parallel, FEW_REPLICATES="1")
     assert both.codes == [one.codes[0], 0], both.err
     expected, found = one.result()["horizon"], both.result()["horizon"]
     assert _numbers(found["curve"]) == pytest.approx(_numbers(expected["curve"]), rel=2e-3)
@@ -198,7 +196,7 @@ def _numbers(part: Any) -> list[float]:
     if isinstance(part, dict | list):
         inside = part.values() if isinstance(part, dict) else part
         return [number for one in inside for number in _numbers(one)]
-    return [float(part)]
+    return [math.inf if part is None else float(part)]
 
 
 def _losses(horizon: dict[str, Any]) -> dict[tuple[float, ...], float]:
@@ -299,6 +297,21 @@ def test_a_failure_of_one_rank_while_steps_are_timed_keeps_the_answer(together: 
     stored = ended.result()
     assert stored["simple_noise_scale"]["value"] is not None
     assert "untimed" in {doubt["code"] for doubt in stored["doubts"]}
+    assert ended.seconds < PATIENCE / 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "doubt"),
+    [("horizon:1", 4, "failed"), ("horizon:0", 4, "failed"), ("interrupted horizon:0", 130, "interrupted")],
+)
+def test_a_horizon_that_ends_early_keeps_the_answer_of_one_step(
+    together: Together, fault: str, code: int, doubt: str
+) -> None:
+    ended = together(2, "probe", *HORIZON, FAULT_OUTSIDE=fault)
+    assert ended.codes == [code, 0]
+    stored = ended.result()
+    assert stored["noise_scale"]["value"] is not None
+    assert doubt in {doubt["code"] for doubt in stored["doubts"]}
     assert ended.seconds < PATIENCE / 4
 
 

@@ -17,7 +17,7 @@ from tests.documents import PAGES, blocks
 _RUN = ("bnoise ", "torchrun ", "python -c ")
 #: Options that make a command quick.
 _QUICK = {
-    "probe": ["--budget", "5s"],
+    "probe": ["--budget", "5s", "--set", "probe.warmup_steps=5"],
     "sweep": ["--set", "sweep.goal=1.5", "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]"],
 }
 
