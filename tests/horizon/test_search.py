@@ -38,10 +38,15 @@ def test_one_step_is_twenty_times_off_where_sharp_directions_are_trained() -> No
 
 @pytest.mark.full
 def test_a_curve_that_rises_does_not_stand_still() -> None:
-    found = search(spectra()["rising"], 0, steps=8, guess=60.0)
-    values = [level.fit.log_critical for level in found.levels]
+    """The exact curve rises by a factor of 1.9 between the losses of the first level and the last."""
+    quadratic = spectra()["rising"]
+    found = search(quadratic, 0, steps=8, guess=60.0)
+    first, last = found.levels[0], found.levels[-1]
+    exact = [math.log(quadratic.critical_batch_size(level.loss)) for level in (first, last)]
     assert not found.stands_still
-    assert values[-1] > values[0] + math.log(2)
+    assert exact[1] - exact[0] > math.log(1.8)
+    assert last.fit.log_critical - first.fit.log_critical > math.log(1.5)
+    assert abs(last.fit.log_critical - exact[1]) < last.fit.log_error
 
 
 def test_a_budget_of_examples_keeps_the_levels_that_were_reached() -> None:
