@@ -222,6 +222,27 @@ class StepTime:
     peak_memory_bytes: int | None
     #: The part of `seconds` that waits for other devices' gradients, which accumulation does not repeat.
     exchange_seconds: NotNegative = 0.0
+    #: The 95% interval of `seconds` by the order of the visits; None in files that do not say.
+    low_seconds: Positive | None = None
+    high_seconds: Positive | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The interval of `seconds`; of files that do not say, by the spread of the visits."""
+        if self.low_seconds is None or self.high_seconds is None:
+            return self.seconds / (1 + self.spread), self.seconds * (1 + self.spread)
+        return self.low_seconds, self.high_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threads:
+    """The torch threads of a CPU that were measured with, because they are faster there than the usual number."""
+
+    number: Size
+    #: As torch would have taken them.
+    usual: Size
+    #: The time of a pass on the usual number of threads over the time on `number`.
+    times_faster: Positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +271,8 @@ class Throughput:
     world_size: Size = 1
     #: None for one device.
     parallel: Parallel | None = None
+    #: None if torch's own number of threads was used.
+    threads: Threads | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +316,14 @@ class TradeoffRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSizes:
+    """A range of batch sizes."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """A batch size to train with, how to split it, and why."""
 
@@ -307,6 +338,8 @@ class Recommendation:
     reason: str
     #: On `world_size` devices.
     row: TradeoffRow
+    #: The batch sizes that take the same time within 3%; None if the times are not known well enough.
+    same_time: BatchSizes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

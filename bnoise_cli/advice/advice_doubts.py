@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.choices import Option, Options
-from bnoise_cli.numbers import count, counted, percent, seconds
+from bnoise_cli.numbers import count, counted, percent, seconds, significant
 from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Advice, Training
 
 #: Measured times further than this from the line t₀ + t₁·m are said to be off it.
 MISFIT = 0.25
-#: Repeated times that differ by more than this say that something else runs on the device.
-_SPREAD = 0.3
 #: Larger micro-batches train more examples a second; where they train so many times fewer, something is wrong.
 _SLOWER = 1.3
 
@@ -43,15 +41,19 @@ def unjudged_doubts(wishes: Advice) -> Iterator[Doubt]:
 
 
 def advice_doubts(
-    options: Options, throughput: Throughput, wishes: Advice, chosen: Option | None
+    options: Options, throughput: Throughput, wishes: Advice, choice: limits.Choice | None
 ) -> Iterator[Doubt]:
-    """The doubts about a trade-off and the option chosen by the user's limits, if there are any."""
-    option = chosen or options.fastest
+    """The doubts about a trade-off and what the step times choose; None: no option meets the user's limits."""
+    if choice is None:
+        yield limits.impossible(options, wishes)
+    option = choice.option if choice is not None else options.fastest
     yield from _about_the_devices(options.training, throughput)
     yield from _about_the_split(option, throughput)
     yield from _about_the_times(throughput)
-    if chosen is not None and wishes.deadline is not None:
-        yield from _about_the_deadline(options, chosen, wishes.deadline)
+    if choice is not None and choice.rivals:
+        yield _unknown(choice)
+    if choice is not None and wishes.deadline is not None:
+        yield from _about_the_deadline(options, choice.option, wishes.deadline)
 
 
 def _about_the_devices(training: Training, throughput: Throughput) -> Iterator[Doubt]:
@@ -125,13 +127,13 @@ def _about_the_times(throughput: Throughput) -> Iterator[Doubt]:
             remedy="Free the device of other work (on a CPU, more threads than free cores) and probe again.",
             about="advice",
         )
-    unsteady = max(throughput.step_times, key=lambda step: step.spread)
-    if unsteady.spread > _SPREAD:
+    if (threads := throughput.threads) is not None:
+        number = counted(threads.number, "torch thread")
         yield Doubt(
-            code="timing",
-            finding=f"repeated step times at {count(unsteady.micro_batch_size)} examples differ by "
-            f"±{percent(unsteady.spread)}",
-            remedy="Free the device of other work and probe again.",
+            code="threads",
+            finding=f"measured on {number}: {count(threads.usual)} threads take {significant(threads.times_faster, 2)} "
+            "times as long here",
+            remedy=f"Train on {number} too (OMP_NUM_THREADS={threads.number}), or free the CPU and probe again.",
             about="advice",
         )
     if throughput.failure is not None:
@@ -141,6 +143,17 @@ def _about_the_times(throughput: Throughput) -> Iterator[Doubt]:
             remedy="Micro-batches below it were timed; mend the cause if larger ones should work.",
             about="advice",
         )
+
+
+def _unknown(choice: limits.Choice) -> Doubt:
+    sizes = [option.batch_size for option in (choice.option, *choice.rivals)]
+    return Doubt(
+        code="timing",
+        finding="repeated step times differ too much to tell which batch size is the fastest: it may be any from "
+        f"{count(min(sizes))} to {count(max(sizes))}",
+        remedy="Free the device of other work and probe again, or allow a larger budget.",
+        about="advice",
+    )
 
 
 def _about_the_deadline(options: Options, chosen: Option, limit: float) -> Iterator[Doubt]:

@@ -7,13 +7,15 @@ from typing import TypeVar
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.advice_doubts import advice_doubts, unit_doubts, unjudged_doubts
-from bnoise_cli.advice.choices import RANGE, Option, Options, across, untimed_row
+from bnoise_cli.advice.choices import Option, Options, across, untimed_row
 from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
+from bnoise_cli.advice.limits import Choice
 from bnoise_cli.advice.reason import reason
-from bnoise_cli.maths.tradeoff import usual_batch_sizes
+from bnoise_cli.maths.tradeoff import RANGE, usual_batch_sizes
 from bnoise_cli.records import Recommendation, Role
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
+from bnoise_cli.spec.schema import Advice
 
 R = TypeVar("R", bound=Result)
 
@@ -36,29 +38,40 @@ def advise(result: R) -> R:
     options = Options(critical, throughput, training, made.dataset_length, group=made.group)
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
-    chosen = limits.choose(options, result.plan)
-    roles = limits.roles(wishes)
-    doubts = [*advice_doubts(options, throughput, wishes, chosen)]
-    unmet = bool(roles) and chosen is None
-    if unmet:
-        doubts.insert(0, limits.impossible(options, wishes))
-    named: dict[Option, list[Role]] = {}
-    for role, option in (
-        *((role, chosen) for role in limits.chosen_for(chosen, options, wishes)),
-        ("fastest", options.fastest),
-        ("cheapest", options.cheapest),
-        ("balanced", options.balanced),
-    ):
-        if option is not None:
-            named.setdefault(option, []).append(role)
-    advice = [_recommendation(option, tuple(names), options, result) for option, names in named.items()]
+    choice = limits.choose(options, result.plan)
+    doubts = [*advice_doubts(options, throughput, wishes, choice)]
+    advice = [
+        _recommendation(option, tuple(roles), options, result)
+        for option, roles in _named(options, choice, wishes).items()
+    ]
     return replace(
         plain,
         tradeoff=options.rows(),
-        recommendation=None if unmet else advice[0],
-        alternatives=tuple(advice if unmet else advice[1:]),
+        recommendation=advice[0] if choice is not None else None,
+        alternatives=tuple(advice[1:] if choice is not None else advice),
         doubts=(*found, *doubts),
     )
+
+
+def _named(options: Options, choice: Choice | None, wishes: Advice) -> dict[Option, list[Role]]:
+    """The options worth naming with their roles, the recommended one first if there is one.
+
+    If the step times do not tell which is the fastest, only the balanced one is named.
+    """
+    if choice is not None and choice.rivals:
+        return {choice.balanced: ["balanced"]}
+    named: dict[Option, list[Role]] = {}
+    if choice is not None:
+        named[choice.option] = [*limits.chosen_for(choice.option, options, wishes)]
+    by_time: tuple[tuple[Role, Option | None], ...] = (
+        ("fastest", options.fastest),
+        ("cheapest", options.cheapest),
+        ("balanced", options.balanced),
+    )
+    for role, option in by_time:
+        if option is not None:
+            named.setdefault(option, []).append(role)
+    return named
 
 
 def _recommendation(
@@ -78,4 +91,5 @@ def _recommendation(
         learning_rate_rule=rule,
         reason=reason(roles[0], option, options, result),
         row=options.row(option),
+        same_time=options.same_time(option) if roles != ("balanced",) else None,
     )

@@ -6,24 +6,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 
 from bnoise_cli.maths.step_time import Line, Split, StepTimes, line_of
 from bnoise_cli.maths.tradeoff import (
+    RANGE,
     examples_ratio,
     fastest_batch_size,
     pareto_front,
     steps_ratio,
     usual_batch_sizes,
 )
-from bnoise_cli.records import Estimate, Limits, Throughput, TradeoffRow
+from bnoise_cli.records import BatchSizes, Estimate, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
-#: Batch sizes up to this many times B_crit are compared: there a run takes 17 times the fewest examples.
-RANGE = 16
 #: Times that differ by less than this factor are as good as equal: no measurement of them is better.
 _SAME = 1.01
+#: Run times that differ by at most this part are told as the same.
+SAME_TIME = 0.03
 #: Values of B_crit across its interval at which a figure's own limits are looked for; merely chosen.
 _ACROSS = 9
 
@@ -43,6 +45,11 @@ class Option:
     def cost(self, critical: float) -> float:
         """The same in device seconds, K times the time."""
         return self.world_size * self.time(critical)
+
+    @property
+    def uncertainty(self) -> tuple[float, float]:
+        """The least and the most that a step may take, over its measured time."""
+        return self.split.low_seconds / self.split.seconds, self.split.high_seconds / self.split.seconds
 
 
 class Options:
@@ -92,13 +99,7 @@ class Options:
         ]
 
     def _split(self, examples: int, world_size: int) -> Split:
-        """One device's part: as is fastest, or in groups."""
-        exchange = world_size > 1
-        if self._group == 1 or examples % self._group:
-            return self._times.best_split(examples, exchange=exchange)
-        steps = examples // self._group
-        seconds = self._times.seconds(self._group, steps, exchange=exchange)
-        return Split(micro_batch_size=self._group, accumulation_steps=steps, seconds=seconds)
+        return self._times.best_split(examples, exchange=world_size > 1, group=self._group)
 
     def line(self, world_size: int) -> Line:
         """The line through the step times; on several devices t₀ has what the exchange takes at every size."""
@@ -150,10 +151,25 @@ class Options:
     @cached_property
     def balanced(self) -> Option | None:
         """The batch size nearest to B_crit on the planned devices; None where that is not near."""
-        found = min(
-            self.within(self.planned), key=lambda option: abs(math.log(option.batch_size / self.critical))
-        )
+        found = self.nearest(self.within(self.planned))
         return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
+
+    def nearest(self, options: Sequence[Option]) -> Option:
+        """The option whose batch size is nearest to B_crit."""
+        return min(options, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+
+    def same_time(self, chosen: Option) -> BatchSizes:
+        """The batch sizes around an option, on as many devices, with which a run takes the same time."""
+        options = self.within(self.on(chosen.world_size))
+        here = next(i for i, option in enumerate(options) if option.batch_size == chosen.batch_size)
+        time = chosen.time(self.critical)
+
+        def same(option: Option) -> bool:
+            return abs(option.time(self.critical) / time - 1) <= SAME_TIME
+
+        below = [*takewhile(same, reversed(options[: here + 1]))]
+        above = [*takewhile(same, options[here:])]
+        return BatchSizes(low=below[-1].batch_size, high=above[-1].batch_size)
 
     @cached_property
     def least_time(self) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
-from bnoise_cli.advice.choices import RANGE, Option, Options
-from bnoise_cli.maths.tradeoff import steps_ratio
+from bnoise_cli.advice.choices import Option, Options
+from bnoise_cli.maths.fastest import rivals
+from bnoise_cli.maths.tradeoff import RANGE, steps_ratio
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Doubt, Role
 from bnoise_cli.results.result import Plan
@@ -23,7 +25,18 @@ def roles(limits: Advice) -> tuple[Role, ...]:
     return tuple(name for name in IMPOSSIBLE if getattr(limits, name) is not None)
 
 
-def choose(options: Options, plan: Plan) -> Option | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the step times choose."""
+
+    option: Option
+    #: Options that may be clearly better, because step times have an uncertainty: none, and the choice is known.
+    rivals: tuple[Option, ...]
+    #: Of the options that meet the limits, the one nearest to B_crit, which no step time chose.
+    balanced: Option
+
+
+def choose(options: Options, plan: Plan) -> Choice | None:
     """The option that meets all limits of `advice:`: with a deadline the cheapest, otherwise the fastest.
 
     Of the options that meet them it is one that passes the check, if there is one; but an overhead that `advice:` names
@@ -32,22 +45,34 @@ def choose(options: Options, plan: Plan) -> Option | None:
     limits, check, critical = plan.advice, plan.check, options.critical
     if limits.max_compute_overhead is not None:
         check = check.model_copy(update={"max_compute_overhead": limits.max_compute_overhead})
-    if limits.deadline is None:
-        met = [option for option in options.within(options.planned) if _within(option, options, limits)]
-        return options.first(_passing(met, options, check), lambda option: option.time(critical))
+    deadline = limits.deadline
     met = [
         option
-        for option in options.within(options.all)
-        if _within(option, options, limits) and options.run_seconds(option, critical) <= limits.deadline
+        for option in options.within(options.planned if deadline is None else options.all)
+        if _within(option, options, limits)
+        and (deadline is None or options.run_seconds(option, critical) <= deadline)
     ]
-    return options.first(_passing(met, options, check), lambda option: option.cost(critical))
+    allowed = _passing(met, options, check)
+
+    def measure(option: Option) -> float:
+        return option.time(critical) if deadline is None else option.cost(critical)
+
+    def uncertain(option: Option) -> tuple[float, float]:
+        low, high = option.uncertainty
+        return low * measure(option), high * measure(option)
+
+    chosen = options.first(allowed, measure)
+    if chosen is None:
+        return None
+    others = rivals(chosen, allowed, uncertain)
+    return Choice(option=chosen, rivals=tuple(others), balanced=options.nearest(allowed))
 
 
-def chosen_for(chosen: Option | None, options: Options, limits: Advice) -> tuple[Role, ...]:
+def chosen_for(chosen: Option, options: Options, limits: Advice) -> tuple[Role, ...]:
     """The limits that an option was chosen for: those of `advice:`, or the overhead that the check allows."""
     if named := roles(limits):
         return named
-    return () if chosen is None or chosen is options.fastest else ("max_compute_overhead",)
+    return () if chosen is options.fastest else ("max_compute_overhead",)
 
 
 def _passing(met: list[Option], options: Options, check: Check) -> list[Option]:

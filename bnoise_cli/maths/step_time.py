@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 MEMORY_PART = 0.95
 #: A micro-batch that was not tried is taken where the best that was takes so many times as long.
 _WORTH = 1.02
+#: Splits whose times differ by less than this factor take the same time: no measurement of them is better.
+_SAME = 1.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,9 @@ class Split:
     micro_batch_size: int
     accumulation_steps: int
     seconds: float
+    #: The 95% interval of `seconds`.
+    low_seconds: float
+    high_seconds: float
 
 
 class StepTimes:
@@ -91,6 +96,8 @@ class StepTimes:
         self._least_per_example = float(np.min(self._alone / self._sizes))
         self._largest = throughput.largest_micro_batch_size
         self._slope = line_of(throughput, exchange=False).seconds_per_example
+        relative = np.array([np.divide(step.limits, step.seconds) for step in measured])
+        self._low, self._high = relative.T
         self._beyond = (
             _largest_in_memory(throughput) if throughput.limited_by in ("time", "need") else self._largest
         )
@@ -108,23 +115,44 @@ class StepTimes:
         """e(m), what each step waits for the exchange of gradients, in seconds."""
         return float(np.interp(micro_batch_size, self._sizes, self._exchange))
 
-    def best_split(self, examples: int, *, exchange: bool = True) -> Split:
+    def split(self, micro_batch_size: int, accumulation_steps: int, *, exchange: bool = True) -> Split:
+        """A split with its time; the interval is that of the micro-batch, relative to its time."""
+        seconds = self.seconds(micro_batch_size, accumulation_steps, exchange=exchange)
+        return Split(
+            micro_batch_size=micro_batch_size,
+            accumulation_steps=accumulation_steps,
+            seconds=seconds,
+            low_seconds=seconds * float(np.interp(micro_batch_size, self._sizes, self._low)),
+            high_seconds=seconds * float(np.interp(micro_batch_size, self._sizes, self._high)),
+        )
+
+    def best_split(self, examples: int, *, exchange: bool = True, group: int = 1) -> Split:
         """The fastest split of one device's examples into equal micro-batches that fit the memory.
 
-        One beyond what was tried must save time that is worth the doubt.
+        Of splits that take the same time it has the fewest accumulation steps. A micro-batch beyond what was tried must
+        save time that is worth the doubt.
+
+        Args:
+            group: examples that must go through the model together; a multiple of them is split into these.
         """
+        if group > 1 and examples % group == 0:
+            return self.split(group, examples // group, exchange=exchange)
         splits = [
-            Split(
-                micro_batch_size=size,
-                accumulation_steps=examples // size,
-                seconds=self.seconds(size, examples // size, exchange=exchange),
-            )
+            self.split(size, examples // size, exchange=exchange)
             for size in _divisors(examples)
             if size <= self._beyond
         ]
-        tried = [split for split in splits if split.micro_batch_size <= self._largest]
-        best, known = (min(some, key=lambda s: (s.seconds, s.accumulation_steps)) for some in (splits, tried))
+        best = _fewest_steps(splits)
+        known = _fewest_steps([split for split in splits if split.micro_batch_size <= self._largest])
         return known if known.seconds <= _WORTH * best.seconds else best
+
+
+def _fewest_steps(splits: Sequence[Split]) -> Split:
+    """The fewest accumulation steps of the splits that take the same time as the fastest."""
+    equal = _SAME * min(split.seconds for split in splits)
+    return min(
+        (split for split in splits if split.seconds <= equal), key=lambda split: split.accumulation_steps
+    )
 
 
 def _largest_in_memory(throughput: Throughput) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+#: Batch sizes up to this many times B_crit are compared: there a run takes 17 times the fewest examples.
+RANGE = 16
+
 
 def steps_ratio(batch_size: float, critical_batch_size: float) -> float:
     """S(B)/S_min = 1 + B_crit/B (M18 eq. 2.11 and 2.12)."""

@@ -16,7 +16,7 @@ from bnoise_cli.advice.choices import Options
 from bnoise_cli.advice.learning_rate import learning_rate
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
-from bnoise_cli.records import Estimate, Recommendation
+from bnoise_cli.records import Estimate, Recommendation, Threads
 from bnoise_cli.report.export.page import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
@@ -361,9 +361,87 @@ def test_slow_reading_bent_lines_and_unsteady_times_are_told() -> None:
     assert codes(plan(device=Device(loading=1.0))) == ["data_loading"]
     base = plan()
     assert base.throughput is not None
-    steps = tuple(dataclasses.replace(step, spread=0.4) for step in base.throughput.step_times)
-    unsteady = dataclasses.replace(base.throughput, step_times=steps, worst_misfit=0.5)
-    assert codes(advise(dataclasses.replace(base, throughput=unsteady))) == ["step_time", "timing"]
+    steps = tuple(
+        dataclasses.replace(step, spread=0.4, low_seconds=None) for step in base.throughput.step_times
+    )
+    spread = dataclasses.replace(base.throughput, step_times=steps, worst_misfit=0.5)
+    assert codes(advise(dataclasses.replace(base, throughput=spread))) == ["step_time", "timing"]
+
+
+def unsteady(found: ProbeResult, width: float) -> ProbeResult:
+    """The same result, advised anew, as if every step time were known within a factor."""
+    assert found.throughput is not None
+    steps = tuple(
+        dataclasses.replace(step, low_seconds=step.seconds / width, high_seconds=step.seconds * width)
+        for step in found.throughput.step_times
+    )
+    return advise(
+        dataclasses.replace(found, throughput=dataclasses.replace(found.throughput, step_times=steps))
+    )
+
+
+def test_without_known_times_the_balanced_batch_is_recommended_and_no_other() -> None:
+    found = unsteady(plan(about(1000.0)), 1.5)
+    assert best(found).roles == ("balanced",)
+    assert best(found).batch_size == 768  # the check allows 1,000
+    assert found.alternatives == ()
+    assert best(found).same_time is None
+    [doubt] = [doubt for doubt in found.doubts if doubt.code == "timing"]
+    assert "it may be any from 24 to 768" in doubt.finding  # 1.1 t / 1.5 < 1.5 t(192)
+    known = unsteady(plan(about(1000.0)), 1.02)
+    assert best(known).roles == ("fastest", "cheapest")
+    assert "timing" not in codes(known)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.floats(3, 3000),
+    st.floats(1, 300),
+    st.floats(1, 2),
+    st.sampled_from([1, 4]),
+    st.none() | st.floats(0.1, 5),
+)
+def test_a_recommendation_by_time_is_within_a_tenth_of_the_best_for_all_times_within_their_limits(
+    critical: float, ratio: float, width: float, world: int, allowed: float | None
+) -> None:
+    device = Device(fixed=ratio * 1e-4, per_example=1e-4, optimizer=1e-6)
+    found = unsteady(
+        plan(about(critical), device, batch_size=world, world_size=world, max_compute_overhead=allowed), width
+    )
+    advice = found.recommendation
+    if advice is None:
+        return
+    limit = critical * (found.plan.check.max_compute_overhead if allowed is None else allowed)
+    others = [
+        row for row in found.tradeoff if row.batch_size <= limit and row.batch_size != advice.batch_size
+    ]
+    worst = advice.row.steps_ratio * (advice.row.step_seconds or 0.0) * width
+    if advice.roles != ("balanced",):
+        for row in others:
+            assert worst <= 1.1 * row.steps_ratio * (row.step_seconds or 0.0) / width * (1 + 1e-9)
+
+
+def test_the_recommendation_says_which_sizes_take_the_same_time() -> None:
+    found = best(plan(about(100.0)))
+    assert found.same_time is not None
+
+    def time(size: int) -> float:
+        return (1 + 100 / size) * (30 + size)
+
+    sizes = usual_batch_sizes(3000)
+    same = [size for size in sizes if abs(time(size) / time(found.batch_size) - 1) <= 0.03]
+    assert (found.same_time.low, found.same_time.high) == (same[0], same[-1])
+    assert found.same_time.low <= found.batch_size < found.same_time.high
+
+
+def test_fewer_threads_than_usual_are_told() -> None:
+    base = plan()
+    assert base.throughput is not None
+    threads = Threads(number=1, usual=8, times_faster=12.3)
+    told = advise(dataclasses.replace(base, throughput=dataclasses.replace(base.throughput, threads=threads)))
+    [doubt] = [doubt for doubt in told.doubts if doubt.code == "threads"]
+    assert doubt.finding == "measured on 1 torch thread: 8 threads take 12 times as long here"
+    assert "OMP_NUM_THREADS=1" in doubt.remedy
 
 
 def test_a_device_that_slows_down_with_larger_micro_batches_is_told() -> None:

@@ -138,8 +138,9 @@ def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: P
 def without_times(text: str) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(text)
     del data["cost"]["seconds"], data["cost"]["warmup_seconds"], data["provenance"]["time"]
-    for measured_in_time in ("throughput", "tradeoff", "recommendation", "alternatives"):
+    for measured_in_time in ("throughput", "tradeoff", "recommendation"):
         assert data.pop(measured_in_time)
+    del data["alternatives"]  # only if the step times are known well enough
     data["doubts"] = [doubt for doubt in data["doubts"] if doubt["about"] != "advice"]
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bnoise_cli.maths import intervals, law, line, support
+from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
 from bnoise_cli.maths.step_time import StepTimes, fit_line, line_of
@@ -366,7 +368,59 @@ def test_the_best_split_is_the_best_of_all(examples: int, seconds: list[float], 
     assert split.micro_batch_size <= 16
     for size in range(1, 17):
         if examples % size == 0:
-            assert split.seconds <= times.seconds(size, examples // size) * (1 + 1e-12)
+            assert split.seconds <= times.seconds(size, examples // size) * 1.01 * (1 + 1e-12)
+
+
+def test_of_splits_that_take_the_same_time_the_one_with_the_fewest_steps_is_best() -> None:
+    times = StepTimes(throughput([1, 2, 4, 8], [1.0, 2.0, 4.0, 8.0]))
+    assert [times.best_split(n).accumulation_steps for n in (1, 8, 24)] == [1, 1, 3]
+    clearly = StepTimes(throughput([1, 2, 4, 8], [1.0, 2.0, 4.0, 8.4]))
+    assert clearly.best_split(8).accumulation_steps == 2
+
+
+def with_limits(known: Throughput, widths: list[float]) -> Throughput:
+    """The same times, each known within a factor."""
+    steps = tuple(
+        replace(step, low_seconds=step.seconds / width, high_seconds=step.seconds * width)
+        for step, width in zip(known.step_times, widths, strict=True)
+    )
+    return replace(known, step_times=steps)
+
+
+MICRO_BATCHES = [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_times_matter_near_the_fastest_batch_size_alone() -> None:
+    """t = 30 + m and B_crit = 30: the fastest batch size is 30; at 1 a run takes 8 times as long, at 128 1.6 times."""
+    known, purpose = throughput(MICRO_BATCHES, [30.0 + m for m in MICRO_BATCHES]), Purpose(critical=30.0)
+    assert purpose.unsettled(with_limits(known, [1.0] * 8)) == []
+    assert purpose.unsettled(with_limits(known, [1.3, *[1.0] * 6, 1.3])) == []
+    assert purpose.unsettled(with_limits(known, [1.3] * 8)) == [8, 16, 32, 64, 128]
+    assert purpose.unsettled(with_limits(known, [1.04] * 8)) == []
+    limited = replace(purpose, max_compute_overhead=0.25)
+    assert limited.unsettled(with_limits(known, [*[1.0] * 4, *[1.3] * 4])) == []
+    assert limited.unsettled(with_limits(known, [1.3] * 8)) == [4, 8]
+
+
+@given(
+    critical=st.floats(1, 3000),
+    world=st.sampled_from([1, 4]),
+    group=st.sampled_from([1, 3, 8]),
+    seconds=st.lists(st.floats(1e-3, 3e-2), min_size=8, max_size=8),
+    widths=st.lists(st.floats(1.0, 2.0), min_size=8, max_size=8),
+    wider=st.lists(st.floats(1.0, 2.0), min_size=8, max_size=8),
+)
+def test_wider_limits_settle_nothing(
+    critical: float, world: int, group: int, seconds: list[float], widths: list[float], wider: list[float]
+) -> None:
+    known, purpose = (
+        throughput(MICRO_BATCHES, seconds),
+        Purpose(critical=critical, world_size=world, group=group),
+    )
+    asked = purpose.unsettled(with_limits(known, widths))
+    wide = [one * more for one, more in zip(widths, wider, strict=True)]
+    assert set(asked) <= set(purpose.unsettled(with_limits(known, wide))) <= set(MICRO_BATCHES)
+    assert purpose.unsettled(with_limits(known, [1.0] * 8)) == []
 
 
 def test_accumulation_does_not_repeat_the_optimizer_step() -> None:

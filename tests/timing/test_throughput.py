@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import RunError
+from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -242,7 +244,74 @@ class Busy(Device):
         return dataclasses.replace(step, seconds=10 * step.seconds)
 
 
-def test_steps_beside_another_program_are_timed_by_their_fast_half() -> None:
-    found = measure_throughput(Busy(), most=256, budget_seconds=1e9)
+def test_steps_beside_another_program_are_timed_by_their_fast_half_and_more_often() -> None:
+    found = measure_throughput(Busy(), most=256, budget_seconds=1e9, purpose=Purpose(critical=100.0))
+    near = {step.micro_batch_size: step for step in found.step_times}
+    for size in (32, 64, 128):  # sqrt(B_crit t₀/t₁) is 55
+        assert near[size].seconds == pytest.approx(3e-3 + 1e-4 * size)
+        assert near[size].limits == pytest.approx((near[size].seconds, near[size].seconds))
+    once = measure_throughput(Busy(), most=256, budget_seconds=1e9)
+    low, high = once.step_times[5].limits
+    assert low < once.step_times[5].seconds < high == pytest.approx(10 * (3e-3 + 1e-4 * 32))
+
+
+def test_rounds_end_when_the_fastest_is_known_or_the_time_is_spent() -> None:
+    purpose = Purpose(critical=100.0)
+    calm = Device()
+    measure_throughput(calm, most=1024, budget_seconds=1e9, purpose=purpose)
+    assert {calm.taken.count(size) for size in calm.taken} == {4}
+    hopeless = Random(0.9)
+    spent = measure_throughput(hopeless, most=1024, budget_seconds=20.0, purpose=purpose).seconds
+    assert 10.0 < spent <= 20.0
+    noisy = Random(0.05)
+    spent = measure_throughput(noisy, most=1024, budget_seconds=20.0, purpose=purpose).seconds
+    assert spent < 5.0
+
+
+def test_only_the_sizes_that_matter_are_visited_more_often() -> None:
+    device = Random(0.2, fixed=3e-3)
+    measure_throughput(device, most=1 << 13, budget_seconds=60.0, purpose=Purpose(critical=10.0))
+    counts = {size: device.taken.count(size) for size in device.taken}
+    assert counts[16] > 30  # sqrt(10 · 30) is 17
+    assert counts[8192] == 4
+
+
+def test_another_program_does_not_count_where_the_process_knows_its_own_time() -> None:
+    """The kernel takes the core away for as long again from every step but the quickest ones."""
+    found = measure_throughput(Shared(), most=64, budget_seconds=1e9)
     assert found.fixed_seconds == pytest.approx(3e-3)
     assert found.seconds_per_example == pytest.approx(1e-4)
+
+
+def test_a_step_that_waits_is_timed_by_the_wall() -> None:
+    found = measure_throughput(Waiting(), most=64, budget_seconds=1e9)
+    assert found.fixed_seconds == pytest.approx(3e-3)
+
+
+class Random(Device):
+    """Step times vary by a factor, evenly between 1 and 1/(1 − spread)."""
+
+    def __init__(self, spread: float, **known: float) -> None:
+        super().__init__(**known)  # type: ignore[arg-type]
+        self.spread, self.random = spread, np.random.default_rng(0)
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        step = super().step(micro_batch_size)
+        return dataclasses.replace(step, seconds=step.seconds / (1 - self.spread * self.random.random()))
+
+
+class Shared(Device):
+    """A device whose steps on several examples take twice as long, beside a program that takes half of it."""
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        step = super().step(micro_batch_size)
+        disturbed = 1 if micro_batch_size == 1 else 2
+        return dataclasses.replace(step, seconds=disturbed * step.seconds, cpu_seconds=step.seconds)
+
+
+class Waiting(Device):
+    """A device whose steps wait for something else most of the time."""
+
+    def step(self, micro_batch_size: int) -> TimedStep:
+        step = super().step(micro_batch_size)
+        return dataclasses.replace(step, cpu_seconds=0.2 * step.seconds)

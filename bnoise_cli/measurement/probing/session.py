@@ -31,11 +31,11 @@ from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
 from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import is_known, momentum_of, preconditioner
-from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.threads import quickest_threads, use_threads
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.measurement.training.steps import Trainer, evaluating
-from bnoise_cli.records import Throughput
+from bnoise_cli.records import Threads, Throughput
 from bnoise_cli.spec.load import Spec
 
 
@@ -51,13 +51,22 @@ class Session:
         self.unused_states: list[str] = []
         self.warmup: LossChange | None = None
         self._losses_before: list[float] = []
+        self._threads: Threads | None = None
 
     def run(self, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]) -> ProbeRun:
         """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
 
+        A CPU computes on the number of threads that is fastest, unless the result must repeat exactly.
+
         Raises:
             RunError, KeyboardInterrupt: before anything was measured.
         """
+        if self.config.probe.max_examples is None:
+            self._threads = quickest_threads(self.task, self.config.probe.seed)
+        with use_threads(self._threads.number if self._threads else None):
+            return self._run(on_progress)
+
+    def _run(self, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]) -> ProbeRun:
         points: list[Measurement] = []
         warmup_seconds, interrupted, failure = 0.0, False, None
         try:
@@ -100,18 +109,22 @@ class Session:
         """Time training steps as the planned run takes them; to be called last, it uses the optimizer up.
 
         Args:
-            run: the finished probe, a part of whose time this takes.
+            run: the finished probe.
             critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
 
         Raises:
             RunError: a single example does not fit, or the user's code failed.
         """
-        seconds = sum(point.seconds for point in run.points)
         self.task.preconditioner = None  # training holds no such copy
-        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
-            return time_training_steps(
-                self.task, self.optimizer, origin, self.config, critical, budget_seconds=seconds
-            )
+        return time_training_steps(
+            self.task,
+            self.optimizer,
+            self.config,
+            critical,
+            group=run.findings.group,
+            budget_seconds=self.config.probe.budget,
+            threads=self._threads,
+        )
 
     def _fresh(self) -> tuple[torch.optim.Optimizer, Trainer]:
         """A new optimizer, and the planned run's training with it."""

@@ -29,6 +29,7 @@ from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
+from bnoise_cli.measurement.task.threads import quickest_threads
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
@@ -114,10 +115,15 @@ class SweepSession:
         seconds = sum(run.seconds for run in found.runs)
         self.shared.__dict__.pop("runner", None)  # training holds no such copy
         optimizer = make_optimizer(self.shared.spec, self.task.trainable)
-        with preserved(self.task.model, self.config.probe.seed, on_host=True) as origin:
-            return time_training_steps(
-                self.task, optimizer, origin, self.config, critical, budget_seconds=seconds
-            )
+        return time_training_steps(
+            self.task,
+            optimizer,
+            self.config,
+            critical,
+            group=found.findings.group,
+            budget_seconds=max(seconds, self.config.sweep.budget or 0.0),
+            threads=quickest_threads(self.task, self.config.probe.seed),
+        )
 
 
 class _Run:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from bnoise_cli.errors import CutShortError, LostRankError, RunError
+from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.records import LimitedBy, StepTime, Throughput
@@ -19,7 +20,12 @@ from bnoise_cli.records import LimitedBy, StepTime, Throughput
 #: The first visits, which also warm up, may take this part of the time; the rounds share what is left. Rounds are
 #: half as long as the first visits, so that the fewest fit.
 _FIRST_VISITS = 0.4
-_FEWEST_ROUNDS, _MOST_ROUNDS = 2, 8
+_FEWEST_ROUNDS = 2
+#: The median of the fast half of the visits is their first quartile. Its interval reaches this many standard errors
+#: of a rank to both sides: 95%.
+_QUARTILE, _ERRORS = 0.25, 2.0
+#: A step that once had its core for this part of its time does not wait for anything but other programs.
+_OWN_CORE = 0.9
 #: A line needs so many sizes, whatever they cost; no range begins above this size.
 _FEWEST_SIZES, _LARGEST_START = 2, 64
 #: The largest micro-batch is known when the smallest that does not fit is at most so many times larger.
@@ -34,6 +40,7 @@ class TimedStep:
     optimizer_seconds: float  # the last of these
     loading_seconds: float  # reading its examples
     peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None  # of all threads of this process; None if others do a part of the work
     alone_seconds: float | None = (
         None  # without the exchange of gradients, where there is one that can be left out
     )
@@ -52,15 +59,19 @@ class Steps(Protocol):
         """
 
 
-def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Throughput:
+def measure_throughput(
+    steps: Steps, *, most: int, budget_seconds: float, purpose: Purpose | None = None
+) -> Throughput:
     """Time steps at micro-batches of 1, 2, 4 … examples, in turns, as far as memory, need and time go.
 
     Each size is visited once to warm up and once to be timed; then rounds over all sizes follow, so that a
-    disturbance of the device falls on all alike, and the median of the fast half of the visits leaves it out. A size
-    that fails although smaller ones work ends the range; where small ones fail, the range begins above them.
+    disturbance of the device falls on all alike, and the median of the fast half of the visits leaves it out. More
+    rounds follow over the sizes that matter, until the fastest batch size is known. A size that fails although smaller
+    ones work ends the range; where small ones fail, the range begins above them.
 
     Args:
         most: a larger micro-batch has no use.
+        purpose: what must be known; None: the fewest rounds are enough.
         budget_seconds: time for all steps; the two smallest sizes are timed in any case.
 
     Raises:
@@ -70,7 +81,7 @@ def measure_throughput(steps: Steps, *, most: int, budget_seconds: float) -> Thr
     limited_by = run.ascend(most, _FIRST_VISITS * budget_seconds)
     if limited_by == "memory":
         run.refine(most)
-    run.go_round(budget_seconds)
+    run.go_round(limited_by, budget_seconds, purpose)
     return run.throughput(limited_by)
 
 
@@ -138,21 +149,32 @@ class _Timing:
             else:
                 high = middle
 
-    def go_round(self, budget_seconds: float) -> None:
-        """Time every size again in turn, while there is time for a whole round."""
-        whole = sum(self.quickest.values())
-        for done in range(_MOST_ROUNDS):
-            if done >= _FEWEST_ROUNDS and self.spent + whole > budget_seconds:
-                return
-            for size in self.sizes:
-                self._step(size)
+    def go_round(self, limited_by: LimitedBy, budget_seconds: float, purpose: Purpose | None) -> None:
+        """Time sizes again in turn until what matters is known, while there is time for a whole round.
+
+        Whether it is known is found out whenever the rounds have doubled.
+        """
+        sizes: Sequence[int] = self.sizes
+        rounds, known = 0, _FEWEST_ROUNDS
+        while sizes:
+            whole = sum(self.quickest[size] for size in sizes)
+            while rounds < known:
+                if rounds >= _FEWEST_ROUNDS and self.spent + whole > budget_seconds:
+                    return
+                for size in sizes:
+                    self._step(size)
+                rounds += 1
+            sizes = purpose.unsettled(self.throughput(limited_by)) if purpose is not None else ()
+            known *= 2
 
     def throughput(self, limited_by: LimitedBy) -> Throughput:
-        measured = [_step_time(size, self.timed[size]) for size in self.sizes]
+        smallest = self.timed[self.sizes[0]]
+        by_cpu = any((step.cpu_seconds or 0.0) >= _OWN_CORE * step.seconds for step in smallest)
+        measured = [_step_time(size, self.timed[size], by_cpu=by_cpu) for size in self.sizes]
         line = fit_line([s.micro_batch_size for s in measured], [s.seconds for s in measured])
         return Throughput(
             step_times=tuple(measured),
-            optimizer_seconds=median(step.optimizer_seconds for step in self.timed[self.sizes[0]]),
+            optimizer_seconds=_fast([step.optimizer_seconds for step in smallest]),
             fixed_seconds=line.fixed_seconds,
             seconds_per_example=line.seconds_per_example,
             worst_misfit=line.worst_misfit,
@@ -215,15 +237,40 @@ def _fast(seconds: Sequence[float]) -> float:
     return median(sorted(seconds)[: (len(seconds) + 1) // 2])
 
 
-def _step_time(size: int, steps: list[TimedStep]) -> StepTime:
-    seconds = [step.seconds for step in steps]
+def _limits(seconds: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of the first quartile of such times, by their order (David and Nagaraja, Order Statistics, 7.1).
+
+    If no time is as far down as the lower rank, the limit lies as far below the least as the upper one lies above it.
+    """
+    times, number = sorted(seconds), len(seconds)
+    middle = _QUARTILE * number
+    reach = _ERRORS * math.sqrt(number * _QUARTILE * (1 - _QUARTILE))
+    high = times[min(math.ceil(middle + reach), number) - 1]
+    rank = math.floor(middle - reach)
+    low = times[rank - 1] if rank >= 1 else max(2 * times[0] - high, times[0] / 2)
+    return low, high
+
+
+def _step_time(size: int, steps: list[TimedStep], *, by_cpu: bool) -> StepTime:
+    """A step time from its visits.
+
+    Args:
+        by_cpu: count the time of this process alone. Its threads together work at least as long as a step takes on a
+            free machine, so the shorter of both times is never too short.
+    """
+    seconds = [
+        min(step.seconds, step.cpu_seconds) if by_cpu and step.cpu_seconds else step.seconds for step in steps
+    ]
     low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
     fast = _fast(seconds)
+    least, most = _limits(seconds)
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
     alone = [step.alone_seconds for step in steps if step.alone_seconds is not None]
     return StepTime(
         micro_batch_size=size,
         seconds=fast,
+        low_seconds=min(least, fast),
+        high_seconds=max(most, fast),
         spread=float((high - low) / 2 / middle),
         loading_seconds=median(step.loading_seconds for step in steps),
         peak_memory_bytes=max(peaks) if peaks else None,

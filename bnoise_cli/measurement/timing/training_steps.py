@@ -12,45 +12,67 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnoise_cli.errors import NotFiniteError, RunError
+from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.measurement.task.batches import Draws, Stream
 from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task.passes import cut_short
+from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.threads import use_threads
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
-from bnoise_cli.records import Throughput
+from bnoise_cli.records import Threads, Throughput
 from bnoise_cli.spec.schema import Config
 
 #: Micro-batches up to one device's part of so many B_crit are tried: there a run takes 65 times the fewest examples.
 _LARGEST_OF_USE = 64
-#: Timing takes about this part of the time of the measurement before it.
-_SHARE = 0.12
+#: Timing may take this part of the budget.
+_SHARE = 0.1
 
 
 def time_training_steps(
     task: Task,
     optimizer: torch.optim.Optimizer,
-    origin: list[Tensor],
     config: Config,
     critical: float | None,
     *,
+    group: int,
     budget_seconds: float,
+    threads: Threads | None,
 ) -> Throughput:
-    """Time steps of the planned run; to be called last and inside `preserved`, it uses the optimizer up.
+    """Time steps of the planned run; to be called last, it uses the optimizer up.
 
     Args:
-        origin: the weights, as `preserved` gives them.
         critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
-        budget_seconds: what the measurement before it took; a part of that is used.
+        group: examples that must go through the model together.
+        budget_seconds: of the whole measurement; a part of that is used.
+        threads: the number of torch threads to use; None: torch's own.
     """
     plan, ranks = config.training, task.ranks
     local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
-    steps = TrainingSteps(task, optimizer, origin, max_grad_norm=plan.max_grad_norm, seed=config.probe.seed)
-    most = max(1, min(int(local), task.batches.length))
-    found = measure_throughput(steps, most=most, budget_seconds=ranks.broadcast(_SHARE * budget_seconds))
+    most, seed = max(1, min(int(local), task.batches.length)), config.probe.seed
+    purpose = _purpose(config, critical, group) if critical is not None else None
+    with (
+        preserved(task.model, seed, on_host=True) as origin,
+        use_threads(threads.number if threads is not None else None),
+    ):
+        steps = TrainingSteps(task, optimizer, origin, max_grad_norm=plan.max_grad_norm, seed=seed)
+        seconds = ranks.broadcast(_SHARE * budget_seconds)
+        found = measure_throughput(steps, most=most, budget_seconds=seconds, purpose=purpose)
     if ranks.size == 1:
-        return found
+        return replace(found, threads=threads)
     return replace(found, world_size=ranks.size, parallel="fsdp" if task.sharded else "ddp")
+
+
+def _purpose(config: Config, critical: float, group: int) -> Purpose:
+    """To recommend a batch size within the overhead that the config allows."""
+    allowed = config.advice.max_compute_overhead or config.check.max_compute_overhead
+    return Purpose(
+        critical=critical,
+        world_size=config.training.world_size,
+        group=group,
+        max_compute_overhead=allowed,
+    )
 
 
 class TrainingSteps:
@@ -138,7 +160,7 @@ class TrainingSteps:
         self, size: int, batch: Any, loss_of: Callable[[Any, int, str], Tensor], loading_seconds: float
     ) -> TimedStep:
         task, what = self._task, f"a micro-batch of {size} examples"
-        begun = self._now()
+        begun, busy = self._now(), time.process_time()
         with user_code(f"a training step of {size} examples"):
             loss = loss_of(batch, self._draws.seed(), what)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -148,12 +170,14 @@ class TrainingSteps:
                 torch.nn.utils.clip_grad_norm_(task.trainable, self._max_grad_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        done = self._now()
+        done, busy = self._now(), time.process_time() - busy
+        here_alone = self._device.type == "cpu" and task.ranks.size == 1
         return TimedStep(
             seconds=done - begun,
             optimizer_seconds=done - gone_back,
             loading_seconds=loading_seconds,
             peak_memory_bytes=self._peak_after(size),
+            cpu_seconds=busy if here_alone else None,
         )
 
     def _peak_after(self, size: int) -> int | None:
@@ -187,6 +211,8 @@ class _Loss(nn.Module):
 
 def _slowest(steps: Sequence[TimedStep]) -> TimedStep:
     """The step of ranks that wait for one another."""
+    if len(steps) == 1:
+        return steps[0]
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]
     return TimedStep(
         seconds=max(step.seconds for step in steps),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnoise_cli.advice.choices import SAME_TIME
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
@@ -20,8 +21,6 @@ _ABOUT_THE_ANSWER = (
 )  # fmt: skip
 #: Doubts that undermine a recommendation by step times, the gravest first.
 _ABOUT_THE_TIMES = ("untimed", "timing", "slower_when_larger", "not_tried", "communication", "data_loading")
-#: Roles whose choice rests on step times.
-_BY_TIME = frozenset({"fastest", "cheapest", "deadline", "max_compute_overhead"})
 #: Two learning rates, or two run times, that differ by less than this part are told as the same.
 _SAME = 0.03
 
@@ -40,7 +39,7 @@ def verdict_section(result: Result) -> Section:
     critical = result.critical_batch_size.value or 0.0
     beyond = beyond_the_check(advised.batch_size, critical, result.plan.check)
     refused = [Sentence(beyond, Tone.UNSURE)] if beyond else []
-    parts = [*_differences(result, advised), *refused, _trust(result, doubts)]
+    parts = [*_differences(result, advised), *_same_time(result, advised), *refused, _trust(result, doubts)]
     return Section(title="Verdict", headline=headline, parts=parts)
 
 
@@ -52,9 +51,7 @@ def answer_tone(result: Result) -> Tone:
 
 def undermining(result: Result) -> list[Doubt]:
     """The doubts that undermine the verdict, the gravest first."""
-    advised = result.recommendation
-    by_time = advised is None or advised.roles[0] in _BY_TIME
-    return _named(result, (*_ABOUT_THE_ANSWER, *(_ABOUT_THE_TIMES if by_time else ())))
+    return _named(result, (*_ABOUT_THE_ANSWER, *_ABOUT_THE_TIMES))
 
 
 def _named(result: Result, codes: tuple[str, ...]) -> list[Doubt]:
@@ -122,6 +119,17 @@ def _differences(result: Result, advised: Recommendation) -> Iterator[Sentence]:
         yield Sentence(
             f"{result.amounts.count(other.batch_size)} would take {difference(other.row, row)} than {name}."
         )
+
+
+def _same_time(result: Result, advised: Recommendation) -> Iterator[Sentence]:
+    """The range of batch sizes among which time does not choose, or that step times choose none at all."""
+    if advised.roles[0] == "balanced":
+        yield Sentence("It is the batch size nearest to the critical one: step times did not choose it.")
+        return
+    same = advised.same_time
+    if same is not None and same.low < same.high:
+        low, high = result.amounts.count(same.low), result.amounts.count(same.high)
+        yield Sentence(f"{low} to {high} take the same time within {SAME_TIME:.0%}.")
 
 
 def difference(row: TradeoffRow, planned: TradeoffRow) -> str:
