@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from bnoise_cli.check.branch_verdict import judge_branches
 from bnoise_cli.check.verdict import Judgement, Verdict, judge
 from bnoise_cli.errors import BnoiseError, CallError, ConfigError, ExitCode, NothingMeasuredError, printable
 from bnoise_cli.records import Doubt
 from bnoise_cli.result_file import default_path
+from bnoise_cli.results.branch import BranchResult
 from bnoise_cli.results.result import Plan, Result
 from bnoise_cli.results.shelf import Shelf
 from bnoise_cli.spec.load import Spec, load_spec
@@ -152,7 +154,10 @@ def _check_config(path: Path, wish: Wish, target: Path) -> Checked:
         return open_(why, f"Measure{again} with `{call}` and keep its result, or check with --probe.")
     file, result = found
     amounts = Plan.of(spec.resolved()).amounts(result.provenance)
-    judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check, amounts)
+    if isinstance(result, BranchResult):
+        judgement = judge_branches(result, plan.batch_size, plan.world_size, amounts)
+    else:
+        judgement = judge(result, plan.batch_size, plan.world_size, spec.config.check, amounts)
     return replace(
         _checked(path, place, judgement.verdict, judgement.finding, judgement.remedy),
         judgement=judgement,

@@ -84,7 +84,7 @@ def judge(
     unless = _unless(result, batch_size, amounts)
     usual = usual_batch_sizes(allowed * trusted, world_size)  # that keep within the limit
     suggested: int | None = None
-    doubt = _disqualifying(result)
+    doubt = disqualifying(result)
     if doubt is not None:
         verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
     elif critical.basis in _ONE_STEP and near(batch_size, allowed * (value or low)):
@@ -138,7 +138,7 @@ def near(batch_size: int, line: float) -> bool:
     return line / _STEP_FACTOR <= batch_size <= line * _STEP_FACTOR
 
 
-def _disqualifying(result: Result) -> Doubt | None:
+def disqualifying(result: Result) -> Doubt | None:
     """Why nothing can be judged by this result; a misfit of the law counts if it leaves no value of B_crit."""
     law = ("law",) if result.critical_batch_size.value is None else ()
     codes = {*_DISQUALIFYING, *KINDS[result.kind].disqualifying, *law}

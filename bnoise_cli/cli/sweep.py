@@ -44,6 +44,19 @@ def sweep(
             rich_help_panel=MEASURING,
         ),
     ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Train branches at these multiples of the planned batch instead, each on --examples: how much larger "
+            "can the batch be without loss? As in 1,2,4,8.",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Examples of every branch, as in 20000.", rich_help_panel=MEASURING),
+    ] = None,
     seed: SeedOption = None,
     out: OutOption = None,
     *,
@@ -59,8 +72,14 @@ def sweep(
     overrides = list(override or [])
     overrides += [f"sweep.budget={budget}"] if budget is not None else []
     overrides += [f"probe.seed={seed}"] if seed is not None else []
+    overrides += [f"sweep.branch.multiples={_multiples(branch)}"] if branch is not None else []
+    overrides += [f"sweep.branch.examples={examples}"] if examples is not None else []
     target = ResultFile(out if out is not None else default_path(config, "sweep"))
     with prepared():
+        if branch is not None and examples is None and not _names_branches(config):
+            raise CallError(
+                "branches need a number of examples, the same for each. Add --examples, as in --examples 20000."
+            )
         spec = load_spec(config, overrides)
         _require_one_start(spec)
         outputs.require(target, ledger_path(target.path), inputs=named_files(spec))
@@ -71,6 +90,25 @@ def sweep(
     except KeyboardInterrupt:
         raise NothingMeasuredError("interrupted before a run was finished.") from None
     raise typer.Exit(code)
+
+
+def _multiples(text: str) -> list[int]:
+    """The multiples that --branch names.
+
+    Raises:
+        CallError: they are not whole numbers.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise CallError(
+            f"--branch needs whole numbers with commas between them, as in 1,2,4,8; found {text!r}."
+        )
+    return [int(part) for part in parts]
+
+
+def _names_branches(config: Path) -> bool:
+    """Whether the config itself has branches."""
+    return load_spec(config, at_hand=False).config.sweep.branch is not None
 
 
 def _require_one_start(spec: Spec) -> None:
@@ -88,9 +126,10 @@ def _dry_run(spec: Spec, device: str, outputs: Outputs, quiet: bool) -> ExitCode
     from bnoise_cli.report.words.dry_run import sweep_plan_sections
 
     with on_device(device, quiet=quiet) as (own, ranks, _), TemporaryDirectory() as folder:
+        from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
 
-        plan = SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks).plan()
+        plan = plan_sweep(SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks))
     return show_plan(plan, sweep_plan_sections(plan), outputs)
 
 

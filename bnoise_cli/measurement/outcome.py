@@ -281,3 +281,5 @@ class SweepPlan:
     #: The steps of the planned run to the goal that the estimate assumes.
     steps: int
     seconds: float
+    #: The number of examples of every branch; None if runs train to a goal.
+    branch_examples: int | None = None

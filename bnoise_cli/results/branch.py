@@ -67,7 +67,8 @@ class BranchResult(Result):
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings.get(name) for name in ("warmup_steps", "branch")}
+    """Which branches there are is part of the result: a config that does not name them has the same start."""
+    return {"warmup_steps": settings.get("warmup_steps"), "branch": True}
 
 
 BRANCH = Kind(name="branch", command="sweep", result=BranchResult, identity=_identity, follows_law=False)

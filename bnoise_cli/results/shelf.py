@@ -92,8 +92,6 @@ class Shelf:
         damage: CallError | None = None
         weights = weights_hash(spec)
         for kind in KINDS.values():
-            if not kind.follows_law:  # its B_crit judges no other plan
-                continue
             wanted = kind.hash(spec)
             matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
             for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):

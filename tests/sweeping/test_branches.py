@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import pytest
 
+from bnoise_cli.amounts import EXAMPLES
+from bnoise_cli.check.branch_verdict import judge_branches
+from bnoise_cli.check.verdict import Verdict
 from bnoise_cli.measurement.outcome import BranchEnd
+from bnoise_cli.records import Doubt
 from bnoise_cli.report.document import Sentence
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.results.branch import BranchResult, branch_critical, branch_outcomes
@@ -116,3 +121,98 @@ def test_branches_larger_than_the_dataset_are_refused(bnoise: Call, write: Write
     code, _, err = bnoise("sweep", config, "--set", "sweep.branch.multiples=[1, 1000]")
     assert code == 2
     assert "`sweep.branch.multiples` asks for 32000" in err
+
+
+def test_branches_as_options_and_a_check_of_their_result(bnoise: Call, write: Write) -> None:
+    """The config names no branches: the check finds the result by its start, and judges by its losses alone."""
+    config = str(write("quad.yaml", QUADRATIC_CONFIG))
+    call = ["sweep", config, "--branch", "1,2,32", "--examples", "2000", "--set", "sweep.warmup_steps=5"]
+    code, out, err = bnoise(*call, "--dry-run")
+    assert code == 0, err
+    assert "of 2,000 examples each, at batch sizes 32, 64, 1,024" in " ".join(out.split())
+    assert "runs" in out
+    assert bnoise(*call)[0] in (0, 3)
+    data = json.loads(Path(".bnoise/quad.sweep.json").read_text())
+    assert data["kind"] == "branch"
+    assert [batch["batch_size"] for batch in data["batches"]] == [32, 64, 1024]
+    code, out, err = bnoise("check", config, "--set", "sweep.warmup_steps=5", "--batch-size", "16")
+    assert code == 0, out + err
+    assert "branches of 2,000 examples each lose nothing by a batch of up to" in " ".join(out.split())
+    assert "times the fewest" not in out
+    assert bnoise("check", config, "--batch-size", "16")[0] == 3, "another start"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--branch", "1,2,4"], "branches need a number of examples"),
+        (["--branch", "1,two", "--examples", "100"], "--branch needs whole numbers"),
+        (["--branch", "4,2", "--examples", "100"], "ascending, distinct numbers"),
+    ],
+)
+def test_branches_that_are_not_named_well(
+    bnoise: Call, write: Write, arguments: list[str], words: str
+) -> None:
+    code, _, err = bnoise("sweep", str(write("quad.yaml", QUADRATIC_CONFIG)), *arguments)
+    assert code == 2
+    assert words in err
+
+
+def branches(losses: dict[int, list[float | None]], *doubts: Doubt) -> BranchResult:
+    """A result of branches with these losses of their seeds."""
+    made = ends(losses)
+    shared = {
+        field.name: getattr(result(), field.name)
+        for field in dataclasses.fields(BranchResult)
+        if field.name
+        not in ("kind", "critical_batch_size", "doubts", "goal", "runs", "batches", "examples", "start_loss")
+    }
+    return BranchResult(
+        **shared, start_loss=2.0, goal=1.01, examples=2000, batches=branch_outcomes(made), runs=(),
+        critical_batch_size=branch_critical(made, 0.01), doubts=doubts,
+    )  # fmt: skip
+
+
+#: By hand: surely within the tolerance up to 16, surely beyond it from 64 on; the line passes it at 32·2^(1/30).
+LOSSES: dict[int, list[float | None]] = {
+    8: [1.0, 1.0], 16: [1.0, 1.0], 32: [1.009, 1.0091], 64: [1.04, 1.04],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "verdict"),
+    [
+        (4, Verdict.PASS),
+        (16, Verdict.PASS),
+        (32, Verdict.PASS),
+        (48, Verdict.WARN),
+        (64, Verdict.FAIL),
+        (512, Verdict.FAIL),
+    ],
+)
+def test_a_plan_is_judged_by_the_branches(batch_size: int, verdict: Verdict) -> None:
+    found = judge_branches(branches(LOSSES), batch_size, 1, EXAMPLES)
+    assert found.verdict is verdict
+    assert (found.compute_overhead, found.time_efficiency) == (None, None)
+    if verdict is Verdict.FAIL:
+        assert found.suggested_batch_size == 32
+
+
+def test_what_the_branches_do_not_show_is_not_judged() -> None:
+    open_ended = branches({8: [1.0, 1.0], 16: [1.0, 1.0]})
+    assert judge_branches(open_ended, 16, 1, EXAMPLES).verdict is Verdict.PASS
+    assert judge_branches(open_ended, 17, 1, EXAMPLES).verdict is Verdict.CANNOT_TELL
+    cold = Doubt(code="at_initialisation", finding="the branches begin at initialisation", remedy="Warm up.")
+    assert judge_branches(branches(LOSSES, cold), 8, 1, EXAMPLES).verdict is Verdict.CANNOT_TELL
+
+
+def test_the_bracket_of_the_branches_is_not_called_an_interval() -> None:
+    for losses, words in (
+        (LOSSES, "between the branches of 32 and 64"),
+        ({8: [1.0], 16: [1.0]}, "at least 16 examples; no larger branch was trained"),
+        ({8: [None], 16: [1.0]}, "cannot tell: the branches of the smallest batch diverged"),
+    ):
+        first = report_sections([("b", branches(losses))])[0]
+        assert first.headline is not None
+        assert words in first.headline.text
+        assert "interval" not in first.headline.text

@@ -48,6 +48,18 @@ def train_branches(
                 known.add_branch(_train(shared, size, rate, seed, branch.examples, on_step))
 
 
+def evaluations_of_a_branch(examples: int, size: int) -> int:
+    """How often the loss of a branch is evaluated."""
+    return len(_evaluated_steps(math.ceil(examples / size)))
+
+
+def _evaluated_steps(steps: int) -> range:
+    """Steps after which the loss is evaluated: even distances over the last part, the last step among them."""
+    part = max(1, math.ceil(_END * steps))
+    stride = max(1, (part - 1) // _EVALUATIONS)
+    return range(steps, steps - part, -stride)
+
+
 def _train(
     shared: SweepTask,
     size: int,
@@ -59,13 +71,12 @@ def _train(
     begun = time.monotonic()
     lane = shared.lane(size, rate, seed)
     steps = math.ceil(examples / size)
-    first = steps - max(1, math.ceil(_END * steps)) + 1
-    stride = max(1, (steps - first) // _EVALUATIONS)
+    evaluated = _evaluated_steps(steps)
     losses = []
     for step in range(1, steps + 1):
         lane.step((0,))
         on_step(size, step)
-        if step >= first and (steps - step) % stride == 0:
+        if step in evaluated:
             losses += lane.losses((0,))
     return BranchEnd(
         batch_size=size,

@@ -16,7 +16,7 @@ from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
-from bnoise_cli.measurement.outcome import SweepPhase, SweepPlan, SweepProgress, SweepRun
+from bnoise_cli.measurement.outcome import SweepPhase, SweepProgress, SweepRun
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.sweeping.along_a_run import probe_along
 from bnoise_cli.measurement.sweeping.branches import train_branches
@@ -24,9 +24,6 @@ from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.sweeping.training_runs import Goal
 from bnoise_cli.measurement.sweeping.tuning import Tuner
-from bnoise_cli.measurement.task.batches import Draws, Stream
-from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
-from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.threads import quickest_threads
@@ -37,9 +34,6 @@ from bnoise_cli.spec.load import Spec
 
 #: Each probe along the best run may use this part of all the examples that were trained on, and at least so many.
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
-#: For the estimated time of a plan: batch sizes of a range that is not given, runs of the first look at each, and
-#: the part that evaluations add.
-_USUAL_SIZES, _COARSE_RUNS, _EVALUATION_OVERHEAD = 6, 4, 0.5
 
 
 class BudgetSpentError(Exception):
@@ -81,30 +75,6 @@ class SweepSession:
         known = KnownRuns(self._ledger, self.shared.rate)
         with enough_memory("copying the parameters"), preserved(self.task.model, self.config.probe.seed):
             return _Run(self.shared, known, on_progress).measure()
-
-    def plan(self) -> SweepPlan:
-        """What a sweep would do, timed on one micro-batch; the steps to a named goal are not known before."""
-        config, length = self.config, self.task.batches.length
-        with preserved(self.task.model, config.probe.seed):
-            start_loss = self.shared.start_loss
-            with same_on_all(self.task):
-                seconds = seconds_per_gradient_example(self.task, Draws(config.probe.seed, Stream.DRY_RUN))
-        batch_size, given = config.training.batch_size, config.sweep.batch_sizes
-        sizes = first_batch_sizes(batch_size, length) if isinstance(given, str) else given
-        number = _USUAL_SIZES if isinstance(given, str) else len(given)
-        runs = number * (_COARSE_RUNS + 3 * config.sweep.seeds)
-        return SweepPlan(
-            device=device_name(self.shared.device, self.ranks),
-            parameters=sum(p.numel() for p in self.task.trainable),
-            dataset_length=length,
-            evaluation_examples=len(self.shared.evaluation),
-            start_loss=start_loss,
-            goal=None if isinstance(config.sweep.goal, str) else config.sweep.goal,
-            batch_sizes=tuple(sizes),
-            runs=runs,
-            steps=config.sweep.steps,
-            seconds=runs * config.sweep.steps * batch_size * seconds * (1 + _EVALUATION_OVERHEAD),
-        )
 
     def time_steps(self, found: SweepRun, critical: float | None) -> Throughput:
         """Time training steps as the planned run takes them, in a part of the time of the sweep.

@@ -16,9 +16,9 @@ def branch_sections(result: BranchResult) -> list[Section]:
 
 
 def _answer(result: BranchResult) -> Section:
-    critical, amounts = result.critical_batch_size, result.amounts
-    start = significant(result.start_loss, 4)
-    headline = Sentence(amounts.interval(critical), Tone.GOOD if critical.high else Tone.UNSURE)
+    critical = result.critical_batch_size
+    start, amounts = significant(result.start_loss, 4), result.amounts
+    headline = Sentence(_bracket(result), Tone.GOOD if critical.high else Tone.UNSURE)
     parts = [
         Sentence(f"Here critical means {critical.definition}."),
         Sentence(
@@ -27,6 +27,20 @@ def _answer(result: BranchResult) -> Section:
         ),
     ]
     return Section(title="Critical batch size", headline=headline, parts=parts)
+
+
+def _bracket(result: BranchResult) -> str:
+    """Between which branches the answer lies, which is no confidence interval."""
+    critical, amounts = result.critical_batch_size, result.amounts
+    low = amounts.count(round(critical.low))
+    if critical.value is not None and critical.high is not None:
+        high = amounts.count(round(critical.high))
+        return f"{amounts.examples(critical.value)}, between the branches of {low} and {high}"
+    if critical.low > 0:
+        largest = result.batches[-1].batch_size
+        beyond = "no larger branch was trained" if critical.low >= largest else "no branch surely loses more"
+        return f"at least {low} examples; {beyond}"
+    return "cannot tell: the branches of the smallest batch diverged"
 
 
 def _batches(result: BranchResult) -> Grid:

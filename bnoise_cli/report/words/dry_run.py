@@ -37,6 +37,8 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
         if plan.goal is None
         else f"a loss of {significant(plan.goal, 4)}"
     )
+    if plan.branch_examples is not None:
+        return _branch_sections(plan, plan.branch_examples)
     assumed = "" if plan.goal is None else f", if the goal takes {count(plan.steps)} steps (sweep.steps)"
     return plan_sections(
         (
@@ -51,6 +53,24 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
             ("batch sizes", ", ".join(map(count, plan.batch_sizes))),
             ("runs", f"about {count(plan.runs)}"),
             ("time", f"very roughly {seconds(plan.seconds)}{assumed}; each finished run is kept"),
+        )
+    )
+
+
+def _branch_sections(plan: SweepPlan, examples: int) -> list[Section]:
+    sizes = ", ".join(map(count, plan.batch_sizes))
+    return plan_sections(
+        (
+            ("device", plan.device),
+            ("trainable parameters", count(plan.parameters)),
+            (
+                "dataset",
+                f"{count(plan.dataset_length)} examples, the loss of {count(plan.evaluation_examples)}",
+            ),
+            ("from", f"a loss of {significant(plan.start_loss, 4)}"),
+            ("branches", f"of {count(examples)} examples each, at batch sizes {sizes}"),
+            ("runs", count(plan.runs)),
+            ("time", f"about {seconds(plan.seconds)} after the warm-up; each finished branch is kept"),
         )
     )
 

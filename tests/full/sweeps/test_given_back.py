@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.ledger import Ledger
+from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
@@ -80,7 +81,7 @@ def test_model_and_random_streams_are_given_back_bit_for_bit(
     before = State.of(model)
     if error is None or phase is None:
         session.run(silent)
-        session.plan()
+        plan_sweep(session)
     else:
         # What was finished before an interrupt or a failure that was foreseen is a result, not an exception.
         caught: list[BaseException] = []

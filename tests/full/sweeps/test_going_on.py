@@ -16,6 +16,7 @@ import pytest
 from bnoise_cli.examples.quadratic import NoisyQuadratic
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.outcome import SweepProgress
+from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import load_spec
@@ -273,7 +274,7 @@ def test_a_warm_up_is_where_every_run_begins(write: Write) -> None:
         session.run(stop_at("training", ZeroDivisionError(), after=60))
     assert finished(Path("runs.jsonl"))
     run = swept(spec, Path("runs.jsonl"))
-    cold = SweepSession(load_spec(Path("q.yaml")), CPU, Ledger(Path("cold.jsonl"), "")).plan()
+    cold = plan_sweep(SweepSession(load_spec(Path("q.yaml")), CPU, Ledger(Path("cold.jsonl"), "")))
     # Full batches almost: E[L] after two steps of ε = 0.5 is ½Σh(1 − εh)⁴, and noise adds a few percent of the start.
     curvature = NoisyQuadratic(dimension=32, decay=0.5).hessian.double()
     expected = float(0.5 * (curvature * (1 - 0.5 * curvature) ** 4).sum())
