@@ -101,10 +101,10 @@ class ResultFile:
                 kind = "better result" if earlier is not None else "file that is not a result"
                 self._aside = self._aside or free_in_history(self.path, time.time())
                 write_json(self._aside, data)
-                return f"The result is in {self._named(self._aside)}; the {kind} in {self._shown} is kept."
+                return f"The result is in {self.named(self._aside)}; the {kind} in {self._shown} is kept."
             kept = free_in_history(self.path, self.path.stat().st_mtime)
             write_whole(kept, lambda file: file.write(there))
-            said = f" The earlier one is in {self._named(kept)}."
+            said = f" The earlier one is in {self.named(kept)}."
         else:
             said = ""
         write_json(self.path, data)
@@ -114,7 +114,7 @@ class ResultFile:
             self._aside = None
         return f"The result is in {self._shown}.{said}"
 
-    def _named(self, path: Path) -> Path:
+    def named(self, path: Path) -> Path:
         """A path in the words of the call."""
         return self._shown.parent / path.relative_to(self.path.parent)
 

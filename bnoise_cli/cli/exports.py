@@ -43,6 +43,11 @@ class Outputs:
         """The value of an option; None if it is not given."""
         return self._values.get(export)
 
+    @property
+    def printed(self) -> bool:
+        """Whether something is printed instead of the report."""
+        return any(isinstance(export, Printed) for export in self._values)
+
     def require(
         self, result: ResultFile | None = None, *others: Path, inputs: Sequence[Path] = (), results: int = 1
     ) -> None:
@@ -92,10 +97,11 @@ class Outputs:
                         failed.append(f"No {export.what}: {error}")
         return made, failed
 
-    def print(self, results: Results, *, quiet: bool = False) -> None:
+    def print(self, results: Results, *, beside: Results = (), quiet: bool = False) -> None:
         """Print what the call asks for on standard output; at a terminal the verdict stands last once more.
 
         Args:
+            beside: other stored results of the same task.
             quiet: of a report its first section alone, the verdict.
 
         Raises:
@@ -107,7 +113,8 @@ class Outputs:
         for export, value in self._values.items():
             if isinstance(export, Printed):
                 return show_content(export.content(results, value))
-        sections = report_sections(results, drawing_width=terminal_width() if is_watched() else None)
+        width = terminal_width() if is_watched() else None
+        sections = report_sections(results, drawing_width=width, beside=beside)
         again = sections[:1] if is_watched() and len(results) == 1 else []
         return show_sections(sections[:1] if quiet else [*sections, *again])
 

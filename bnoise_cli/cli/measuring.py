@@ -15,6 +15,7 @@ from bnoise_cli.report.document import Section
 from bnoise_cli.report.export.as_json import JSON
 from bnoise_cli.report.progress import LOADING, ProgressLine
 from bnoise_cli.result_file import ResultFile
+from bnoise_cli.results.related import beside
 from bnoise_cli.results.result import Result
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def finish(found: Found, target: ResultFile, outputs: Outputs, *, quiet: bool) -
     made, failed = outputs.write(named)
     code = _code(found, failed)
     try:
-        outputs.print(named, quiet=quiet)
+        others = [(str(target.named(path)), other) for path, other in beside(target.path, found.result)]
+        outputs.print(named, beside=others, quiet=quiet)
     except BnoiseError as error:
         failed.append(f"bnoise: {error}")
         code = code or error.exit_code

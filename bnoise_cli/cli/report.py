@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet, with_exports
-from bnoise_cli.cli.options import QuietOption
+from bnoise_cli.cli.options import FLAG, QuietOption
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
 from bnoise_cli.report.export.as_json import JSON
+from bnoise_cli.result_file import history
 from bnoise_cli.results.kinds import KINDS
+from bnoise_cli.results.related import beside, results_of
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.load import Spec, load_spec
 
@@ -25,7 +27,12 @@ class OtherConfigError(BnoiseError):
 
 @with_exports
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Stored results.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT|CONFIG...", help="Stored results, or configs whose stored results are meant."
+        ),
+    ],
     config: Annotated[
         Path | None,
         typer.Option(help="Advise anew for the plan and the limits in this config of the same measurement."),
@@ -34,14 +41,24 @@ def report(
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of --config; repeatable."),
     ] = None,
+    earlier: Annotated[
+        bool,
+        typer.Option(
+            "--history", metavar=FLAG, help="List what was measured when, earlier results among it."
+        ),
+    ] = False,
     *,
     outputs: Outputs,
     quiet: QuietOption = False,
 ) -> None:
     """Print or export stored results again, without measuring; several are compared."""
-    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.cli.streams import show_sections, tell
+    from bnoise_cli.report.words.related import history_section
     from bnoise_cli.results.stored import read_result
 
+    results = [path for named in results for path in _files(named)]
+    if earlier:
+        results += [each for path in results for each in history(path) if each.suffix == ".json"]
     outputs.require(inputs=[*results, *([config] if config is not None else [])], results=len(results))
     spec = _spec(config, override or [])
     named = list(zip(_names(results), [read_result(path) for path in results], strict=True))
@@ -50,13 +67,30 @@ def report(
             (name, _advised(path, result, spec)) for path, (name, result) in zip(results, named, strict=True)
         ]
     made, failed = outputs.write(named)
-    outputs.print(named, quiet=quiet)
+    if earlier and not outputs.printed:
+        show_sections(
+            [history_section(list(zip(map(str, results), (result for _, result in named), strict=True)))]
+        )
+    else:
+        outputs.print(named, beside=_beside(results, named), quiet=quiet)
     tell(" ".join(made), quiet=quiet or outputs.value(JSON) or not made)
     for sentence in failed:
         tell(sentence)
     if failed:
         raise typer.Exit(ExitCode.RUN_FAILED)
     raise typer.Exit(ExitCode.WRONG_CALL if tell_unmet([result for _, result in named]) else ExitCode.DONE)
+
+
+def _files(named: Path) -> list[Path]:
+    """The files that an argument means: itself, or the stored results of a config."""
+    return results_of(named) if named.suffix in (".yaml", ".yml") else [named]
+
+
+def _beside(paths: list[Path], named: list[tuple[str, Result]]) -> list[tuple[str, Result]]:
+    """Other stored results of the same task as the only one."""
+    if len(named) > 1:
+        return []
+    return [(str(path), other) for path, other in beside(paths[0], named[0][1])]
 
 
 def _spec(config: Path | None, overrides: list[str]) -> Spec | None:

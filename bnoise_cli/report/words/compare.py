@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate
-from bnoise_cli.report.document import Grid, Part, Section
+from bnoise_cli.report.document import Grid, Part, Section, Sentence, Tone
 from bnoise_cli.report.words.advice import remarks
+from bnoise_cli.report.words.related import stretch
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
 
@@ -26,13 +27,29 @@ def comparison_sections(results: Sequence[tuple[str, Result]]) -> list[Section]:
         spare=("dataset", "device", "step\ntime", "simple\nnoise scale", *_IN_TOKENS[::-1]),
         words=frozenset({"result", "by", "device"}),
     ).without_empty(*_IN_TOKENS)  # fmt: skip
-    parts: list[Part] = [grid]
+    parts: list[Part] = [grid, *_ratios(results)]
+    parts += [Sentence(f"{name} {stretch(result)}.", Tone.DETAIL) for name, result in results]
     sections = [Section(title="Comparison", parts=parts)]
     return sections + [
         Section(title=f"Reasons for doubt: {name}", parts=remarks(result.doubts))
         for name, result in results
         if result.doubts
     ]
+
+
+def _ratios(results: Sequence[tuple[str, Result]]) -> Iterator[Sentence]:
+    """How far the critical batch sizes are from that of the first result."""
+    (first, base), *others = results
+    known = base.critical_batch_size
+    for name, result in others:
+        found = result.critical_batch_size
+        if known.value is None or known.high is None or found.value is None or found.high is None:
+            continue
+        overlap = found.low <= known.high and known.low <= found.high
+        ratio = (
+            f"{name} finds {significant(found.value / known.value)} times the critical batch size of {first}"
+        )
+        yield Sentence(f"{ratio}; the intervals {'overlap' if overlap else 'do not overlap'}.")
 
 
 def _row(result: Result) -> tuple[str, ...]:
