@@ -38,7 +38,7 @@ def test_a_probe_names_the_sweep_of_its_task_and_a_sweep_the_probe(bnoise: Call,
     probe = told(bnoise, "report", ".bnoise/quad.probe.json")
     assert (
         "A sweep in .bnoise/quad.sweep.json found 42.0 examples (95% interval 37.8 to 46.2): it trains to a loss of "
-        "0.500 after 0 steps of training, each batch size at its best learning rate; this probe looks 32 steps of a "
+        "0.500 from the start, each batch size at its best learning rate; this probe looks 32 steps of a "
         "large batch ahead after 100 steps of training"
     ) in probe
     sweep = told(bnoise, "report", ".bnoise/quad.sweep.json")

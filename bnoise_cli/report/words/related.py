@@ -47,7 +47,9 @@ def stretch(result: Result) -> str:
 
 
 def _after(steps: int | None) -> str:
-    return "" if steps is None else f" after {count(steps)} steps of training"
+    if steps is None:
+        return ""
+    return f" after {count(steps)} steps of training" if steps else " from the start"
 
 
 def _warm_up(result: Result) -> int | None:
