@@ -35,6 +35,8 @@ _OF_ONE_STEP = frozenset({
     "momentum", "weight_decay", "clipping", "not_quadratic", "negative_curvature", "law", "slope", "range", "rounding",
     "unresolved", "imprecise", "few_replicates", "below_one", "below_a_group", "small_dataset",
 })  # fmt: skip
+#: The gradient of a sum over the batch is twice the mean of its halves' gradients, but for rounding.
+_GAP_OF_A_SUM, _ROUNDING = 0.5, 1e-3
 #: A gain must be this many times what rounding makes of one line's losses.
 _ROUNDING_MARGIN = 10
 
@@ -198,7 +200,9 @@ def _about_the_loss(findings: TaskFindings) -> Iterator[Doubt]:
             code="not_a_mean",
             finding="the gradient of a batch is not the mean of its examples': it differs from the mean of its "
             f"halves' by {percent(findings.mean_gap)} of its norm. {groups}",
-            remedy="Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
+            remedy="It grows with the batch, so it is a sum: use reduction='mean', or return loss.mean()."
+            if abs(findings.mean_gap - _GAP_OF_A_SUM) < _ROUNDING
+            else "Contrastive losses do that. The number is right for more devices or accumulation steps of as many "
             "examples; with other groups the loss itself is another.",
         )
     if findings.refused is not None:
@@ -278,6 +282,12 @@ def _about_the_loader(findings: TaskFindings, config: Config) -> Iterator[Doubt]
             finding=f"the loader's {findings.batch_sampler} puts batches together in its own way, and bnoise draws "
             "every example independently",
             remedy="Batches that are balanced or of similar examples have another noise than this says.",
+        )
+    if "batch_size" not in config.training.model_fields_set:
+        yield Doubt(
+            code="no_plan",
+            finding=f"training.batch_size is not set, so {config.training.batch_size} stands for the planned batch",
+            remedy="Set it to the batch size of the run, over all devices.",
         )
     planned = {config.training.batch_size, config.training.batch_size // config.training.world_size, 1, None}
     if findings.loader_batch_size not in planned:

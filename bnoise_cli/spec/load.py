@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bnoise_cli.spec.source import MOST_TOLD, KeyPath, Source, cut, is_folder, r
 from bnoise_cli.spec.targets import check_form, check_targets, nearest
 from bnoise_cli.spec.units import convert_tokens
 
+#: OmegaConf's.
+_INTERPOLATION = re.compile(r"\$\{[^}]+\}")
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
 
@@ -64,6 +67,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     source = read_source(path)
     for override in overrides:
         apply_override(source, override)
+    _note_interpolations(source, source.data, ())
     unconverted = convert_tokens(source)
     told = {problem.place for problem in source.problems}
     config = None
@@ -86,6 +90,20 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     if source.problems or config is None:
         raise source.error()
     return Spec(config=config, source=source, path=path)
+
+
+def _note_interpolations(source: Source, value: Any, path: KeyPath) -> None:
+    """Note `${...}` of OmegaConf and Hydra, which plain YAML leaves as they are."""
+    if isinstance(value, str) and _INTERPOLATION.fullmatch(value.strip()):
+        source.problem(
+            path,
+            f"the interpolation `{cut(value, 80)}`",
+            "the value itself: bnoise reads plain YAML; OmegaConf.to_yaml(config, resolve=True) writes it",
+        )
+    elif isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in entries:
+            _note_interpolations(source, item, (*path, key))
 
 
 def _note_the_plan(source: Source, config: Config) -> None:

@@ -200,9 +200,11 @@ def resolve(name: str, folder: Path) -> Any:
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The known name that is most similar to a misspelt word."""
+    lowered = {name.lower(): name for name in known}
+    if (same := lowered.get(word.lower())) is not None:
+        return f"`{same}`"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
-        lowered = {name.lower(): name for name in known}
         close = [lowered[n] for n in difflib.get_close_matches(word.lower(), list(lowered), n=1)]
     return f"`{close[0]}`" if close else None
 

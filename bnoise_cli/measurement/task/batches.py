@@ -313,6 +313,11 @@ class Batches:
             for leaf in leaves
             if not isinstance(leaf, Tensor | np.ndarray | np.generic | float | int | str)
         ]
+        if wrong and type(wrong[0]).__module__.startswith("PIL."):
+            return (
+                "Turn pictures into tensors in the dataset, as torchvision.transforms.ToTensor() does "
+                "(datasets of torchvision take it as transform=)."
+            )
         if wrong:
             return f"Name a `collate:` function that makes a batch of examples with {kind_of(wrong[0])}."
         return "Make every example the same shape, or name a `collate:` function that pads them."

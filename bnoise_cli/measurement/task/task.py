@@ -19,7 +19,7 @@ from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches, Indices
 from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers
 from bnoise_cli.measurement.task.sharding import is_sharded, local_part
-from bnoise_cli.measurement.task.user_code import user_code
+from bnoise_cli.measurement.task.user_code import remedy_of_a_loss, user_code
 from bnoise_cli.measurement.task.weighing import Weighing
 
 #: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
@@ -127,7 +127,7 @@ class Task:
             random.seed(seed)
         kind = self.parameters[0].device.type
         with (
-            user_code(f"computing the loss of {what}"),
+            user_code(f"computing the loss of {what}", remedy=remedy_of_a_loss),
             torch.autocast(kind, self.autocast, enabled=self.autocast is not None),
         ):
             value = self.objective(self.model, batch)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,13 +31,20 @@ _ALLOCATORS = (
 )
 
 
+_OUT_OF_BOUNDS = re.compile(r"Target -?\d+ is out of bounds|Assertion `t >= 0 && t < n_classes` failed")
+_NOT_WHOLE = re.compile(r"expected target dtype to be Long|expected scalar type Long but found")
+
+
 class OutOfMemoryError(Exception):
     """The device has no room for this many examples; fewer may fit."""
 
 
 @contextmanager
-def user_code(doing: str, remedy: str = "") -> Iterator[None]:
+def user_code(doing: str, remedy: str | Callable[[BaseException], str] = "") -> Iterator[None]:
     """Name what was being done, the user's error and where it was raised.
+
+    Args:
+        remedy: what to change; or a function that finds it from the error.
 
     Raises:
         OutOfMemoryError: for any allocator's failure.
@@ -55,7 +63,27 @@ def user_code(doing: str, remedy: str = "") -> Iterator[None]:
         if _is_lost_rank(error):
             raise LostRankError.of(str(error)) from None
         text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
-        raise RunError(f"{text.removesuffix('.')}. {remedy}".rstrip()) from error
+        change = remedy if isinstance(remedy, str) else remedy(error)
+        raise RunError(f"{text.removesuffix('.')}. {change}".rstrip()) from error
+
+
+def remedy_of_a_loss(error: BaseException) -> str:
+    """What to change if torch's own losses refuse the labels; empty if it is not known.
+
+    The messages are those of torch 2: `nll_loss` on a CPU, and of its kernel for GPUs.
+    """
+    text = str(error)
+    if _OUT_OF_BOUNDS.search(text):
+        return (
+            "A label must be a whole number from 0 to one less than the outputs of the model: number them from 0, "
+            "give the model more outputs, or name the labels to leave out as ignore_index of the loss."
+        )
+    if _NOT_WHOLE.search(text):
+        return (
+            "This loss needs labels that are whole numbers: make them integers in the dataset (label.long()), or name "
+            "a loss for real values, such as torch.nn.MSELoss."
+        )
+    return ""
 
 
 @contextmanager
