@@ -10,7 +10,7 @@ from bnoise_cli.advice.advise import advise
 from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate
 from bnoise_cli.report.document import Sentence, Tone
 from bnoise_cli.report.sections import report_sections
-from bnoise_cli.report.words.verdict import difference
+from bnoise_cli.report.words.difference import difference
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.result import Result
 from tests.cases import QUADRATIC_CONFIG, Call, Write

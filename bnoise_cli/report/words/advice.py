@@ -8,6 +8,7 @@ from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.numbers import count, percent, seconds, significant, size
 from bnoise_cli.records import Doubt, LimitedBy, Limits, Recommendation, Role, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
+from bnoise_cli.report.words.difference import difference
 from bnoise_cli.results.result import Result
 
 #: Rows of the trade-off that are shown; the file has them all.
@@ -64,32 +65,27 @@ def _others(result: Result) -> list[Part]:
     return [
         Sentence(
             f"{role_words(other.roles).capitalize()}: {amounts.count(other.batch_size)}, {_setting(other, devices)}; "
-            f"{_price_of(other.row)}."
+            f"{_price_of(other, result)}."
         )
         for other in result.alternatives
     ]
 
 
 def _consequence(result: Result, found: Recommendation) -> str:
-    text = f"{role_words(found.roles).capitalize()}: {_price_of(found.row)}"
-    plan = result.plan.training
-    if (found.batch_size, found.world_size) == (plan.batch_size, plan.world_size):
-        return f"{text}. It is the planned batch."
-    row = next((row for row in result.tradeoff if row.batch_size == plan.batch_size), None)
-    if row is None:
-        return f"{text}."
-    return f"{text}. The planned {result.amounts.count(row.batch_size)}: {_price_of(row)}."
+    return f"{role_words(found.roles).capitalize()}: {_price_of(found, result)}."
 
 
-def _price_of(row: TradeoffRow) -> str:
-    """What training with it takes."""
-    parts = []
+def _price_of(found: Recommendation, result: Result) -> str:
+    """What training with it takes, in time and money if the plan has a length, and compared with the planned batch."""
+    row, plan, parts = found.row, result.plan.training, []
     if row.run_seconds is not None:
         price = f" at a price of {significant(row.run_price)}" if row.run_price is not None else ""
         parts.append(f"{seconds(row.run_seconds)}{price}")
-    if row.relative_time is not None:
-        parts.append(f"{row.relative_time:.2f} times the fastest time")
-    parts.append(f"{row.examples_ratio:.2f} times the fewest examples")
+    planned = next((row for row in result.tradeoff if row.batch_size == plan.batch_size), None)
+    if (found.batch_size, found.world_size) == (plan.batch_size, plan.world_size):
+        parts.append("the planned batch")
+    elif planned is not None:
+        parts.append(f"{difference(row, planned)} than the planned {result.amounts.count(plan.batch_size)}")
     return ", ".join(parts)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from bnoise_cli.advice.choices import SAME_TIME
 from bnoise_cli.advice.limits import beyond_the_check
-from bnoise_cli.numbers import count, percent, significant
-from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
+from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import Doubt, Recommendation
 from bnoise_cli.report.document import Section, Sentence, Tone
+from bnoise_cli.report.words.difference import difference
 from bnoise_cli.report.words.horizon import planned_steps, steps_of
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
@@ -130,23 +131,6 @@ def _same_time(result: Result, advised: Recommendation) -> Iterator[Sentence]:
     if same is not None and same.low < same.high:
         low, high = result.amounts.count(same.low), result.amounts.count(same.high)
         yield Sentence(f"{low} to {high} take the same time within {SAME_TIME:.0%}.")
-
-
-def difference(row: TradeoffRow, planned: TradeoffRow) -> str:
-    """`9% more time and 16% fewer examples`, to be followed by `than`."""
-    parts = []
-    if row.relative_time is not None and planned.relative_time is not None:
-        parts.append(_part(row.relative_time / planned.relative_time, "less time", "more time"))
-    if row.relative_cost is not None and planned.relative_cost is not None:
-        cost = _part(row.relative_cost / planned.relative_cost, "less device time", "more device time")
-        if not parts or cost.replace("device ", "") != parts[0]:
-            parts.append(cost)
-    parts.append(_part(row.examples_ratio / planned.examples_ratio, "fewer examples", "more examples"))
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-
-
-def _part(ratio: float, less: str, more: str) -> str:
-    return f"{percent(1 - ratio)} {less}" if ratio < 1 else f"{percent(ratio - 1)} {more}"
 
 
 def _trust(result: Result, doubts: list[Doubt]) -> Sentence:
