@@ -105,6 +105,15 @@ def train_to_goal(
     ]
 
 
+def evaluations_of_a_run(steps: float) -> int:
+    """How often the loss of a run is evaluated that arrives after so many steps."""
+    number, step = 0, 0
+    while step < steps:
+        step = max(step + 1, math.floor(step * (_NEAR if _SOON * step >= steps else _FAR)))
+        number += 1
+    return number
+
+
 def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, RunEnd | None]:
     """(steps to the goal, how the run ended); None for what is not known yet: steps without an end may change."""
     last = losses[-1]

@@ -36,10 +36,11 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
         f"the loss of the planned run after {count(plan.steps)} steps (sweep.steps)"
         if plan.goal is None
         else f"a loss of {significant(plan.goal, 4)}"
+        + (f", which the planned run reaches in {count(plan.steps)} steps" if plan.arrived else "")
     )
     if plan.branch_examples is not None:
         return _branch_sections(plan, plan.branch_examples)
-    assumed = "" if plan.goal is None else f", if the goal takes {count(plan.steps)} steps (sweep.steps)"
+    assumed = "" if plan.goal is None or plan.arrived else f", if the goal takes {count(plan.steps)} steps"
     return plan_sections(
         (
             ("device", plan.device),
@@ -52,7 +53,7 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
             ("to", goal),
             ("batch sizes", ", ".join(map(count, plan.batch_sizes))),
             ("runs", f"about {count(plan.runs)}"),
-            ("time", f"very roughly {seconds(plan.seconds)}{assumed}; each finished run is kept"),
+            ("time", f"roughly {seconds(plan.seconds)}{assumed}; each finished run is kept"),
         )
     )
 
