@@ -236,3 +236,9 @@ def test_the_markdown_page_has_tables_and_the_picture(tmp_path: Path) -> None:
     assert len(rows) > 10
     with pytest.raises(CallError, match=r"\.md, \.html"):
         require_page_format(Path("p.txt"))
+
+
+def test_a_page_marks_the_planned_and_the_recommended_row(tmp_path: Path) -> None:
+    write_page([("r", ahead())], tmp_path / "p.html", None)
+    marked = re.findall(r"<tr class=strong>(.*?)</tr>", (tmp_path / "p.html").read_text())
+    assert [("planned" in row, "recommended" in row) for row in marked] == [(False, True), (True, False)]

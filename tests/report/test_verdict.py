@@ -56,6 +56,34 @@ def test_another_batch_is_told_in_differences_from_the_plan() -> None:
     assert f"It takes {difference(advised.row, planned)} than the planned 8." in rest
 
 
+def test_a_rate_that_stays_is_said_to_stay() -> None:
+    found = plan(batch_size=8)
+    assert found.recommendation is not None
+    same = dataclasses.replace(found.recommendation, learning_rate=0.201)
+    said, _, _ = verdict(dataclasses.replace(found, recommendation=same))
+    assert said == f"Take {same.batch_size} instead of 8, at the same learning rate of 0.2"
+
+
+def test_the_verdict_says_which_sizes_take_the_same_time_or_that_times_chose_none() -> None:
+    found = plan(batch_size=8)
+    assert found.recommendation is not None
+    same = found.recommendation.same_time
+    assert same is not None
+    assert f"{same.low} to {same.high} take the same time within 3%." in verdict(found)[2]
+    assert found.throughput is not None
+    steps = tuple(
+        dataclasses.replace(step, low_seconds=step.seconds / 2) for step in found.throughput.step_times
+    )
+    unknown = advise(
+        dataclasses.replace(found, throughput=dataclasses.replace(found.throughput, step_times=steps))
+    )
+    _, tone, rest = verdict(unknown)
+    assert tone is Tone.UNSURE
+    assert "the batch size nearest to the critical one: step times did not choose it" in rest
+    assert "differ too much to tell which batch size is the fastest" in rest
+    assert "the same time" not in rest
+
+
 @pytest.mark.parametrize(
     ("time", "examples", "said"),
     [

@@ -17,7 +17,7 @@ from bnoise_cli.storage import write_whole
 _FORMATS = (".md", ".html")
 _CSS = """
 :root { color-scheme: light dark; --text: #222; --back: #fff; --soft: #666; --line: #ddd; --good: #00604a;
-  --unsure: #a04000; }
+  --unsure: #a04000; --mark: #eef5f2; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem;
   color: var(--text); background: var(--back); }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
@@ -28,9 +28,9 @@ p { margin: .2rem 0; } .good, .known { font-weight: 600; color: var(--good); }
   margin: 1rem 0; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { vertical-align: bottom; } .words { text-align: left; }
+th { vertical-align: bottom; } .words { text-align: left; } .strong { font-weight: 600; background: var(--mark); }
 @media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #111; --soft: #999; --line: #333;
-  --good: #5fd0a8; --unsure: #ff9d5c; } svg { filter: invert(.9) hue-rotate(180deg); } }
+  --good: #5fd0a8; --unsure: #ff9d5c; --mark: #1d2a26; } svg { filter: invert(.9) hue-rotate(180deg); } }
 @media (max-width: 30rem) { body { padding: 0 .5rem; } th, td { padding: .2rem .35rem; } }
 """
 
@@ -103,7 +103,10 @@ def _html_part(part: Part) -> str:
             return f"<pre>{escape(chr(10).join(part.lines))}</pre>"
         case Grid():
             heads = _html_cells("th", one_line(part.columns), part)
-            rows = "\n".join(f"<tr>{_html_cells('td', row, part)}</tr>" for row in part.rows)
+            rows = "\n".join(
+                f"<tr{' class=strong' if i in part.strong else ''}>{_html_cells('td', row, part)}</tr>"
+                for i, row in enumerate(part.rows)
+            )
             head = f"<thead><tr>{heads}</tr></thead>"
             return f'<div class="scroll"><table>\n{head}\n<tbody>{rows}</tbody>\n</table></div>'
 

@@ -86,7 +86,9 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
             text += f", but {verb} the learning rate from {before:g} to {rate:g}"
     else:
         text = f"Take {amounts.count(advised.batch_size)}{devices} instead of {amounts.count(planned.batch_size)}"
-        if rate is not None:
+        if rate is not None and before is not None and _alike(rate, before):
+            text += f", at the same learning rate of {before:g}"
+        elif rate is not None:
             text += f", at learning rate {rate:g}" + (f" instead of {before:g}" if before is not None else "")
     return text + _steps_saved(result, advised)
 
