@@ -30,12 +30,15 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULT|CONFIG...", help="Stored results, or configs whose stored results are meant."
+            metavar="RESULT...", help="Stored results, or a config (.yaml) whose stored results are meant."
         ),
     ],
     config: Annotated[
         Path | None,
-        typer.Option(help="Advise anew for the plan and the limits in this config of the same measurement."),
+        typer.Option(
+            metavar="CONFIG",
+            help="Advise anew for the plan and the limits in this config of the same measurement.",
+        ),
     ] = None,
     override: Annotated[
         list[str] | None,

@@ -96,14 +96,13 @@ def _multiples(text: str) -> list[int]:
     """The multiples that --branch names.
 
     Raises:
-        CallError: they are not whole numbers.
+        CallError: they are not two or more ascending whole numbers.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise CallError(
-            f"--branch needs whole numbers with commas between them, as in 1,2,4,8; found {text!r}."
-        )
-    return [int(part) for part in parts]
+    multiples = [int(part) for part in parts if part.isdecimal()]
+    if len(multiples) < max(2, len(parts)) or multiples != sorted(set(multiples)):
+        raise CallError(f"--branch needs two or more ascending whole numbers, as in 1,2,4,8; found {text!r}.")
+    return multiples
 
 
 def _names_branches(config: Path) -> bool:

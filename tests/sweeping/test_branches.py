@@ -146,8 +146,8 @@ def test_branches_as_options_and_a_check_of_their_result(bnoise: Call, write: Wr
     ("arguments", "words"),
     [
         (["--branch", "1,2,4"], "branches need a number of examples"),
-        (["--branch", "1,two", "--examples", "100"], "--branch needs whole numbers"),
-        (["--branch", "4,2", "--examples", "100"], "ascending, distinct numbers"),
+        (["--branch", "1,two", "--examples", "100"], "--branch needs two or more ascending whole numbers"),
+        (["--branch", "4,2", "--examples", "100"], "--branch needs two or more ascending"),
     ],
 )
 def test_branches_that_are_not_named_well(
