@@ -24,6 +24,7 @@ from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.probe import ProbeResult
 from tests.samples import HORIZON, plan, result
+from tests.sweeping.test_branches import branches
 
 
 def ahead() -> ProbeResult:
@@ -242,3 +243,12 @@ def test_a_page_marks_the_planned_and_the_recommended_row(tmp_path: Path) -> Non
     write_page([("r", ahead())], tmp_path / "p.html", None)
     marked = re.findall(r"<tr class=strong>(.*?)</tr>", (tmp_path / "p.html").read_text())
     assert [("planned" in row, "recommended" in row) for row in marked] == [(False, True), (True, False)]
+
+
+def test_a_short_range_of_losses_has_plain_ticks() -> None:
+    """Between 1.000 and 1.040 matplotlib's own ticks of a log axis are 1.01 × 10⁰ and so on."""
+    figure = draw([("b", branches({8: [1.0, 1.0], 32: [1.009, 1.0091], 64: [1.04, 1.04]}))])
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels(which="both")]
+    assert [label for label in labels if label] == [f"{value:.10g}" for value in figure.axes[0].get_yticks()]
+    assert len(figure.axes[0].get_yticks()) >= 3

@@ -25,7 +25,7 @@ p { margin: .2rem 0; } .good, .known { font-weight: 600; color: var(--good); }
 .unsure { font-weight: 600; color: var(--unsure); }
 .detail { color: var(--soft); font-size: .9rem; } .scroll, pre { overflow-x: auto; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem;
-  margin: 1rem 0; } svg { width: 100%; height: auto; }
+  margin: 1rem 0; } svg { width: 100%; max-width: 34rem; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { vertical-align: bottom; } .words { text-align: left; } .strong { font-weight: 600; background: var(--mark); }

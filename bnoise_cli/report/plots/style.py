@@ -53,18 +53,18 @@ class Panel(Generic[R_contra]):
 
 def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     """Label an axis with plain numbers instead of powers of ten, as many as fit the range."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     for axis in [axis for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)) if wanted]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
-        if decades < 0.1:
-            continue  # no round number lies in the range: keep matplotlib's own ticks
-        if decades < 0.5:
-            subs: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+        if decades < 0.1:  # no round number of a decade may lie in so short a range
+            axis.set_major_locator(MaxNLocator(5))
         else:
-            subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
-        axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
+            subs: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+            if decades >= 0.5:
+                subs = (1, 1.5, 2, 3, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
+            axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axis.set_minor_formatter(NullFormatter())
 
