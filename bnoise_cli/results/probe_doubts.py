@@ -166,7 +166,8 @@ def _about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterato
         yield Doubt(
             code="momentum",
             finding=f"measured along the gradient alone, without the momentum of {run.momentum:g}",
-            remedy="Momentum can raise the critical batch size; the number is the careful side.",
+            remedy="With momentum it can be several times more or less. A horizon (probe.horizon: auto) or "
+            "`bnoise sweep` trains with it.",
         )
     if run.weight_decay:
         yield Doubt(

@@ -85,6 +85,9 @@ SITUATIONS = {
     "a name in other letters": (
         {"optimizer": {"_target_": "torch.optim.Adamw", "lr": 0.1}}, 2, "did you mean `AdamW`?",
     ),
+    "momentum": (
+        {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}}, 0, "A horizon (probe.horizon: auto)",
+    ),
     "an interpolation": (
         {"optimizer": {"_target_": "torch.optim.SGD", "lr": "${lr}"}}, 2, "the interpolation `${lr}`",
     ),
