@@ -86,7 +86,7 @@ SITUATIONS = {
         {"optimizer": {"_target_": "torch.optim.Adamw", "lr": 0.1}}, 2, "did you mean `AdamW`?",
     ),
     "momentum": (
-        {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}}, 0, "A horizon (probe.horizon: auto)",
+        {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}}, 0, "A horizon (probe.h",
     ),
     "an interpolation": (
         {"optimizer": {"_target_": "torch.optim.SGD", "lr": "${lr}"}}, 2, "the interpolation `${lr}`",
