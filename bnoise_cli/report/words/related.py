@@ -23,7 +23,7 @@ def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Sect
         )
         for name, other in others
     ]
-    return Section(title="Measured besides", parts=parts)
+    return Section(title="Other measurements", parts=parts)
 
 
 def stretch(result: Result) -> str:
