@@ -412,7 +412,7 @@ def test_a_plan_that_contradicts_itself_is_found_before_measuring(
         (["probe", "quad.yaml", "--page", "p.md", "--plot", "p.md"], 2, "ending in .png"),
         (["report"], 2, "RESULT"),
         (["report", "none.json"], 2, "there is no file none.json"),
-        (["report", "quad.yaml"], 2, "not JSON, or torn"),
+        (["report", "quad.yaml"], 2, "a stored result of quad.yaml is needed"),
         (["report", "old.json"], 2, "schema_version 0; this bnoise reads 1"),
         (["report", "old.json", "--set", "a.b=1"], 2, "Add --config FILE"),
         (["report", "."], 2, "cannot be read"),
