@@ -25,8 +25,11 @@ from tests.cases import Call, Write, import_torchvision
 
 os.environ.setdefault("COLUMNS", "100")
 torch.set_num_threads(1)
-# A shell starts commands in the background with SIGINT ignored, which the programs under test would inherit.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# A command in the background of a shell ignores SIGINT, and one under nohup SIGHUP. The programs under test would
+# inherit that; they do not inherit a handler of Python's.
+for _sign in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_sign) is signal.SIG_IGN:
+        signal.signal(_sign, lambda *_: None)
 # One commit has one verdict; --hypothesis-profile=default hunts with new examples.
 settings.register_profile("repeatable", derandomize=True)
 
