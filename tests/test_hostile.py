@@ -114,14 +114,14 @@ def test_any_ledger_is_gone_on_with_or_put_aside(data: st.DataObject, tmp_path: 
         branch,
         {"kind": "stacks", "batch_size": 8, "value": True},
         {"kind": "goal", "which": {}, "value": 0.5},
-        {"kind": "trajectory", "which": {}, "value": []},
+        {"kind": "probed", "which": {}, "value": []},
     ]
     head = {"ledger": 1, "belongs_to": "x"}
     lines = [json.dumps(mutated(entry, data.draw)) for entry in entries]
     path = tmp_path / "runs.jsonl"
     path.write_text("\n".join([json.dumps(head), *lines, ""]))
     known = KnownRuns(Ledger(path, "x"), lambda point: 0.1 * 2.0 ** (point / 8))
-    for kind in ("goal", "trajectory"):
+    for kind in ("goal", "probed"):
         known.fact(kind)
     for each in known.all():
         assert each.steps is None or each.steps > 0
