@@ -76,6 +76,8 @@ ANALYSIS = Analysis(
     slope=0.1,
     slope_error=0.01,
     slope_gap=None,
+    beyond_at=(),
+    outgrown_at=(),
     fitted_curvatures=np.ones(4),
     rough_noise_scale=100.0,
 )

@@ -19,6 +19,7 @@ from bnoise_cli.maths.tradeoff import (
     steps_ratio,
     usual_batch_sizes,
 )
+from bnoise_cli.numbers import counted
 from bnoise_cli.records import BatchSizes, Estimate, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
@@ -26,6 +27,8 @@ from bnoise_cli.spec.schema import Training
 _SAME = 1.01
 #: Run times that differ by at most this part are told as the same.
 SAME_TIME = 0.03
+#: A batch size is near the closed form if that is at most this many times as large: usual sizes lie closer together.
+_NEAR = 2.0
 #: Values of B_crit across its interval at which a figure's own limits are looked for; merely chosen.
 _ACROSS = 9
 
@@ -109,6 +112,23 @@ class Options:
         """The fastest batch size if step times were a straight line, before it is rounded."""
         line = self.line(world_size)
         return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
+
+    def bound(self, option: Option) -> str | None:
+        """What keeps a batch size away from the closed form, as the end of a sentence; None if it is near it.
+
+        Groups always do: each is a pass of its own, so that the step time is not a straight line in the batch size.
+        """
+        if self._group > 1:
+            return f"batches are made of groups of {counted(self._group, 'example')}"
+        closed = self.closed_form(option.world_size)
+        if not math.isfinite(closed) or closed <= _NEAR * option.batch_size:
+            return None
+        if self._most < _NEAR * option.batch_size:
+            return f"no batch is larger than the dataset of {counted(self._most, 'example')}"
+        largest = self.throughput.largest_micro_batch_size
+        if largest * option.world_size < _NEAR * option.batch_size:
+            return f"a device takes at most {counted(largest, 'example')} at once"
+        return None
 
     def within(self, options: list[Option]) -> list[Option]:
         """The options that do not exceed the dataset, which the planned batch size may do."""

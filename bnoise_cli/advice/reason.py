@@ -54,6 +54,9 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     line = options.line(option.world_size)
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
     least = "Steps × step time is least" if role == "fastest" else "Devices × steps × step time is least"
+    bound = options.bound(option)
+    if bound is not None:
+        return f"{least} here on {where}: {bound}."
     accumulated = option.split.accumulation_steps > 1  # which repeats some of t₀
     if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
         return f"{least} here on {where}, by the measured step times."

@@ -16,7 +16,10 @@ Array = NDArray[np.float64]
 #: this a task with no gradient at all would be given a number in one probe of forty.
 _SIGNAL_CONFIDENCE = 0.998
 #: The law is given up when its misfit is both beyond chance and this large (relative, root mean square).
-_LAW_P_VALUE, _LAW_MISFIT = 1e-3, 0.25
+_LAW_P_VALUE, _LAW_MISFIT = 0.01, 0.25
+#: An interval is closed if both limits lie within this factor of the value. A wider one holds the truth as often, but
+#: its value is easily wrong by a factor of two.
+_WIDEST = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Limit:
     error: float
     # b = GᵀPHPG, from the line
     curvature: float
-    # a step size far beyond the first descent at which the loss is lower still, if there is one
+    # the step size of a second descent along this line, if there is one
     lower_at: float | None = None
 
     @property
@@ -51,6 +54,8 @@ class Design:
     scales: Array  # step size of x = 1 at each, shape (K,)
     blocks: Array  # updates of fresh examples at each; 0: one update of all drawn so far, shape (K,)
     limit: Limit | None = None
+    # the step size of a second descent along the pilot's largest update or the limit, if there is one
+    lower_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,10 @@ class Analysis:
     slope_error: float
     # relative difference of line slopes and gradient norms, if it is beyond chance
     slope_gap: float | None
+    # batch sizes at which the best step lies far beyond the steps that were evaluated
+    beyond_at: tuple[int, ...]
+    # batch sizes at which one step gains more than the gradient of the whole dataset
+    outgrown_at: tuple[int, ...]
     fitted_curvatures: Array  # shape (K,)
     rough_noise_scale: float  # β/α however uncertain; infinite where α is not positive
 
@@ -117,7 +126,10 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     simple = _simple_noise_scale(design, replicates)
     slopes = replicates.slopes if limit is None else np.full(len(replicates), limit.slope)
     gap = support.slope_gap(replicates.curves, design.scales, slopes)
-    supported = not support.is_contradicted(gap) and (limit is None or limit.lower_at is None)
+    beyond = support.best_step_is_beyond(replicates.curves, design.scales, float(slope))
+    outgrown = _outgrown(design, kappa, kappa_out)
+    contradicted = support.is_contradicted(gap) or design.lower_at is not None
+    supported = not contradicted and not beyond.any() and not outgrown.any()
     if not supported:
         noise_scale = Estimate(value=None, low=0.0, high=None)
     return Analysis(
@@ -127,6 +139,8 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
         quadratic=_quadratic(design, curves, weight, noise_scale.value),
         points=_points(design, len(replicates), slope, kappa, slope_out, kappa_out, steps, fitted, simple),
         fit=_fit_quality(kappa, residuals, test, slope),
+        beyond_at=_batch_sizes(design, beyond),
+        outgrown_at=_batch_sizes(design, outgrown),
         law_holds=supported and not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
         slope=float(slope),
         slope_error=intervals.jackknife_error(slope_out),
@@ -170,11 +184,28 @@ def _noise_scale(
     if design.limit is not None:
         if alpha <= 0:
             return Estimate(value=None, low=0.0, high=None)
-        return intervals.scale_interval(float(beta / alpha), beta_out / alpha_out)
-    inverse_out = alpha_out / beta_out
-    half_width = intervals.t_quantile(len(alpha_out)) * intervals.jackknife_error(inverse_out)
-    estimate = intervals.inverse_interval(float(alpha / beta), half_width, design.batch_sizes[-1])
-    return estimate if seen else Estimate(value=None, low=estimate.low, high=None)
+        estimate = intervals.scale_interval(float(beta / alpha), beta_out / alpha_out)
+    else:
+        inverse_out = alpha_out / beta_out
+        half_width = intervals.t_quantile(len(alpha_out)) * intervals.jackknife_error(inverse_out)
+        estimate = intervals.inverse_interval(float(alpha / beta), half_width, design.batch_sizes[-1])
+    return estimate if seen and _is_narrow(estimate) else Estimate(value=None, low=estimate.low, high=None)
+
+
+def _is_narrow(estimate: Estimate) -> bool:
+    if estimate.value is None or estimate.high is None:
+        return False
+    return estimate.high <= _WIDEST * estimate.value <= _WIDEST**2 * estimate.low
+
+
+def _outgrown(design: Design, kappa: Array, kappa_out: Array) -> NDArray[np.bool_]:
+    if design.limit is None:
+        return np.zeros(len(kappa), dtype=bool)
+    return support.outgrows(kappa, kappa_out, design.limit.effective_curvature)
+
+
+def _batch_sizes(design: Design, where: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(size) for size in design.batch_sizes[where])
 
 
 def _simple_noise_scale(design: Design, replicates: Replicates) -> Estimate:

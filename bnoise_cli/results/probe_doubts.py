@@ -33,7 +33,8 @@ _DIVERGED_ERRORS = 4
 #: the clipping of the plan.
 _OF_ONE_STEP = frozenset({
     "momentum", "weight_decay", "clipping", "not_quadratic", "negative_curvature", "law", "slope", "range", "rounding",
-    "unresolved", "imprecise", "few_replicates", "below_one", "below_a_group", "small_dataset",
+    "two_descents", "steps_too_short", "outgrown", "unresolved", "imprecise", "few_replicates", "below_one",
+    "below_a_group", "small_dataset",
 })  # fmt: skip
 #: The gradient of a sum over the batch is twice the mean of its halves' gradients, but for rounding.
 _GAP_OF_A_SUM, _ROUNDING = 0.5, 1e-3
@@ -357,13 +358,28 @@ def _about_the_law(design: Design | None, analysis: Analysis) -> Iterator[Doubt]
             "the fit: the best step is too long for a quadratic picture",
             remedy="The fit to measured improvements stands; probe later in training for a second opinion.",
         )
-    if design is not None and design.limit is not None and design.limit.lower_at is not None:
+    if design is not None and design.lower_at is not None:
         yield Doubt(
             code="two_descents",
-            finding="along the gradient of the whole dataset the loss falls until a step size of "
-            f"{significant(design.limit.step_size)}, rises, and is lower still at "
-            f"{significant(design.limit.lower_at)}, while the law assumes one best step",
+            finding=f"along the gradient of {'the whole dataset' if design.limit else 'many examples'} the loss falls, "
+            f"rises, and falls again until a step size of about {significant(design.lower_at)}, while the law assumes "
+            "one best step",
             remedy="Clipped ratios, or a sharp loss beside a flat one, do that. Run a sweep, or probe other weights.",
+        )
+    if analysis.beyond_at:
+        yield Doubt(
+            code="steps_too_short",
+            finding=f"at {_sizes(analysis.beyond_at)} the loss still falls at the longest step that was "
+            "tried: the best step lies beyond what was measured",
+            remedy="Raise the budget: the steps are placed again if it holds enough replicates. If that changes "
+            "nothing, run a sweep, or probe other weights.",
+        )
+    if analysis.outgrown_at:
+        yield Doubt(
+            code="outgrown",
+            finding=f"one step at {_sizes(analysis.outgrown_at)} gains more than one along the gradient of "
+            "the whole dataset, while the law says that it gains less",
+            remedy="The loss is far from a quadratic here. Run a sweep, or probe other weights.",
         )
     if analysis.slope_gap is not None and abs(analysis.slope_gap) > _SLOPE_GAP:
         yield Doubt(
@@ -373,6 +389,11 @@ def _about_the_law(design: Design | None, analysis: Analysis) -> Iterator[Doubt]
             remedy="Either the loss turns sharply within the first steps that were tried: probe later in training, or "
             "from other weights. Or the gradient is not the gradient of the loss.",
         )
+
+
+def _sizes(batch_sizes: tuple[int, ...]) -> str:
+    """`batch sizes 256, 1,024`."""
+    return f"batch size{'s' if len(batch_sizes) > 1 else ''} {', '.join(map(count, batch_sizes))}"
 
 
 def _about_the_dataset(run: ProbeRun, analysis: Analysis) -> Iterator[Doubt]:

@@ -558,6 +558,63 @@ def test_a_slope_gap_is_the_largest_that_is_beyond_chance() -> None:
     assert support.slope_gap(curves, scales, slopes) == pytest.approx(-0.5, abs=0.02)
 
 
+#: The gain of a clipped policy along its mean gradient, with slope 1 at the start: it falls, rises a little, and falls.
+_POLICY = (
+    [0, 0.14, 0.28, 0.55, 1.1, 1.7, 1.9, 2.2, 2.8, 4.2, 5.6, 8.3, 10, 14, 30],
+    [0, 0.142, 0.26, 0.48, 0.91, 1.07, 1.04, 1.02, 1.03, 1.21, 1.35, 0.78, -0.18, -3.6, -18.0],
+)
+#: ΔL along a line, and whether it falls a second time.
+LINES: dict[str, tuple[Callable[[Array], Array], bool]] = {
+    "parabola": (lambda x: x - x**2 / 2, False),
+    "quartic wall": (lambda x: x - x**2 / 2 - x**4, False),
+    "bounded": (lambda x: 0.5 * (1 - np.exp(-2 * x)), False),
+    "a small ripple": (lambda x: x - x**2 / 2 + 0.02 * np.sin(8 * x), False),
+    "lower far away": (lambda x: np.minimum(x - x**2 / 2, 2.0) + 1.5e3 * np.exp(-((x - 12) ** 2) / 8), True),
+    "a lower one that is less deep": (lambda x: np.maximum(x - x**2 / 2, 0.3 - (x - 5) ** 2), True),
+    "a plateau": (lambda x: np.where(x < 1, x - x**2 / 2, 0.45 + 0.02 * x - 0.0004 * x**3), False),
+    "a clipped policy": (lambda x: np.interp(x, *_POLICY), True),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_second_descent_is_seen_beyond_the_noise(name: str) -> None:
+    """Noise-free, and on four sets of examples whose slopes differ; a line that is all noise has no second descent."""
+    loss, falls_again = LINES[name]
+    steps = 1.25 ** np.arange(-6, 13)
+    changes = loss(steps)[None, :]
+    assert (support.second_descent(steps, changes) is not None) is falls_again
+    slopes = 0.005 * np.random.default_rng(0).standard_normal((4, 1))
+    assert (support.second_descent(steps, changes + slopes * steps) is not None) is falls_again
+    noise = np.random.default_rng(1).standard_normal((4, len(steps)))
+    assert support.second_descent(steps, loss(steps) + 20 * noise) is None
+
+
+def test_a_gain_above_the_claimed_one_is_a_second_descent() -> None:
+    """Between two tops so close together that no step was evaluated in the dip."""
+    steps, changes = np.array([1.0, 2.0, 4.0]), np.array([[0.5, 0.7, 0.9]])
+    assert support.second_descent(steps, changes, claimed=0.8) is None
+    assert support.second_descent(steps, changes, claimed=0.6) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("top", "beyond"), [(0.5, False), (1.0, False), (2.0, False), (2.4, False), (3.5, True)]
+)
+def test_a_best_step_far_beyond_the_last_node_is_seen(top: float, beyond: bool) -> None:
+    """Parabolas whose best step lies at `top` times the scale, with curvatures that scatter by a tenth."""
+    scatter = 1 + 0.1 * np.random.default_rng(0).standard_normal((12, 1))
+    curves = np.zeros((12, 1, 4))
+    curves[..., 0], curves[..., 1] = 1.0, -scatter / (2 * top)
+    assert support.best_step_is_beyond(curves, np.ones(1), 1.0).tolist() == [beyond]
+
+
+def test_a_batch_that_gains_more_than_the_whole_dataset_is_seen_beyond_chance() -> None:
+    """Curvatures a²/(2ΔL): far below that of the limit with little scatter, below it by a little, and by chance."""
+    rng = np.random.default_rng(0)
+    curvatures = np.array([0.5, 0.9, 0.5]) + np.array([0.02, 0.02, 0.5]) * rng.standard_normal((20, 3))
+    out = (curvatures.sum(axis=0) - curvatures) / 19
+    assert support.outgrows(curvatures.mean(axis=0), out, 1.0).tolist() == [True, False, False]
+
+
 def test_a_batch_size_without_any_gradient_does_not_end_the_fit() -> None:
     """A contrastive loss of a single example is constant."""
     sizes, curvatures = np.array([1.0, 4.0, 16.0]), np.array([[0.0, 2.0, 1.5], [0.0, 1.9, 1.6]])

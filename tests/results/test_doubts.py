@@ -182,6 +182,26 @@ def test_a_checkpoint_is_no_initialisation_and_an_exact_limit_no_end_of_the_rang
     assert codes(changed(noise_scale=Estimate(value=400.0, low=370.0, high=440.0), design=design)) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"beyond_at": (256, 1024)}, "steps_too_short", "at batch sizes 256, 1,024 the loss"),
+        ({"beyond_at": (256,)}, "steps_too_short", "at batch size 256 the loss"),
+        ({"outgrown_at": (1024,)}, "outgrown", "one step at batch size 1,024 gains"),
+        (
+            {"design": dataclasses.replace(DESIGN, lower_at=3.0)},
+            "two_descents",
+            "the gradient of many examples",
+        ),
+    ],
+)
+def test_lines_that_support_no_law_are_doubts(changes: dict[str, Any], code: str, words: str) -> None:
+    unknown = Estimate(value=None, low=0.0, high=None)
+    run = changed(noise_scale=unknown, law_holds=False, **changes)
+    assert code in codes(run)
+    assert words in next(doubt.finding for doubt in probe_doubts(run, CONFIG) if doubt.code == code)
+
+
 def test_the_json_has_the_fields_of_the_contract_and_no_nan() -> None:
     data = json.loads(
         json.dumps(

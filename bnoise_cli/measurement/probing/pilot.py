@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from bnoise_cli.maths import law, line
 from bnoise_cli.maths.analysis import Design, Limit
 from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
-from bnoise_cli.maths.support import lines_are_supported
+from bnoise_cli.maths.support import claim_holds, lines_are_supported, second_descent
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, loss_changes
 from bnoise_cli.measurement.probing.replicate import GradientSum
 from bnoise_cli.measurement.task.batches import Draws, Indices
@@ -50,10 +51,9 @@ _MOST_RESCALINGS = 10
 _CLOSE = 1 / 8
 #: Lines along one update are evaluated on this many parts of the examples, whose scatter is the noise.
 _PARTS = 4
-#: The claimed gain of the noise-free line may differ from the evaluated one by this part of it.
-_CLAIM_TOLERANCE = 0.2
-#: The noise-free line is looked at again at these multiples of its best step, for a second descent.
-_FAR = (3.0, 6.0, 12.0, 24.0)
+#: A line is evaluated again at these multiples of its best step, from a quarter to 15 times, to see a second descent.
+#: The dip before it may be narrow.
+_WHOLE_LINE = tuple(1.25**power for power in range(-6, 13))
 #: |G|² below this part of tr Σ is what float32 sums leave of a zero.
 _ROUNDING = 1e-10
 #: Time for evaluations over time for gradients. At a fixed number of gradients, 2 gave 0.70 of the variance
@@ -80,7 +80,13 @@ class Plan:
         return self.stages[-1].batch_size
 
 
-def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], slope: float, limit: Limit | None) -> Plan:
+def make_plan(
+    batch_sizes: Sequence[int],
+    scales: Sequence[float],
+    slope: float,
+    limit: Limit | None,
+    lower_at: float | None,
+) -> Plan:
     """A pass over these batch sizes with evaluation examples in proportion to its gradients.
 
     A fixed split of the time is never far from the best one, whatever the two variances are: at three to
@@ -93,6 +99,7 @@ def make_plan(batch_sizes: Sequence[int], scales: Sequence[float], slope: float,
         scales=np.array(scales, dtype=np.float64),
         blocks=np.array([stage.blocks for stage in stages]),
         limit=limit,
+        lower_at=lower_at,
     )
     return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8), slope=slope)
 
@@ -151,7 +158,7 @@ def _limit_along(
             continue
         gain = float(changes([position * scale])[0])
         improvement, step = max([(gain, position * scale), *zip(found[1:], steps[1:], strict=True)])
-        if abs(top - gain) <= _CLAIM_TOLERANCE * improvement:
+        if claim_holds(top, gain, float(improvement)):
             return Limit(
                 slope=slope,
                 signal=signal,
@@ -159,21 +166,27 @@ def _limit_along(
                 error=abs(top - gain),
                 step_size=step,
                 curvature=-2 * float(curve[1]) / scale**2,
-                lower_at=_lower_at(changes, step, float(improvement)),
+                lower_at=_second_descent(lambda steps: changes(steps)[None, :], step, float(improvement)),
             )
         too_large, scale = scale, scale / 4
     return None
 
 
-def _lower_at(changes: Callable[[Sequence[float]], Array], step: float, improvement: float) -> float | None:
-    """A step size far beyond `step` at which the loss is lower still, by more than the tolerance; else None."""
-    for times in _FAR:
+def _second_descent(
+    changes: Callable[[Sequence[float]], Array], step: float, claimed: float = math.inf
+) -> float | None:
+    """The step size of a second descent along a line whose best step is about `step`; None if there is none.
+
+    Args:
+        changes: ΔL at each of some step sizes, on one or more sets of examples, shape (n, steps).
+        claimed: the gain of the best step, if it is known without noise.
+    """
+    steps = [times * step for times in _WHOLE_LINE]
+    while steps:
         try:
-            [gain] = changes([times * step])
-        except DivergedError:
-            return None
-        if gain > (1 + _CLAIM_TOLERANCE) * improvement:
-            return times * step
+            return second_descent(np.array(steps), changes(steps), claimed)
+        except DivergedError:  # the loss is not finite at the longest step at least
+            steps = steps[:-1]
     return None
 
 
@@ -218,6 +231,7 @@ def scout(
         return _lines_of(task, origin, grown, scale, draws.indices(evaluated, length), draws)
 
     part, scale = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
+    lower_at = limit.lower_at if limit is not None else None
     if limit is not None:
         flat = limit.effective_curvature
         noise = float(law.fit_noise(np.array([float(first)]), np.array([part]), flat))
@@ -239,6 +253,8 @@ def scout(
             grown.draw(grown.count, draws)
         seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
+        changes = partial(_changes, task, origin, grown, draws.indices(evaluated, length), draws)
+        lower_at = _second_descent(changes, slope()[0] / max(seen[grown.count], 1e-30))
     # Where the loss falls without end no curvature is positive; the replicates will say so.
     noise = max(noise, 0.05 * abs(part) * first, 1e-30)
     flat = max(flat, 0.2 * noise / grown.count)
@@ -252,7 +268,7 @@ def scout(
         )
     a, _ = slope()
     scales = [a / (flat + noise / size) for size in batch_sizes]
-    return make_plan(batch_sizes, scales, a, limit)
+    return make_plan(batch_sizes, scales, a, limit, lower_at)
 
 
 def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
@@ -267,6 +283,21 @@ def _lines_of(
     """Lines along one update, each on a part of the examples, so that their scatter is seen; shape (n, 5)."""
     parts = np.array_split(indices, min(_PARTS, len(indices)))
     return np.array([_line(task, origin, grown.total, grown.count, scale, part, draws) for part in parts])
+
+
+def _changes(
+    task: Task,
+    origin: list[Tensor],
+    grown: GradientSum,
+    indices: Indices,
+    draws: Draws,
+    steps: Sequence[float],
+) -> Array:
+    """ΔL along one update, on each of several parts of the examples; shape (n, steps)."""
+    parts = np.array_split(indices, min(_PARTS, len(indices)))
+    return np.array(
+        [loss_changes(task, origin, grown.total, grown.count, steps, part, draws) for part in parts]
+    )
 
 
 def _line(

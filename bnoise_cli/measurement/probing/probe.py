@@ -347,7 +347,13 @@ class _Run:
         if replicates_left < _FEWEST_REPLICATES:
             return None
         if is_contradicted(found.slope_gap):  # the loss turns before the first node
-            return make_plan(sizes, [float(scale) / 4 for scale in design.scales], found.slope, design.limit)
+            return make_plan(
+                sizes,
+                [float(scale) / 4 for scale in design.scales],
+                found.slope,
+                design.limit,
+                design.lower_at,
+            )
         wider = (
             self.batch_sizes is None
             and found.rough_noise_scale > plan.largest * self.group
@@ -361,7 +367,7 @@ class _Run:
         if wider:
             sizes = list(batch_sizes_up_to(_WIDER * plan.largest))
         scales = [found.slope / max(flat, noise / size) for size in sizes]
-        return make_plan(sizes, scales, found.slope, design.limit)
+        return make_plan(sizes, scales, found.slope, design.limit, design.lower_at)
 
     def _analyse(self) -> None:
         if len(self.replicates) >= 2 and self.plan is not None:
