@@ -207,6 +207,20 @@ def test_groups_exchange_once_as_well() -> None:
     assert step_seconds(fast) == pytest.approx(2e-3 + 1e-3 + k * (2e-3 + 16e-4))
 
 
+def test_a_reason_names_what_decides_where_the_closed_form_does_not() -> None:
+    """Groups, the dataset and the memory keep a batch away from sqrt(B_crit·t₀/t₁) = 387 examples."""
+    base = plan(about(5000.0), batch_size=66)
+    groups = dataclasses.replace(base, provenance=dataclasses.replace(base.provenance, group=33))
+    assert role(advise(groups), "fastest").reason.endswith("batches are made of groups of 33 examples.")
+    small = dataclasses.replace(base, provenance=dataclasses.replace(base.provenance, dataset_length=100))
+    assert "no batch is larger than the dataset of 100 examples" in role(advise(small), "fastest").reason
+    no_optimizer = Device(room=20, optimizer=1e-6)
+    held = role(plan(about(5000.0), no_optimizer, batch_size=16), "fastest")
+    assert held.batch_size <= 40
+    assert "a device takes at most 20 examples at once" in held.reason
+    assert "sqrt(B_crit·t₀/t₁) = 387 examples" in role(base, "fastest").reason
+
+
 def test_fewer_devices_than_fsdp_was_timed_on_are_not_offered() -> None:
     more = plan(about(1000.0), world_size=8, parallel="fsdp")
     cheap = role(together(more, 4, exchange=2e-3, parallel="fsdp"), "cheapest")
