@@ -23,10 +23,12 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def passes_take(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> None:
-    def known(task: Task, draws: object) -> float:
-        return seconds[torch.get_num_threads()] / task.at_once
+    """Seconds of a pass on a micro-batch by the number of threads."""
 
-    monkeypatch.setattr(threads, "seconds_per_gradient_example", known)
+    def known(task: Task, draws: object, times: int) -> float:
+        return seconds[torch.get_num_threads()] * times
+
+    monkeypatch.setattr(threads, "_seconds", known)
 
 
 def quota(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
@@ -41,9 +43,17 @@ def quota(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
         ({8: 1e-3, 1: 4e-3}, "max 100000", None),
         ({8: 1.1e-3, 1: 1e-3}, "max 100000", None),
         ({8: 9e-3, 2: 2e-3, 1: 3e-3}, "150000 100000", Threads(number=2, usual=8, times_faster=4.5)),
-        ({8: 2.0, 1: 1.0}, "max 100000", None),
+        ({8: 0.1, 1: 0.05}, "max 100000", None),
+        ({8: 2.0, 1: 2e-3}, "max 100000", Threads(number=1, usual=8, times_faster=1000.0)),
     ],
-    ids=["one is faster", "eight are faster", "alike", "a quota of one and a half cores", "large tensors"],
+    ids=[
+        "one is faster",
+        "eight are faster",
+        "alike",
+        "a quota of one and a half cores",
+        "large tensors",
+        "a busy machine",
+    ],
 )
 def test_the_fastest_number_of_threads(
     seconds: dict[int, float], limit: str, found: Threads | None,

@@ -11,16 +11,19 @@ from pathlib import Path
 import torch
 
 from bnoise_cli.measurement.task.batches import Draws, Stream
-from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
+from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.records import Threads
 
 _GROUP = Path("/sys/fs/cgroup")
-#: Longer passes are of large tensors, which gain from every core.
+#: If one thread takes longer for a pass than this, its tensors are large, and gain from every core.
 _SMALL_SECONDS = 0.25
+#: Passes of the micro-batch are compared, and those of so many times its examples: torch shares only large ones among
+#: threads, and the size of passes is chosen later.
+_LARGER = 16
 #: Numbers of threads are compared in turns, so often and so long at most.
-_ROUNDS, _MOST_SECONDS = 5, 1.0
+_ROUNDS, _MOST_SECONDS = 6, 1.5
 #: Another number must be faster than the usual one by this factor; merely chosen.
 _WORTH = 1.15
 
@@ -34,21 +37,38 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
     usual = torch.get_num_threads()
     if usual == 1 or task.ranks.size > 1 or task.parameters[0].device.type != "cpu":
         return None
-    tried = sorted({1, min(usual, math.ceil(cpu_quota() or usual)), usual}, reverse=True)
+    tried = sorted({1, min(usual, math.ceil(cpu_quota() or usual)), usual})
     least = dict.fromkeys(tried, math.inf)
-    draws, begun = Draws(seed, Stream.DRY_RUN), time.monotonic()
+    draws, begun = Draws(seed, Stream.DRY_RUN), time.perf_counter()
     with preserved(task.model, seed):
+        with use_threads(1):
+            _seconds(task, draws, 1)
+            if _LARGER * _seconds(task, draws, 1) > _SMALL_SECONDS:
+                return None
         for _ in range(_ROUNDS):
             for number in tried:
                 with use_threads(number):
-                    least[number] = min(least[number], seconds_per_gradient_example(task, draws))
-                if least[number] * task.at_once > _SMALL_SECONDS:
-                    return None
-            if time.monotonic() - begun > _MOST_SECONDS:
+                    passes = _LARGER * _seconds(task, draws, 1) + _seconds(task, draws, _LARGER)
+                    least[number] = min(least[number], passes)
+            if time.perf_counter() - begun > _MOST_SECONDS:
                 break
     best = min(tried, key=least.__getitem__)
     faster = least[usual] / least[best]
     return Threads(number=best, usual=usual, times_faster=faster) if faster > _WORTH else None
+
+
+def _seconds(task: Task, draws: Draws, times: int) -> float:
+    """The time of a forward and backward pass on so many times the examples of a micro-batch."""
+    own = task.micro_batch_size
+    into, count = task.zeros(), min(times * task.at_once, task.batches.length)
+    indices = draws.indices(count, task.batches.length)
+    task.micro_batch_size = count
+    try:
+        begun = time.perf_counter()
+        add_gradient(task, into, indices, draws)
+        return time.perf_counter() - begun
+    finally:
+        task.micro_batch_size = own
 
 
 @contextmanager
