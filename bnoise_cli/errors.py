@@ -13,7 +13,7 @@
     └── OtherConfigError               3    a result of another config (cli/report.py)
 
 Three more are signals between two functions, and are always caught: OutOfMemoryError (task/user_code.py; fewer examples
-are tried), BudgetSpentError (sweeping/sweep.py) and TargetError (spec/targets.py; it becomes a Problem). What is in no
+are tried), BudgetSpentError (sweeping/sweep.py) and TargetError (spec/imports.py; it becomes a Problem). What is in no
 row here keeps its traceback and ends with 4. Exit code 1 is not an error: it says that a check failed.
 """
 
@@ -26,7 +26,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process says to the shell; a contract with scripts."""
+    """Exit codes of the process; a contract with scripts."""
 
     DONE = 0
     CHECK_FAILED = 1
@@ -107,7 +107,7 @@ class Problem:
     nearest: str | None = None
 
     def __post_init__(self) -> None:
-        """What a config holds must not steer a terminal or a log."""
+        """Text of a config must not steer a terminal or a log."""
         for name in ("place", "found", "expected", "nearest"):
             text = getattr(self, name)
             if text is not None:

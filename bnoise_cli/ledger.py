@@ -20,7 +20,7 @@ _LARGEST = 1 << 28
 
 
 def ledger_path(result: Path) -> Path:
-    """Where a sweep keeps its runs, next to its result."""
+    """Path of the ledger of a sweep, next to its result."""
     return beside(result, ".runs.jsonl")
 
 

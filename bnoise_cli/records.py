@@ -166,7 +166,7 @@ class Horizon:
     planned_learning_rate: Positive
     #: Whether the last two doublings of the steps left the critical batch size where it was.
     stands_still: bool
-    #: Forward passes of examples to read losses; and forward and backward passes to train.
+    #: Examples that went forward to read losses, and examples that went forward and backward to train.
     evaluation_examples: int
     gradient_examples: int
     seconds: float
@@ -284,9 +284,9 @@ class TradeoffRow:
     steps_ratio: float
     #: Examples over the fewest, 1 + B/B_crit.
     examples_ratio: float
-    #: The fewest steps over these: the speed relative to its limit.
+    #: The fewest steps over the steps at this batch size: the speed relative to its limit.
     time_efficiency: float
-    #: The fewest examples over these.
+    #: The fewest examples over the examples at this batch size.
     compute_efficiency: float
     steps_limits: Limits
     examples_limits: Limits
@@ -304,7 +304,7 @@ class TradeoffRow:
     relative_cost: float | None = None
     #: Whether no other batch size takes both less time and fewer examples.
     pareto: bool | None = None
-    #: Of the micro-batch.
+    #: Peak memory of a step on one micro-batch.
     peak_memory_bytes: int | None = None
     #: Whether the batch is one micro-batch, without accumulation.
     fits: bool | None = None

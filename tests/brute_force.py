@@ -16,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 from bnoise_cli.examples.quadratic import mean_loss
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.task.task import Objective, Task, Traits
 
 Array = NDArray[np.float64]
 Tensors = tuple[Tensor, ...]
@@ -80,7 +80,7 @@ def task_of(model: nn.Module, objective: Objective, tensors: Tensors) -> Task:
     """A task on tensors without random masks."""
     batches = Batches(TensorDataset(*tensors), None, torch.device("cpu"))
     task = Task(model, objective, batches, micro_batch_size=64)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return task
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -128,7 +128,7 @@ def quadratic_task(
     model = NoisyQuadratic(noise_scale=noise_scale, **options)
     data = _unit_noise(model.dimension, examples, degrees)
     task = Task(model, mean_loss, Batches(data, None, CPU), micro_batch_size=micro_batch_size)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return task
 
 
@@ -143,7 +143,7 @@ def mlp_task(*layers: nn.Module, micro_batch_size: int = 8, dtype: torch.dtype =
     )
     model = nn.Sequential(MLP([5, 7]), nn.ReLU(), *layers, MLP([7, 3])).to(dtype)
     task = Task(model, cross_entropy, Batches(data, None, CPU), micro_batch_size=micro_batch_size)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return task
 
 

@@ -72,6 +72,19 @@ def test_only_measurement_and_datasets_import_torch() -> None:
                 assert (node.module or "").split(".")[0] != "torch", path
 
 
+def test_a_task_is_changed_by_its_own_methods_alone() -> None:
+    """Whoever reads what a task holds finds every writer of it in one file."""
+    writers = []
+    for path in (PACKAGE / "measurement").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+                of = node.value
+                name = of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
+                if name.strip("_") in ("task", "batches"):
+                    writers.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
+    assert {writer.partition(":")[0] for writer in writers} == {"task.py"}, writers
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["--help"], 0), (["probe", "--help"], 0), (["probe", "wrong.yaml"], 2)]
 )

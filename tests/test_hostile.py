@@ -109,12 +109,14 @@ def test_any_ledger_is_gone_on_with_or_put_aside(data: st.DataObject, tmp_path: 
            "evaluations": 2, "seconds": 0.1, "lowest_loss": 0.3}  # fmt: skip
     branch = {"kind": "branch", "batch_size": 8, "learning_rate": 0.1, "seed": 0, "loss": 0.2, "taken": 3,
               "evaluations": 2, "seconds": 0.1}  # fmt: skip
+    probed = {"step": 3, "loss": 0.4, "noise_scale": None, "simple_noise_scale": None, "gradient_examples": 9,
+              "evaluation_examples": 9, "batch_size": 8, "learning_rate": 0.1}  # fmt: skip
     entries = [
         {"kind": "runs", "runs": [run, {**run, "seed": 1}]},
         branch,
         {"kind": "stacks", "batch_size": 8, "value": True},
         {"kind": "goal", "which": {}, "value": 0.5},
-        {"kind": "probed", "which": {}, "value": []},
+        {"kind": "probed", "which": {}, "value": probed},
     ]
     head = {"ledger": 1, "belongs_to": "x"}
     lines = [json.dumps(mutated(entry, data.draw)) for entry in entries]

@@ -1,4 +1,4 @@
-"""Every reason to trust the advice less, beside those about the measurement that it rests on."""
+"""Reasons to trust the advice less. Doubts about the measurement are in `results/`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Advice, Training
 
-#: Measured times further than this from the line t₀ + t₁·m are said to be off it.
+#: A measured time that is further than this part from the line t₀ + t₁·m raises a doubt.
 MISFIT = 0.25
-#: Larger micro-batches train more examples a second; where they train so many times fewer, something is wrong.
+#: A larger micro-batch that trains this many times fewer examples a second raises a doubt: usually it trains more.
 _SLOWER = 1.3
 
 
 def unit_doubts(result: Result) -> Iterator[Doubt]:
-    """The config asks for tokens, but the number of tokens of an example is not known."""
+    """The doubt that the config asks for tokens and the number of tokens per example is not known."""
     if result.plan.unit == "tokens" and result.amounts.tokens_per_example is None:
         yield Doubt(
             code="tokens",
@@ -57,7 +57,7 @@ def advice_doubts(
 
 
 def _about_the_devices(training: Training, throughput: Throughput) -> Iterator[Doubt]:
-    """Times of other devices than the planned ones; DDP's without the exchange are those of one device."""
+    """The doubt that steps were timed on other devices than the plan names, or without their exchange of gradients."""
     planned, timed = training.world_size, throughput.world_size
     same_way = 1 in (planned, timed) or training.parallel == throughput.parallel
     if (planned == 1 and throughput.parallel != "fsdp") or (planned == timed and same_way):

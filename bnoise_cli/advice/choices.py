@@ -1,4 +1,4 @@
-"""Every batch size worth comparing, on every number of devices, with what a run with it takes."""
+"""Every batch size worth comparing on every number of devices, with the time and the examples of a run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bnoise_cli.numbers import counted
 from bnoise_cli.records import BatchSizes, Estimate, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
-#: Times that differ by less than this factor are as good as equal: no measurement of them is better.
+#: Times that differ by less than this factor count as equal, because timing is not more precise.
 _SAME = 1.01
 #: Run times that differ by at most this part are told as the same.
 SAME_TIME = 0.03
 #: A batch size is near the closed form if that is at most this many times as large: usual sizes lie closer together.
 _NEAR = 2.0
-#: Values of B_crit across its interval at which a figure's own limits are looked for; merely chosen.
+#: The limits of a figure are the extremes at this many values of B_crit across its interval; merely chosen.
 _ACROSS = 9
 
 
@@ -60,10 +60,10 @@ class Options:
 
     Args:
         critical: B_crit with a value and both limits.
-        throughput: step times, taken for those of any number of devices; one device alone exchanges no gradients.
+        throughput: step times. They stand for any number of devices; one device alone exchanges no gradients.
         training: the planned run.
-        most: examples that no batch exceeds: those of the dataset.
-        group: examples that a device takes at once, where the loss is no mean over them: with others it is another.
+        most: the largest batch size to compare: the examples of the dataset.
+        group: examples that a device must take at once, because the loss is not a mean over them; 1 if it is.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Options:
         self._most, self._group = max(most, group * training.world_size), group
 
     def on(self, world_size: int) -> list[Option]:
-        """Options on so many devices, by ascending batch size; the planned one among them."""
+        """Options on `world_size` devices by ascending batch size. The planned batch size is among them."""
         needed = max(RANGE * self.critical, world_size * self._group)
         if math.isfinite(closed := self.closed_form(world_size)):
             needed = max(needed, 4 * closed)
@@ -105,11 +105,11 @@ class Options:
         return self._times.best_split(examples, exchange=world_size > 1, group=self._group)
 
     def line(self, world_size: int) -> Line:
-        """The line through the step times; on several devices t₀ has what the exchange takes at every size."""
+        """The line t₀ + t₁·m through the step times. On several devices t₀ includes the exchange of gradients."""
         return line_of(self.throughput, exchange=world_size > 1)
 
     def closed_form(self, world_size: int) -> float:
-        """The fastest batch size if step times were a straight line, before it is rounded."""
+        """The fastest batch size by the line through the step times, not rounded."""
         line = self.line(world_size)
         return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
 
@@ -131,7 +131,7 @@ class Options:
         return None
 
     def within(self, options: list[Option]) -> list[Option]:
-        """The options that do not exceed the dataset, which the planned batch size may do."""
+        """The options without batch sizes above the dataset; only the planned batch size can be above."""
         return [option for option in options if option.batch_size <= self._most]
 
     @cached_property
@@ -141,36 +141,33 @@ class Options:
 
     @cached_property
     def all(self) -> list[Option]:
-        """Options on the planned devices and on equal parts of them.
-
-        What FSDP shares among so many devices may not fit fewer.
-        """
+        """Options on the planned devices and on divisors of their number; fewer devices may not hold an FSDP model."""
         world, timed = self.training.world_size, self.throughput
         fewest = min(timed.world_size, world) if timed.parallel == "fsdp" else 1
         return [option for n in range(fewest, world + 1) if world % n == 0 for option in self.on(n)]
 
     def first(self, options: Sequence[Option], measure: Callable[[Option], float]) -> Option | None:
-        """The first of the options that are as good as equal to the one of least `measure`; None of none."""
+        """The first option whose `measure` counts as equal to the least; None if there are no options."""
         equal = _SAME * min(map(measure, options), default=math.inf)
         return next((option for option in options if measure(option) <= equal), None)
 
     @cached_property
     def fastest(self) -> Option:
-        """The least time on the planned devices; of those that are as good as equal, the fewest examples."""
+        """The option of least time on the planned devices; among equals the one of fewest examples."""
         found = self.first(self.within(self.planned), lambda option: option.time(self.critical))
         assert found is not None
         return found
 
     @cached_property
     def cheapest(self) -> Option:
-        """The least device time; of those that are as good as equal, the fewest devices and examples."""
+        """The option of least device time; among equals the one of fewest devices and examples."""
         found = self.first(self.within(self.all), lambda option: option.cost(self.critical))
         assert found is not None
         return found
 
     @cached_property
     def balanced(self) -> Option | None:
-        """The batch size nearest to B_crit on the planned devices; None where that is not near."""
+        """The option nearest to B_crit on the planned devices; None if none is near."""
         found = self.nearest(self.within(self.planned))
         return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
 
@@ -193,30 +190,30 @@ class Options:
 
     @cached_property
     def least_time(self) -> float:
-        """S(B)·t(B)/S_min of the very fastest on the planned devices."""
+        """S(B)·t(B)/S_min of the fastest option on the planned devices."""
         return min(option.time(self.critical) for option in self.within(self.planned))
 
     @cached_property
     def least_cost(self) -> float:
-        """K·S(B)·t(B)/S_min of the very cheapest."""
+        """K·S(B)·t(B)/S_min of the cheapest option on K devices."""
         return min(option.cost(self.critical) for option in self.within(self.all))
 
     @property
     def planned_steps(self) -> float | None:
-        """The length of the planned run, where the plan names one."""
+        """Steps of the planned run; None if the plan does not say."""
         plan = self.training
         if plan.examples is not None:
             return plan.examples / plan.batch_size
         return plan.steps
 
     def run_steps(self, batch_size: int, critical: float) -> float:
-        """Steps that get as far as the planned run; it must have a length."""
+        """Steps after which a run gets as far as the planned run, which must have a length."""
         assert self.planned_steps is not None
         planned = steps_ratio(self.training.batch_size, critical)
         return self.planned_steps * steps_ratio(batch_size, critical) / planned
 
     def run_seconds(self, option: Option, critical: float) -> float:
-        """The time of such a run."""
+        """Seconds of the run of `run_steps`."""
         return self.run_steps(option.batch_size, critical) * option.split.seconds
 
     def rows(self) -> tuple[TradeoffRow, ...]:
@@ -280,7 +277,7 @@ def across(critical: Estimate) -> Sequence[float]:
 
 
 def untimed_row(batch_size: int, critical: float, values: Sequence[float]) -> TradeoffRow:
-    """Steps and examples at a batch size, with what the interval of B_crit makes of them."""
+    """Steps and examples at a batch size, with their ranges over the interval of B_crit."""
     low, high = values[0], values[-1]
     steps, examples = steps_ratio(batch_size, critical), examples_ratio(batch_size, critical)
     return TradeoffRow(

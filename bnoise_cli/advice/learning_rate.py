@@ -20,7 +20,7 @@ _RULES = {
 
 
 def measured_learning_rate(rates: Mapping[int, float], batch_size: int) -> tuple[float | None, str]:
-    """A rate between the best measured ones, on logarithms; beyond them the rate of the nearest batch size.
+    """The best rate at a batch size, interpolated on logarithms. Beyond the measured sizes: the rate of the nearest.
 
     Args:
         rates: batch size → its best learning rate.

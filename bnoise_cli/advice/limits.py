@@ -16,7 +16,7 @@ from bnoise_cli.spec.schema import Advice, Check
 
 #: Codes of doubts that say a limit of the config cannot be met.
 IMPOSSIBLE: tuple[Literal["deadline", "max_compute_overhead"], ...] = ("deadline", "max_compute_overhead")
-#: Devices are added up to so many times the planned ones when a deadline asks for more.
+#: To meet a deadline, at most this many times the planned devices are suggested.
 _MOST_DEVICES = 4096
 
 
@@ -39,8 +39,8 @@ class Choice:
 def choose(options: Options, plan: Plan) -> Choice | None:
     """The option that meets all limits of `advice:`: with a deadline the cheapest, otherwise the fastest.
 
-    Of the options that meet them it is one that passes the check, if there is one; but an overhead that `advice:` names
-    is used up to that limit. None: no option meets the limits.
+    Options that pass the check come first, unless `advice:` names an overhead, which is then used up to its limit.
+    None: no option meets the limits.
     """
     limits, check, critical = plan.advice, plan.check, options.critical
     if limits.max_compute_overhead is not None:
@@ -69,7 +69,7 @@ def choose(options: Options, plan: Plan) -> Choice | None:
 
 
 def chosen_for(chosen: Option, options: Options, limits: Advice) -> tuple[Role, ...]:
-    """The limits that an option was chosen for: those of `advice:`, or the overhead that the check allows."""
+    """The limits for which an option was chosen: the limits of `advice:`, or the overhead that the check allows."""
     if named := roles(limits):
         return named
     return () if chosen is options.fastest else ("max_compute_overhead",)
@@ -157,13 +157,13 @@ def _enough_devices(options: Options, limits: Advice, deadline: float) -> int | 
 
 
 def _up(value: float) -> float:
-    """Rounded up to three digits, so that the figure named is enough."""
+    """The value rounded up to three digits, so that a limit of this value can be met."""
     scale = 10.0 ** (2 - math.floor(math.log10(value)))
     return math.ceil(value * scale) / scale
 
 
 def _duration(value: float) -> str:
-    """Rounded up, in the form that a config takes."""
+    """The time rounded up, as a config takes it."""
     for unit, length in (("s", 1), ("m", 60)):
         if value <= 100 * length:
             return f"{math.ceil(value / length)}{unit}"

@@ -57,7 +57,7 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     bound = options.bound(option)
     if bound is not None:
         return f"{least} here on {where}: {bound}."
-    accumulated = option.split.accumulation_steps > 1  # which repeats some of t₀
+    accumulated = option.split.accumulation_steps > 1  # accumulation repeats a part of t₀
     if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
         return f"{least} here on {where}, by the measured step times."
     each = "" if option.world_size == 1 else " of each"

@@ -31,7 +31,7 @@ _CODES = {
 }
 #: Line and column.
 Position = tuple[int, int] | tuple[None, None]
-#: Of several configs the gravest counts: what is sure before what is not known, mistakes before both.
+#: The worst exit code of several configs counts, in this order.
 _GRAVEST = (
     ExitCode.RUN_FAILED,
     ExitCode.WRONG_CALL,
@@ -43,7 +43,7 @@ _GRAVEST = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A place in a file, and what there is to say about it."""
+    """A remark on one place in a file."""
 
     line: int | None
     column: int | None
@@ -60,16 +60,19 @@ class Checked:
     remedy: str
     marks: tuple[Mark, ...]
     judgement: Judgement | None = None
-    result: Path | None = None  # the file it rests on
-    doubts: tuple[Doubt, ...] = ()  # about the measurement
+    #: The file of the result that was judged, and the doubts about its measurement.
+    result: Path | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How strictly verdicts become exit codes."""
 
-    strict: bool = False  # a warning fails too
-    exit_zero: bool = False  # neither a failed check nor an open one is an error
+    #: A warning fails too.
+    strict: bool = False
+    #: No verdict fails; mistakes and failures still do.
+    exit_zero: bool = False
 
     def code(self, verdict: Verdict) -> ExitCode:
         """The exit code for one config."""
@@ -80,14 +83,14 @@ class Rules:
         return ExitCode.DONE if self.exit_zero and code in verdicts else code
 
     def gravest(self, checked: Sequence[Checked]) -> Checked:
-        """The one whose exit code is that of all of them."""
+        """The config whose exit code is the exit code of the whole check."""
         verdicts = list(Verdict)
         return min(
             checked, key=lambda each: (_GRAVEST.index(self.code(each.verdict)), -verdicts.index(each.verdict))
         )
 
     def exit_code(self, checked: Sequence[Checked]) -> ExitCode:
-        """The exit code for all of them."""
+        """The exit code of the whole check."""
         return self.code(self.gravest(checked).verdict)
 
 
@@ -96,9 +99,11 @@ class Wish:
     """What is asked of every config."""
 
     overrides: tuple[str, ...] = ()
-    batch_size: str | None = None  # examples, or tokens, to judge instead of the config's
+    #: Examples, or tokens, to judge instead of the batch size of the config.
+    batch_size: str | None = None
     shelf: Shelf
-    measure: Callable[[Spec], tuple[Path, Result]] | None = None  # makes a result where there is none
+    #: Measures if there is no result; None: do not measure.
+    measure: Callable[[Spec], tuple[Path, Result]] | None = None
 
 
 def check_config(path: Path, wish: Wish, target: Path) -> Checked:
@@ -185,7 +190,7 @@ def _command(path: Path, overrides: Sequence[str], target: Path) -> str:
 
 
 def _checked(path: Path, place: Position, verdict: Verdict, finding: str, remedy: str) -> Checked:
-    """A verdict that is marked at one place."""
+    """A verdict with one mark."""
     text = f"{finding.removesuffix('.')}. {remedy}".rstrip()
     mark = Mark(line=place[0], column=place[1], text=text)
     return Checked(config=path, verdict=verdict, finding=finding, remedy=remedy, marks=(mark,))
@@ -201,6 +206,6 @@ def _invalid(path: Path, error: ConfigError) -> Checked:
 
 
 def _position(place: str, path: Path) -> Position:
-    """Line and column of a `file:line:column`; None where the place is not in the file."""
+    """Line and column of `file:line:column`; None if that names another file."""
     found = re.fullmatch(re.escape(str(path)) + r":(\d+):(\d+)", place)
     return (int(found[1]), int(found[2])) if found is not None else (None, None)

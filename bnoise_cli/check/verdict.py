@@ -14,10 +14,10 @@ from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Check
 
-#: Training from the same weights has shown 2 to 20 times less or more than one step; within this factor of the line one
-#: step neither passes nor fails a plan.
+#: B_crit of training was 2 to 20 times lower or higher than one step shows. Within this factor of the allowed overhead
+#: a measurement of one step neither passes nor fails a plan.
 _STEP_FACTOR = 4.0
-#: Where B_crit rests on single steps, and how each is measured.
+#: Bases of B_crit that are single steps; and how the text names each basis.
 _ONE_STEP = ("probe", "trajectory")
 _MEASURED = {
     "probe": "one step of a probe",
@@ -25,7 +25,7 @@ _MEASURED = {
     "horizon": "training runs of a probe",
     "sweep": "training",
 }
-#: Doubts with which a measurement says nothing about the planned run.
+#: Codes of doubts: with one of them a measurement says nothing about the planned run.
 _DISQUALIFYING = ("at_initialisation", "diverged", "not_a_mean", "weighted_mean")
 
 
@@ -36,24 +36,29 @@ class Verdict(StrEnum):
     WARN = "warn"
     FAIL = "fail"
     CANNOT_TELL = "cannot_tell"
-    INVALID = "invalid"  # the config or what was asked of it is wrong
-    ERROR = "error"  # the measurement that was asked for failed
+    #: The config or the call is wrong.
+    INVALID = "invalid"
+    #: The measurement that --probe asked for failed.
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A verdict on one batch size, and the figures it rests on; what is unbounded or unknown is None."""
+    """A verdict on one batch size with its figures; None: unbounded or unknown."""
 
     verdict: Verdict
     finding: str
     remedy: str
     batch_size: int
     critical_batch_size: CriticalBatchSize
-    compute_overhead: float | None  # examples over the fewest, less 1
-    compute_overhead_limits: Limits  # over the interval of B_crit
-    time_efficiency: float | None  # the fewest steps over those at this batch size
+    #: Examples over the fewest, less 1; and its range over the interval of B_crit.
+    compute_overhead: float | None
+    compute_overhead_limits: Limits
+    #: The fewest steps over the steps at this batch size.
+    time_efficiency: float | None
     suggested_batch_size: int | None
-    tokens_per_example: float | None = None  # where the config asks for tokens
+    #: None unless the config asks for tokens.
+    tokens_per_example: float | None = None
 
 
 def judge(
@@ -61,76 +66,110 @@ def judge(
 ) -> Judgement:
     """Judge a planned global batch size.
 
-    The plan fails when the overhead B/B_crit is more than allowed even at the upper limit of B_crit, passes when it
-    is not at the lower one, and in between the estimate decides between a warning and a pass, unless the
-    interval is too wide to rest on an estimate. Too small a batch is a warning, where that is asked for.
+    The plan fails if the overhead B/B_crit is more than allowed even at the upper limit of B_crit. It passes if the
+    overhead is allowed even at the lower limit. In between the estimate decides between a warning and a pass, unless
+    the interval is too wide to rest on an estimate. A batch that is too small is a warning if the check asks for that.
 
     Args:
         batch_size: B, in examples, over all devices.
         world_size: the devices of the plan; suggestions divide among them.
         amounts: how numbers of examples are written.
     """
-    critical = result.critical_batch_size
-    value, low, high = critical.value, critical.low, critical.high
-    allowed, asked = check.max_compute_overhead, check.min_time_efficiency
-    least = batch_size / high if high is not None else 0.0
-    most = batch_size / low if low > 0 else math.inf
-    # What the estimate rests on: with too wide an interval, only its lower limit.
-    trusted = value if value is not None and result.resolved else low
-    speed = 1 / steps_ratio(batch_size, value or low) if value or low else None
-    times = _times(critical, batch_size, amounts)
-    known = f"B_crit is {_interval(critical, amounts)}, by {_MEASURED[critical.basis]}"
-    limit = f"{significant(1 + allowed)} allowed"
-    unless = _unless(result, batch_size, amounts)
-    usual = usual_batch_sizes(allowed * trusted, world_size)  # that keep within the limit
-    suggested: int | None = None
-    doubt = disqualifying(result)
-    if doubt is not None:
-        verdict, finding, remedy = Verdict.CANNOT_TELL, doubt.finding, doubt.remedy
-    elif critical.basis in _ONE_STEP and near(batch_size, allowed * (value or low)):
-        verdict = Verdict.CANNOT_TELL
-        finding = f"{times}, {limit}, by one step alone, which training may contradict: {known}"
-        remedy = (
-            "Probe with a horizon (probe.horizon: auto, a larger --budget), or measure with bnoise sweep."
-        )
-    elif high is not None and least > allowed:
-        verdict = Verdict.FAIL
-        suggested = usual[-1] if usual else None
-        finding = f"{times}, {limit}: {known}"
-        remedy = f"{_smaller('Set training.batch_size to', suggested, world_size, amounts)}{unless}"
-    elif most > allowed and not result.resolved:
-        verdict = Verdict.CANNOT_TELL
-        finding = f"{times}, {limit}, cannot be told: {known}"
-        remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
-    elif batch_size > allowed * trusted:
-        verdict = Verdict.WARN
-        suggested = usual[-1] if usual else None
-        finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
-        remedy = f"{_smaller('Consider a training.batch_size of', suggested, world_size, amounts)}{unless}"
-    elif asked is not None and speed is not None and speed < asked:
-        verdict = Verdict.WARN
-        suggested = next((size for size in usual if 1 / steps_ratio(size, value or low) >= asked), None)
-        reached = f"{'at most ' if value is None else ''}{percent(speed)}"
-        finding = (
-            f"{_batch(batch_size, amounts)} reaches {reached} of the speed in steps that larger ones "
-            f"could, {percent(asked)} asked for: {known}"
-        )
-        remedy = _larger(suggested, amounts)
-    else:
-        verdict = Verdict.PASS
-        finding, remedy = f"{times}{_steps(value, batch_size)}, {limit}: {known}", ""
+    plan = _Planned(result, batch_size, world_size, check, amounts)
+    verdict, finding, remedy, suggested = plan.decide()
+    value = result.critical_batch_size.value
     return Judgement(
         verdict=verdict,
         finding=finding,
         remedy=remedy,
         batch_size=batch_size,
-        critical_batch_size=critical,
+        critical_batch_size=result.critical_batch_size,
         compute_overhead=batch_size / value if value is not None else None,
-        compute_overhead_limits=Limits(low=least, high=most if math.isfinite(most) else None),
-        time_efficiency=speed if value is not None else None,
+        compute_overhead_limits=Limits(low=plan.least, high=plan.most if math.isfinite(plan.most) else None),
+        time_efficiency=plan.speed if value is not None else None,
         suggested_batch_size=suggested,
         tokens_per_example=amounts.tokens_per_example,
     )
+
+
+class _Planned:
+    """A planned batch size beside a result.
+
+    Attributes:
+        least, most: examples over the fewest, less 1, at the upper and at the lower limit of B_crit.
+        estimate: B_crit, or its lower limit if it has no value.
+        trusted: the same, but the lower limit also if the interval is too wide.
+        speed: the fewest steps over the steps of this batch size; None if B_crit is unknown.
+        usual: usual batch sizes that keep within the allowed overhead, ascending.
+    """
+
+    def __init__(
+        self, result: Result, batch_size: int, world_size: int, check: Check, amounts: Amounts
+    ) -> None:
+        critical = result.critical_batch_size
+        value, low, high = critical.value, critical.low, critical.high
+        self.result, self.critical = result, critical
+        self.batch_size, self.world_size, self.amounts = batch_size, world_size, amounts
+        self.allowed, self.asked = check.max_compute_overhead, check.min_time_efficiency
+        self.least = batch_size / high if high is not None else 0.0
+        self.most = batch_size / low if low > 0 else math.inf
+        self.estimate = value or low
+        self.trusted = value if value is not None and result.resolved else low
+        self.speed = 1 / steps_ratio(batch_size, self.estimate) if self.estimate else None
+        self.usual = usual_batch_sizes(self.allowed * self.trusted, world_size)
+
+    def decide(self) -> tuple[Verdict, str, str, int | None]:
+        """The verdict, what was found, what to change, and a batch size to take instead."""
+        times = _times(self.critical, self.batch_size, self.amounts)
+        known = f"B_crit is {_interval(self.critical, self.amounts)}, by {_MEASURED[self.critical.basis]}"
+        limit = f"{significant(1 + self.allowed)} allowed"
+        if (doubt := disqualifying(self.result)) is not None:
+            return Verdict.CANNOT_TELL, doubt.finding, doubt.remedy, None
+        if self.critical.basis in _ONE_STEP and near(self.batch_size, self.allowed * self.estimate):
+            finding = f"{times}, {limit}, by one step alone, which training may contradict: {known}"
+            remedy = (
+                "Probe with a horizon (probe.horizon: auto, a larger --budget), or measure with bnoise sweep."
+            )
+            return Verdict.CANNOT_TELL, finding, remedy, None
+        if self.critical.high is not None and self.least > self.allowed:
+            remedy, suggested = self._smaller("Set training.batch_size to")
+            return Verdict.FAIL, f"{times}, {limit}: {known}", remedy, suggested
+        if self.most > self.allowed and not self.result.resolved:
+            finding = f"{times}, {limit}, cannot be told: {known}"
+            remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
+            return Verdict.CANNOT_TELL, finding, remedy, None
+        if self.batch_size > self.allowed * self.trusted:
+            finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
+            remedy, suggested = self._smaller("Consider a training.batch_size of")
+            return Verdict.WARN, finding, remedy, suggested
+        if self.asked is not None and self.speed is not None and self.speed < self.asked:
+            reached = f"{'at most ' if self.critical.value is None else ''}{percent(self.speed)}"
+            finding = (
+                f"{_batch(self.batch_size, self.amounts)} reaches {reached} of the speed in steps that larger "
+                f"ones could, {percent(self.asked)} asked for: {known}"
+            )
+            return Verdict.WARN, finding, *self._larger(self.asked)
+        faster = _steps(self.critical.value, self.batch_size)
+        return Verdict.PASS, f"{times}{faster}, {limit}: {known}", "", None
+
+    def _smaller(self, verb: str) -> tuple[str, int | None]:
+        """The sentence that names a smaller batch size to take, and that size."""
+        unless = _unless(self.result, self.batch_size, self.amounts)
+        if self.usual:
+            return f"{verb} {self.amounts.count(self.usual[-1])} or less.{unless}", self.usual[-1]
+        devices = f"Even one example on each of {count(self.world_size)} devices is more"
+        return f"{devices}: plan fewer devices, or measure more precisely.{unless}", None
+
+    def _larger(self, asked: float) -> tuple[str, int | None]:
+        """The sentence that names the smallest usual batch size of the speed that is asked for, and that size."""
+        fast = (size for size in self.usual if 1 / steps_ratio(size, self.estimate) >= asked)
+        if (suggested := next(fast, None)) is None:
+            text = (
+                "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
+            )
+            return text, None
+        size = self.amounts.count(suggested)
+        return f"Consider a training.batch_size of {size} or more, if the devices take it as fast.", suggested
 
 
 def near(batch_size: int, line: float) -> bool:
@@ -139,7 +178,7 @@ def near(batch_size: int, line: float) -> bool:
 
 
 def disqualifying(result: Result) -> Doubt | None:
-    """Why nothing can be judged by this result; a misfit of the law counts if it leaves no value of B_crit."""
+    """The doubt with which this result says nothing. A misfit of the law is one only if B_crit has no value."""
     law = ("law",) if result.critical_batch_size.value is None else ()
     codes = {*_DISQUALIFYING, *KINDS[result.kind].disqualifying, *law}
     found = next((doubt for doubt in result.doubts if doubt.code in codes), None)
@@ -156,21 +195,8 @@ def disqualifying(result: Result) -> Doubt | None:
     return found
 
 
-def _smaller(verb: str, suggested: int | None, world_size: int, amounts: Amounts) -> str:
-    if suggested is not None:
-        return f"{verb} {amounts.count(suggested)} or less."
-    devices = f"Even one example on each of {count(world_size)} devices is more"
-    return f"{devices}: plan fewer devices, or measure more precisely."
-
-
-def _larger(suggested: int | None, amounts: Amounts) -> str:
-    if suggested is None:
-        return "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
-    return f"Consider a training.batch_size of {amounts.count(suggested)} or more, if the devices take it as fast."
-
-
 def _unless(result: Result, batch_size: int, amounts: Amounts) -> str:
-    """What speaks for so large a batch: where a step has a fixed cost, the fastest lies beyond B_crit."""
+    """The sentence that the result recommends this batch size or a larger one for speed; empty if it does not."""
     advised = result.recommendation
     if advised is None or batch_size > advised.batch_size:
         return ""

@@ -6,19 +6,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from bnoise_cli import __version__
-from bnoise_cli.cli.check import check
-from bnoise_cli.cli.explain import explain
-from bnoise_cli.cli.init import init
 from bnoise_cli.cli.options import FLAG
-from bnoise_cli.cli.probe import probe
-from bnoise_cli.cli.report import report
 from bnoise_cli.cli.streams import tell
-from bnoise_cli.cli.sweep import sweep
 from bnoise_cli.cli.torchrun import join_ranks
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.results.kinds import COMMANDS
@@ -52,17 +47,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command, _example in (
-    (probe, "bnoise probe config.yaml --budget 2m --plot noise.svg"),
-    (sweep, "bnoise sweep config.yaml --dry-run"),
-    (check, "bnoise check 'configs/*.yaml' --format github"),
-    (report, "bnoise report .bnoise/config.probe.json --page report.html"),
-    (init, "bnoise init --model train.py:build_model --dataset train.py:data"),
-    (explain, "bnoise explain output"),
-):
-    app.command(epilog=f"Example: {_example}", context_settings={"help_option_names": ["-h", "--help"]})(
-        _guarded(_command)
-    )
+# Each command is the function of its name in the module of its name; the kinds of result name those that measure.
+for _name in (*COMMANDS, "check", "report", "init", "explain"):
+    _module = import_module(f"bnoise_cli.cli.{_name}")
+    app.command(
+        epilog=f"Example: bnoise {_name} {_module.EXAMPLE}",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )(_guarded(getattr(_module, _name)))
 
 
 def _version(value: bool) -> None:

@@ -25,6 +25,9 @@ from bnoise_cli.spec.named_files import named_files
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.units import parse_tokens
 
+#: Follows the name of the command in the example of its help.
+EXAMPLE = "'configs/*.yaml' --format github"
+
 
 def _batch_size(text: str) -> str:
     """A whole number of examples, or tokens, as `training.batch_size` takes them."""
@@ -92,9 +95,9 @@ def check(
 
 
 def _paths(configs: Sequence[str]) -> list[Path]:
-    """The configs that are meant, each file once; patterns are expanded where the shell has not.
+    """The named configs, each file once. Patterns that the shell has left are expanded.
 
-    Links to folders are not followed, and what is hidden is left out, unless the pattern names it.
+    Links to folders are not followed. Hidden files are left out unless the pattern names them.
     """
     found: dict[str, Path] = {}
     for config in configs:
@@ -122,7 +125,7 @@ def _has_magic(config: str) -> bool:
 
 
 def _targets(configs: Sequence[Path]) -> dict[Path, Path]:
-    """Where a probe of each config keeps its result: beside the config where two would share a file."""
+    """Path of the result of each config: beside the config if two configs have the same name."""
     stems = Counter(path.stem for path in configs)
     return {
         path: path.parent / default_path(path, "probe")
@@ -133,7 +136,7 @@ def _targets(configs: Sequence[Path]) -> dict[Path, Path]:
 
 
 def _stored(configs: Sequence[Path]) -> list[Path]:
-    """Results where commands keep them: in the current folder, and beside the configs."""
+    """The stored results in `.bnoise` of the current folder and beside the configs."""
     folders = dict.fromkeys([Path(".bnoise"), *(path.parent / ".bnoise" for path in configs)])
     return [path for folder in folders for path in stored_results(folder)]
 

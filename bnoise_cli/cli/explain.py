@@ -11,6 +11,9 @@ import typer
 
 from bnoise_cli.errors import CallError
 
+#: Follows the name of the command in the example of its help.
+EXAMPLE = "output"
+
 _FOLDER = Path(__file__).resolve().parents[1] / "docs"
 #: Wider lines are hard to read.
 _WIDEST = 100

@@ -1,4 +1,4 @@
-"""What a call makes of results: the report, or what its options ask for instead or besides."""
+"""The outputs of a call: the report, and the exports that its options ask for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXPORTS: tuple[Export[Any], ...] = (PLOT, PAGE, EMIT, LOG_TO, JSON)
 
 
 class Outputs:
-    """What a call asks for besides the report, or instead of it."""
+    """The exports that a call asks for."""
 
     def __init__(self, values: Mapping[Export[Any], Any]) -> None:
         """
@@ -64,10 +64,16 @@ class Outputs:
         """
         if here().is_follower:  # it makes none
             return
-        if len(printed := [export.option for export in self._values if isinstance(export, Printed)]) > 1:
-            raise CallError(f"{' and '.join(printed)} both print on standard output; choose one.")
+        printed = [export for export in self._values if isinstance(export, Printed)]
+        if len(printed) > 1:
+            named = " and ".join(export.option for export in printed)
+            raise CallError(f"{named} both print on standard output; choose one.")
+        if results > 1 and any(export.single for export in printed):
+            raise CallError(
+                f"{printed[0].option} takes one result; found {results} results. Name one of them."
+            )
         for export, value in self._values.items():
-            export.require(value, results)
+            export.require(value)
         files = [*others, *(value for value in self._values.values() if isinstance(value, Path))]
         for path in files:
             require_writable(path)
@@ -119,8 +125,14 @@ class Outputs:
         return show_sections(sections[:1] if quiet else [*sections, *again])
 
 
-def with_exports(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each export, in the place of its parameter `outputs`."""
+def with_exports(
+    command: Callable[..., None], further: Sequence[inspect.Parameter] = ()
+) -> Callable[..., None]:
+    """Give a command an option for each export instead of its parameter `outputs`.
+
+    Args:
+        further: parameters instead of the command's keywords of any name.
+    """
 
     @wraps(command)
     def exporting(**options: Any) -> None:
@@ -129,7 +141,10 @@ def with_exports(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        parameters += map(_parameter, EXPORTS) if parameter.name == "outputs" else [parameter]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            parameters += [each.replace(kind=each.KEYWORD_ONLY) for each in further]
+        else:
+            parameters += map(_parameter, EXPORTS) if parameter.name == "outputs" else [parameter]
     vars(exporting)["__signature__"] = signature.replace(parameters=parameters)  # typer reads both
     exporting.__annotations__ = {each.name: each.annotation for each in parameters}
     return exporting

@@ -13,6 +13,9 @@ from bnoise_cli.errors import CallError, ConfigError, RunError
 from bnoise_cli.spec.template import example_names
 from bnoise_cli.storage import write_whole
 
+#: Follows the name of the command in the example of its help.
+EXAMPLE = "--model train.py:build_model --dataset train.py:data"
+
 
 def init(
     example: Annotated[
@@ -82,7 +85,7 @@ def init(
 
 
 def _default_example() -> str:
-    """The handwritten digits where scikit-learn is at hand, which has them; otherwise a task of bnoise's own."""
+    """The handwritten digits if scikit-learn, which has them, is installed; otherwise a synthetic task."""
     return "digits" if importlib.util.find_spec("sklearn") is not None else "noisy_quadratic"
 
 

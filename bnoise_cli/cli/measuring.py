@@ -46,13 +46,15 @@ class Measuring(Protocol[E]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a measuring command came to."""
+    """The outcome of a measuring command."""
 
     result: Result
     interrupted: bool
     failure: BnoiseError | None
-    kept: str  # a sentence that says where the result is
-    lost: RunError | None  # the result is in no file, so it must be printed
+    #: A sentence that names the file of the result.
+    kept: str
+    #: Why the result is in no file, so that it must be printed; None if it is in one.
+    lost: RunError | None
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def _code(found: Found, failed: Sequence[str]) -> ExitCode:
 def measure(
     session: Measuring[E], make: Callable[[E], R], target: ResultFile, line: ProgressLine, *, timed: bool
 ) -> Found:
-    """Measure, advise, time, advise again, and store after each: what is known is kept before anything else is tried.
+    """Measure, advise, time, advise again, and store after each, so that a later failure costs nothing known.
 
     All ranks do so, but only the first one stores.
 
@@ -161,7 +163,7 @@ def measure(
 
 
 def _store(target: ResultFile, result: Result) -> tuple[str, RunError | None]:
-    """Keep a result. Returns a sentence that says where it is, and why it could not be written, if so."""
+    """Keep a result. Returns a sentence that names its file, and the error if it could not be written."""
     try:
         return target.store(result.to_json()), None
     except RunError as error:

@@ -18,6 +18,9 @@ from bnoise_cli.results.related import beside, results_of
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.load import Spec, load_spec
 
+#: Follows the name of the command in the example of its help.
+EXAMPLE = ".bnoise/config.probe.json --page report.html"
+
 
 class OtherConfigError(BnoiseError):
     """A result does not belong to the config it is read with."""
@@ -117,6 +120,6 @@ def _advised(path: Path, result: Result, spec: Spec) -> Result:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """Short names, the whole path where two files share one."""
+    """Short names; the whole path if two files have the same short name."""
     short = [result_name(path) for path in paths]
     return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]

@@ -30,7 +30,7 @@ def is_watched() -> bool:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal that shows stdout; a fixed number where none does."""
+    """Columns of the terminal that shows stdout; a fixed number if none does."""
     return max(shutil.get_terminal_size().columns, 40) if is_watched() else _PLAIN_WIDTH
 
 
@@ -47,8 +47,8 @@ def _results() -> TextIO | None:
 def around_user_code() -> Iterator[None]:
     """Keep standard output for the result, and the current folder for the paths of the call.
 
-    What user code prints goes to stderr, also what it or a child process writes to descriptor 1, and what its threads
-    write later. User code that changes the current folder changes it for as long as it runs.
+    User code prints to stderr, also if it or a child process writes to descriptor 1, or one of its threads writes
+    later. A change of the current folder is undone.
     """
     _keep_stdout()
     folder = absolute(Path())
@@ -61,7 +61,7 @@ def around_user_code() -> Iterator[None]:
 
 
 def _keep_stdout() -> None:
-    """Give descriptor 1 to user code, where it is the standard output, and keep a copy."""
+    """If descriptor 1 is the standard output, point it to stderr and keep a copy."""
     global _kept
     with suppress(OSError, ValueError, AttributeError):  # closed, or not a file
         if _kept is None and sys.stdout.fileno() == 1:
@@ -144,7 +144,7 @@ def _write(stdout: TextIO, text: str) -> None:
 
 
 def tell(text: str, *, quiet: bool = False) -> None:
-    """A line on stderr; where that is gone or full, nobody is there to be told."""
+    """Print a line to stderr. If stderr is closed or full, the line is dropped."""
     if not quiet:
         try:
             typer.echo("\n".join(map(harmless, text.splitlines())), err=True)

@@ -8,42 +8,20 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.exports import Outputs, with_exports
-from bnoise_cli.cli.options import (
-    MEASURING,
-    ConfigArgument,
-    DeviceOption,
-    DryRunOption,
-    OutOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    seconds,
-)
-from bnoise_cli.cli.torchrun import prepared
-from bnoise_cli.errors import CallError, ExitCode, NothingMeasuredError
+from bnoise_cli.cli.command import Call, measuring_command
+from bnoise_cli.cli.options import MEASURING
+from bnoise_cli.errors import CallError, ExitCode
 from bnoise_cli.launch import here
 from bnoise_cli.ledger import Ledger, ledger_path
-from bnoise_cli.result_file import ResultFile, default_path
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
-from bnoise_cli.spec.named_files import named_files
+
+#: Follows the name of the command in the example of its help.
+EXAMPLE = "config.yaml --dry-run"
 
 
-@with_exports
-def sweep(
-    config: ConfigArgument = Path("bnoise.yaml"),
-    override: SetOption = None,
-    device: DeviceOption = "auto",
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            parser=seconds,
-            metavar="TIME",
-            help="Time for this call, as in 30m or 8h; the next one goes on from there.",
-            rich_help_panel=MEASURING,
-        ),
-    ] = None,
+def _settings(
+    config: Path,
     branch: Annotated[
         str | None,
         typer.Option(
@@ -57,39 +35,15 @@ def sweep(
         str | None,
         typer.Option(metavar="N", help="Examples of every branch, as in 20000.", rich_help_panel=MEASURING),
     ] = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    *,
-    outputs: Outputs,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Train at a range of batch sizes and measure the trade-off itself.
-
-    Every finished run is kept at once; the same command goes on where it was stopped. A config names code that is
-    imported and run: an untrusted config is untrusted code.
-    """
-    overrides = list(override or [])
-    overrides += [f"sweep.budget={budget}"] if budget is not None else []
-    overrides += [f"probe.seed={seed}"] if seed is not None else []
-    overrides += [f"sweep.branch.multiples={_multiples(branch)}"] if branch is not None else []
-    overrides += [f"sweep.branch.examples={examples}"] if examples is not None else []
-    target = ResultFile(out if out is not None else default_path(config, "sweep"))
-    with prepared():
-        if branch is not None and examples is None and not _names_branches(config):
-            raise CallError(
-                "branches need a number of examples, the same for each. Add --examples, as in --examples 20000."
-            )
-        spec = load_spec(config, overrides)
-        _require_one_start(spec)
-        outputs.require(target, ledger_path(target.path), inputs=named_files(spec))
-    try:
-        code = (
-            _dry_run(spec, device, outputs, quiet) if dry_run else _run(spec, device, target, outputs, quiet)
+) -> list[str]:
+    """The options of a sweep alone, as values of the config."""
+    settings = [f"sweep.branch.multiples={_multiples(branch)}"] if branch is not None else []
+    settings += [f"sweep.branch.examples={examples}"] if examples is not None else []
+    if branch is not None and examples is None and not _names_branches(config):
+        raise CallError(
+            "branches need a number of examples, the same for each. Add --examples, as in --examples 20000."
         )
-    except KeyboardInterrupt:
-        raise NothingMeasuredError("interrupted before a run was finished.") from None
-    raise typer.Exit(code)
+    return settings
 
 
 def _multiples(text: str) -> list[int]:
@@ -120,45 +74,59 @@ def _require_one_start(spec: Spec) -> None:
         )
 
 
-def _dry_run(spec: Spec, device: str, outputs: Outputs, quiet: bool) -> ExitCode:
+@measuring_command(
+    budget_help="Time for this call, as in 30m or 8h; the next one goes on from there.",
+    unfinished="a run was finished",
+    settings=_settings,
+    require=_require_one_start,
+    files=lambda path: [ledger_path(path)],
+)
+def sweep(call: Call) -> ExitCode:
+    """Train at a range of batch sizes and measure the trade-off itself.
+
+    Every finished run is kept at once; the same command goes on where it was stopped. A config names code that is
+    imported and run: an untrusted config is untrusted code.
+    """
+    with TemporaryDirectory() as folder:
+        if call.dry_run:
+            return _dry_run(call, Ledger(Path(folder) / "runs", ""))
+        # Only the first rank keeps the runs and tells the others of them.
+        kept = Path(folder) / "runs" if here().is_follower else ledger_path(call.target.path)
+        ledger = Ledger(kept, ledger_hash(call.spec))
+        with ledger.held():
+            return _train(call, ledger)
+
+
+def _dry_run(call: Call, ledger: Ledger) -> ExitCode:
     from bnoise_cli.cli.measuring import on_device, show_plan
     from bnoise_cli.report.words.dry_run import sweep_plan_sections
 
-    with on_device(device, quiet=quiet) as (own, ranks, _), TemporaryDirectory() as folder:
+    with on_device(call.device, quiet=call.quiet) as (own, ranks, _):
         from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
 
-        plan = plan_sweep(SweepSession(spec, own, Ledger(Path(folder) / "runs", ""), ranks))
-    return show_plan(plan, sweep_plan_sections(plan), outputs)
+        plan = plan_sweep(SweepSession(call.spec, own, ledger, ranks))
+    return show_plan(plan, sweep_plan_sections(plan), call.outputs)
 
 
-def _run(spec: Spec, device: str, target: ResultFile, outputs: Outputs, quiet: bool) -> ExitCode:
-    with TemporaryDirectory() as folder:
-        # Only the first rank keeps the runs and tells the others of them.
-        kept = Path(folder) / "runs" if here().is_follower else ledger_path(target.path)
-        ledger = Ledger(kept, ledger_hash(spec))
-        with ledger.held():
-            return _train(spec, device, target, ledger, outputs, quiet)
-
-
-def _train(
-    spec: Spec, device: str, target: ResultFile, ledger: Ledger, outputs: Outputs, quiet: bool
-) -> ExitCode:
+def _train(call: Call, ledger: Ledger) -> ExitCode:
     from bnoise_cli.cli.measuring import finish, measure, on_device
     from bnoise_cli.cli.streams import tell
 
     if ledger.entries:
         damaged = f" {ledger.damaged} damaged lines are left out." if ledger.damaged else ""
-        tell(f"Going on with {len(ledger.entries)} entries of {ledger.source}.{damaged}", quiet=quiet)
+        tell(f"Going on with {len(ledger.entries)} entries of {ledger.source}.{damaged}", quiet=call.quiet)
     elif ledger.in_the_way is not None:
-        tell(f"{ledger.in_the_way}: starting anew. Earlier runs are kept in {ledger.aside}.", quiet=quiet)
-    with on_device(device, quiet=quiet) as (own, ranks, line):
+        tell(
+            f"{ledger.in_the_way}: starting anew. Earlier runs are kept in {ledger.aside}.", quiet=call.quiet
+        )
+    with on_device(call.device, quiet=call.quiet) as (own, ranks, line):
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
         from bnoise_cli.results.branch import branch_result
         from bnoise_cli.results.sweep import sweep_result
 
-        timed = spec.config.sweep.branch is None
+        timed = call.spec.config.sweep.branch is None
         make = sweep_result if timed else branch_result
-        session = SweepSession(spec, own, ledger, ranks)
-        found = measure(session, lambda run: make(run, spec), target, line, timed=timed)
-    return finish(found, target, outputs, quiet=quiet)
+        session = SweepSession(call.spec, own, ledger, ranks)
+        found = measure(session, lambda run: make(run, call.spec), call.target, line, timed=timed)
+    return finish(found, call.target, call.outputs, quiet=call.quiet)

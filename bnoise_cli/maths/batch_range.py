@@ -1,4 +1,4 @@
-"""Which batch sizes a sweep measures: around where the critical one turns out to be."""
+"""Which batch sizes a sweep measures: a range around the critical batch size that it finds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIRST = 2
 
 
 def first_batch_sizes(planned: int, most: int) -> list[int]:
-    """Three batch sizes to begin with, the planned one in their middle where both sides are open."""
+    """The first three batch sizes, with the planned one in the middle if there is room on both sides."""
     sizes = _sizes(planned, most)
     middle = min(max(sizes.index(planned), _FIRST), max(len(sizes) - 1 - _FIRST, 0))
     chosen = {max(middle - _FIRST, 0), middle, min(middle + _FIRST, len(sizes) - 1)}

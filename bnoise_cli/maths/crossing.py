@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: The smoothed loss at a step is that of the evaluations within this factor of it, before and after.
+#: The smoothed loss at a step is made of the evaluations within this factor of the step, before and after.
 WINDOW = 1.3
 #: A window with fewer evaluations is not smoothed.
 _FEWEST = 3
-#: No run has stalled before so many steps: a loss may rise before it falls.
+#: A run cannot stall before this many steps, because a loss may rise before it falls.
 _TOO_EARLY = 64
 
 
@@ -42,10 +42,10 @@ def smoothed_at(steps: Sequence[int], losses: Sequence[float], step: float) -> f
 
 
 def has_stalled(steps: Sequence[int], losses: Sequence[float]) -> bool:
-    """Whether the mean loss of the last factor of two in steps is no lower than that of a factor of four before.
+    """Whether the mean loss of the last factor of two in steps is at least the mean loss a factor of four earlier.
 
-    A run at too high a learning rate hovers above its goal for ever; one that makes any progress falls by much more
-    in so many steps than its noise.
+    A run at too high a learning rate hovers above its goal forever. The loss of a run that makes progress falls by
+    much more than its noise in this time.
     """
     last = steps[-1]
     if last < _TOO_EARLY:
@@ -56,10 +56,10 @@ def has_stalled(steps: Sequence[int], losses: Sequence[float]) -> bool:
 
 
 def _smoothed(steps: Sequence[int], losses: Sequence[float]) -> Array:
-    """The mean loss of each window, less the trend in it: E[L], where a first passage would be its lowest dip.
+    """The mean loss of each window without the trend inside it, an estimate of E[L]; single losses dip below it.
 
-    The trend is a power law, L ∝ s^(−p), or L = a − b·log s where losses are not all positive; both are followed
-    without error.
+    The trend is a power law, L ∝ s^(−p), or L = a − b·log s if not all losses are positive. Curves of either form stay
+    unchanged.
     """
     s, L = np.asarray(steps, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     curve = L.copy()

@@ -38,5 +38,5 @@ def signal_and_noise(norms: SumNorms) -> tuple[float, float]:
 
 
 def noise_given_signal(norms: SumNorms, signal: float) -> float:
-    """tr(AΣ) of one example where GᵀAG is known."""
+    """tr(AΣ) of one example if GᵀAG is known."""
     return (norms.of_blocks - signal * norms.squared_sizes) / norms.examples

@@ -30,11 +30,11 @@ class Hyperbola:
 
 
 def fit_hyperbola(batch_sizes: Sequence[int], steps: Sequence[Sequence[float]]) -> Hyperbola | None:
-    """Fit M18 eq. 2.11 in log space to the mean log S at each batch size; None where it cannot be fitted.
+    """Fit M18 eq. 2.11 in log space to the mean log S at each batch size; None if it cannot be fitted.
 
-    E = B·S, so a residual of log S is one of log E as well. The variance of a residual is the larger of two: what
-    the seeds of all batch sizes say together, and what the misfit says; the limits are linearised, with
-    a t quantile at the degrees of freedom of the one that was taken.
+    E = B·S, so a residual of log S is a residual of log E as well. The variance of a residual is the larger of two
+    estimates: from the seeds of all batch sizes together, and from the misfit. The limits are linearised, with a t
+    quantile at the degrees of freedom of the larger estimate.
 
     Args:
         batch_sizes: B, at least three, ascending.

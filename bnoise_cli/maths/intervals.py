@@ -69,7 +69,7 @@ def scale_interval(value: float, leave_one_out: Array) -> Estimate:
 
 
 def ratio_interval(inverse: float, leave_one_out: Array) -> Estimate:
-    """A quantity from its noisy inverse, a plain t interval inverted; open where that reaches zero."""
+    """A quantity from its noisy inverse, by inverting a t interval; unbounded if that interval reaches zero."""
     half_width = t_quantile(len(leave_one_out)) * jackknife_error(leave_one_out)
     low, high = inverse - half_width, inverse + half_width
     bound = 1.0 / high if high > 0 else 0.0
@@ -86,13 +86,13 @@ def residual_test(residuals: Array, leave_one_out: Array) -> tuple[float, int, f
         leave_one_out: the same for each delete-one sample, shape (R, K).
 
     Returns:
-        (T², rank, p-value), or None where replicates are too few for their rank.
+        (T², rank, p-value), or None if there are too few replicates for the rank.
     """
     count = len(leave_one_out)
     deviations = leave_one_out - leave_one_out.mean(axis=0)
     covariance = (count - 1) / count * deviations.T @ deviations
     eigenvalues, vectors = np.linalg.eigh(covariance)
-    # A fit with two parameters leaves K − 2 directions; what is 1e-8 of the largest is rounding.
+    # A fit with two parameters leaves K − 2 directions; eigenvalues below 1e-8 of the largest are rounding.
     kept = eigenvalues > 1e-8 * eigenvalues[-1]
     kept[: min(2, len(kept))] = False
     rank = int(kept.sum())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRule:
-    """What an optimizer keeps of each parameter, and how its learning rate goes with the batch size."""
+    """The state that an optimizer keeps for each parameter, and the power of its learning rate in the batch size."""
 
     name: str
     # Keys of what it always keeps of each parameter once it has taken a step.

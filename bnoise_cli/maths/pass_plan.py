@@ -28,10 +28,9 @@ class Stage:
 def plan_pass(batch_sizes: Sequence[int]) -> tuple[Stage, ...]:
     """Lay out one pass over as many examples as the largest batch size, which serves all of them.
 
-    Every example belongs to one block, all blocks add up to the largest batch, and the smaller batch
-    sizes get about equal shares of the examples: many updates where batches are small, one at the
-    largest. A batch size that would leave no room for the smaller ones is nested instead: its update is
-    the mean of all examples drawn by then.
+    Every example belongs to one block, and all blocks add up to the largest batch. The smaller batch sizes get about
+    equal shares of the examples: many updates of small batches, one of the largest. A batch size that would leave no
+    room for the smaller ones is nested: its update is the mean of all examples drawn so far.
 
     Args:
         batch_sizes: ascending, distinct, in examples.

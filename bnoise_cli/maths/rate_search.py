@@ -8,7 +8,7 @@ from collections.abc import Mapping
 PER_DOUBLING = 8
 #: No search goes further than this from its first learning rate: a factor of 2^12 either way.
 _FURTHEST = 12 * PER_DOUBLING
-#: A valley is steep where a neighbour of the best takes so many times its steps.
+#: A valley is steep if a neighbour of the best rate takes this many times its steps.
 _STEEP = 1.1
 
 
@@ -18,7 +18,7 @@ def rate_at(base_rate: float, point: int) -> float:
 
 
 def fastest(found: Mapping[int, float | None]) -> int | None:
-    """The grid point that took the fewest steps, the lower of two; None where none arrived."""
+    """The grid point that took the fewest steps, the lower of two equal ones; None if none arrived."""
     arrived = {point: steps for point, steps in found.items() if steps is not None}
     return min(arrived, key=lambda point: (arrived[point], point), default=None)
 
@@ -26,15 +26,15 @@ def fastest(found: Mapping[int, float | None]) -> int | None:
 def next_rate(
     found: Mapping[int, float | None], first: int, losses: Mapping[int, float], distance: int
 ) -> int | None:
-    """The grid point to try next; None when the best is known, or there is none in reach.
+    """The grid point to try next; None if the best is known or no further one is in reach.
 
-    The best must lie inside what was tried: it needs a worse neighbour on either side, at most `distance` away. Higher
-    rates come first: they arrive, or diverge, sooner.
+    The best rate is known if it has a worse neighbour on either side, at most `distance` away. Higher rates are tried
+    first, because they arrive or diverge sooner.
 
     Args:
-        found: steps to the goal of what was tried; None where it did not arrive or was beaten.
+        found: steps to the goal of each grid point that was tried; None if it did not arrive or was beaten.
         first: where to begin.
-        losses: the lowest loss of each that did not diverge, which says where to look while none arrived.
+        losses: the lowest loss of each rate that did not diverge. It says where to look as long as none arrived.
         distance: between neighbours, in grid points.
     """
     if not found:

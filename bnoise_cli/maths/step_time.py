@@ -15,7 +15,7 @@ from bnoise_cli.records import Throughput
 Array = NDArray[np.float64]
 #: Training may use this part of the memory, with a margin for what varies from step to step.
 MEMORY_PART = 0.95
-#: A micro-batch that was not tried is taken where the best that was takes so many times as long.
+#: A micro-batch that was not timed is chosen only if the best timed one takes this many times as long.
 _WORTH = 1.02
 #: Splits whose times differ by less than this factor take the same time: no measurement of them is better.
 _SAME = 1.01
@@ -70,16 +70,17 @@ class Split:
 
 
 class StepTimes:
-    """Predicts a step from measured ones.
+    """Predicts step times from measured ones.
 
     A step of k micro-batches takes t(m, k) = e(m) + o + k·(t(m) − e(m) − o): accumulation repeats neither the
     exchange of gradients, e(m), nor the optimizer step, o. One device alone has no exchange: e = 0, and t(m) − e(m)
     for t(m). But accumulation never trains more examples a second than the best measured micro-batch: a wrong optimizer
-    time would make micro-batches cost nothing. Between measured sizes t(m) is a straight line, not the fitted one,
-    because devices bend. A larger micro-batch
-    never takes less time, with the exchange or without; where noise says so, neighbours are averaged. Beyond the
-    largest that was tried, where that is not known to be the largest that fits, memory and time without the exchange
-    go on along their lines, and the exchange takes no longer.
+    time would make micro-batches cost nothing.
+
+    Between measured sizes t(m) is interpolated and does not follow the fitted line, because devices are not linear. A
+    larger micro-batch never takes less time, with the exchange or without; if noise says that it does, neighbours are
+    averaged. If a larger micro-batch than the largest timed one may fit, its memory and its time without the exchange
+    follow their lines, and the exchange takes no longer.
     """
 
     def __init__(self, throughput: Throughput) -> None:

@@ -22,7 +22,7 @@ def examples_ratio(batch_size: float, critical_batch_size: float) -> float:
 def fastest_batch_size(
     critical_batch_size: float, fixed_seconds: float, seconds_per_example: float, world_size: int = 1
 ) -> float:
-    """The B that makes S(B)·t(B) least where t = t₀ + t₁·B/K: sqrt(B_crit·K·t₀/t₁).
+    """The B of least S(B)·t(B) if t = t₀ + t₁·B/K: sqrt(B_crit·K·t₀/t₁).
 
     S(B)·t(B) = S_min·(t₀ + t₁·B_crit/K + t₁·B/K + t₀·B_crit/B), whose last two terms are equal there; infinite
     where examples take no time.

@@ -43,7 +43,7 @@ def trajectory_critical_batch_size(
 def adaptive_batch_size(noise_scale: float, exchange_rate: float) -> float:
     """B(s) = sqrt(r·B_noise(s)), which makes S + E/r least (M18 appendix D).
 
-    The integrand 1 + B_noise/B + (B + B_noise)/r is least in B where B_noise/B² = 1/r.
+    The integrand 1 + B_noise/B + (B + B_noise)/r is least at the B of B_noise/B² = 1/r.
 
     Args:
         exchange_rate: r, the examples that one step is worth; at B_crit of the stretch the two are balanced.
@@ -52,17 +52,17 @@ def adaptive_batch_size(noise_scale: float, exchange_rate: float) -> float:
 
 
 def adaptive_gamma(noise_scales: Sequence[float], steps: Sequence[int], batch_size: float) -> float:
-    """γ = (∫ sqrt(B_noise) ds)² / (∫ ds · ∫ B_noise ds), which adapting leaves of a fixed batch size's price.
+    """γ = (∫ sqrt(B_noise) ds)² / (∫ ds · ∫ B_noise ds): the price of an adaptive batch over that of a fixed one.
 
-    With B = sqrt(r·B_noise), (S/S_min − 1)(E/E_min − 1) = γ for every r (M18 appendix D), where the product is 1 for
+    With B = sqrt(r·B_noise), (S/S_min − 1)(E/E_min − 1) = γ for every r (M18 appendix D), and the product is 1 for
     any fixed batch size (eq. 2.11). At r = B_crit both factors are sqrt(γ): the run takes 1 + sqrt(γ) times the fewest
-    steps and examples instead of 2. γ ≤ 1 (Cauchy and Schwarz), with equality where B_noise is constant.
+    steps and examples instead of 2. γ ≤ 1 (Cauchy and Schwarz), with equality if B_noise is constant.
 
     Args: as for `progress`.
     """
     parts = progress(noise_scales, steps, batch_size)
     roots = _integral(parts, [math.sqrt(scale) for scale in noise_scales])
-    return min(1.0, roots**2 / (math.fsum(parts) * _integral(parts, noise_scales)))  # rounding apart
+    return min(1.0, roots**2 / (math.fsum(parts) * _integral(parts, noise_scales)))  # rounding may exceed 1
 
 
 def _integral(parts: Sequence[float], values: Sequence[float]) -> float:

@@ -32,14 +32,14 @@ _DEVICE, _END = "bnoise/device", "bnoise/end"
 
 @contextmanager
 def joined(choose: Callable[[], torch.device]) -> Iterator[tuple[torch.device, Ranks]]:
-    """This process's device and the processes of this call, with gloo between hosts and NCCL between GPUs.
+    """Join the processes of this call, with gloo between hosts and NCCL between GPUs. Yields the device and the ranks.
 
     Args:
         choose: chooses the device of this process.
 
     Raises:
         CallError: `choose` raised it on one of the ranks.
-        RunError: the ranks do not find one another, or one of them failed.
+        RunError: the ranks do not find one another, or another rank failed.
     """
     rank, size = here().rank, here().size
     if size == 1:

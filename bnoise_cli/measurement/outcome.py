@@ -1,4 +1,4 @@
-"""What a measurement hands to the advice: data, no torch."""
+"""Outcomes of measurements as plain data, without torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a probe in progress knows."""
+    """The state of a probe in progress."""
 
     kind: ClassVar[str] = "probe"
     phase: ProbePhase
@@ -55,7 +55,7 @@ class WarmupProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HorizonFound:
-    """What short training runs from one start showed."""
+    """The result of short training runs from one start."""
 
     #: The config's learning rate, of which the rates of the runs are multiples.
     base_rate: float
@@ -88,7 +88,7 @@ class HorizonProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What the probe of one point of training found."""
+    """The result of the probe of one point of training."""
 
     #: Training steps before the point, including those of the run that made the checkpoint.
     step: int
@@ -129,7 +129,7 @@ class LossChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFindings:
-    """What the checks before the probe found."""
+    """The findings of the checks before the probe."""
 
     #: Whether the same examples give another loss each time, because of dropout or augmentation.
     stochastic: bool
@@ -184,7 +184,7 @@ class ProbeRun:
     #: Also during the warm-up between two points.
     interrupted: bool
     failure: RunError | None
-    #: What the warm-up made of the loss; None if there was none.
+    #: The loss before and after the warm-up; None if there was none.
     warmup: LossChange | None = None
     #: The optimizer states in checkpoints that were not used: which, and why.
     unused_states: tuple[str, ...] = ()
@@ -228,7 +228,7 @@ class SweepProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchEnd:
-    """Where one branch of a given number of examples arrived."""
+    """The end of one branch."""
 
     batch_size: int
     learning_rate: float
@@ -243,7 +243,7 @@ class BranchEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRun:
-    """What the runs of a sweep found."""
+    """The runs of a sweep."""
 
     goal: float
     start_loss: float
@@ -266,7 +266,7 @@ class SweepRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """What a sweep would do, with its estimated time."""
+    """The plan of a sweep with its estimated time."""
 
     device: str
     parameters: int

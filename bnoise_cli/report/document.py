@@ -1,4 +1,4 @@
-"""The contents of a report, independent of where it is shown: sections of sentences, tables and drawings."""
+"""The contents of a report before it is laid out: sections of sentences, tables and drawings."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Remark:
 class Grid:
     """A table. Columns of numbers are aligned to the right, columns of words to the left."""
 
-    columns: tuple[str, ...]  # a line break is where a narrow head may break
+    columns: tuple[str, ...]  # a narrow head breaks at the line breaks of the text
     rows: tuple[tuple[str, ...], ...]
-    spare: tuple[str, ...] = ()  # columns to leave out where space is short, the first one first
+    spare: tuple[str, ...] = ()  # columns to leave out if there is no room, the first one first
     words: frozenset[str] = frozenset()  # columns that hold words
     #: Positions of rows to emphasise.
     strong: frozenset[int] = frozenset()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bnoise_cli.report.kinds import REPORTS, Stage
+from bnoise_cli.report.kinds import Stage, report_kind
 from bnoise_cli.report.terminal import can_show, to_ascii
 
 #: The shortest time between two updates of the line, in seconds.
@@ -49,4 +49,4 @@ class ProgressLine:
     def __call__(self, progress: Stage) -> None:
         """Show the progress of a measurement, unless the line was updated a moment ago."""
         if self._shown and time.monotonic() - self._last >= _INTERVAL:
-            self.say(REPORTS[progress.kind].progress(progress))
+            self.say(report_kind(progress.kind).progress(progress))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnoise_cli.report.document import Section
-from bnoise_cli.report.kinds import REPORTS
+from bnoise_cli.report.kinds import report_kind
 from bnoise_cli.report.words.compare import comparison_sections
 from bnoise_cli.report.words.related import beside_section
 from bnoise_cli.results.result import Result
@@ -26,7 +26,7 @@ def report_sections(
     if len(results) > 1:
         return comparison_sections(results)
     [(_, result)] = results
-    kind = REPORTS[result.kind]
+    kind = report_kind(result.kind)
     sections = kind.sections(result)
     if drawing_width is not None and kind.chart is not None and (chart := kind.chart(result, drawing_width)):
         last = next(i for i, section in enumerate(sections) if section.title in ("Measured", "One step"))

@@ -24,7 +24,7 @@ DEFINITION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchOutcome:
-    """Where the branches of one batch size ended."""
+    """The ends of the branches of one batch size."""
 
     batch_size: Size
     learning_rate: Positive

@@ -1,4 +1,4 @@
-"""What all stored results have in common: the measurement, the plan that it is advised for, and the kind."""
+"""A stored result: the fields of every kind, the plan that it is advised for, and the kind itself."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _learning_rate(optimizer: dict[str, Any]) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What every measurement stores."""
+    """The fields that every stored result has."""
 
     kind: str
     #: The resolved config, as it was measured.

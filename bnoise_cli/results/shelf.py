@@ -22,7 +22,7 @@ _MOST_BYTES = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What tells the results in many files apart. The rest is read again when it is needed."""
+    """The fields that tell stored results apart. The rest is read again when it is needed."""
 
     path: Path
     kind: object

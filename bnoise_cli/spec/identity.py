@@ -1,4 +1,4 @@
-"""What a measurement depends on, and its hash: whether a stored result is one of this config."""
+"""The part of a config that a measurement depends on, and its hash, by which a stored result is found."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import ConfigError, Problem
+from bnoise_cli.spec.check_targets import MOST_PARSED
 from bnoise_cli.spec.checkpoints import files_of
 from bnoise_cli.spec.load import TARGET_KEYS, Spec, short_json
 from bnoise_cli.spec.source import Source, is_file
-from bnoise_cli.spec.targets import MOST_PARSED, target_name, targets_in
+from bnoise_cli.spec.targets import target_name, targets_in
 from bnoise_cli.storage import read_plain, sampled_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
@@ -43,7 +44,10 @@ def measured_hash(spec: Spec, found: Mapping[str, Any]) -> str:
 
 
 def ledger_hash(spec: Spec) -> str:
-    """sha256 of what every single run of a sweep depends on, and where it goes on: all but sizes, budget and advice."""
+    """Hash of everything a single training run depends on.
+
+    Batch sizes, budget and advice are left out, so that a change of them keeps finished runs.
+    """
     whole = spec.config.model_dump()
     start = {"seed": whole["probe"]["seed"], "batch_size": whole["training"]["batch_size"]}
     goal = {key: whole["sweep"][key] for key in ("goal", "steps", "max_steps", "seeds", "branch")}
@@ -87,7 +91,7 @@ def contents(spec: Spec) -> dict[str, str]:
 
 
 def weights_hash(spec: Spec) -> str | None:
-    """Of the checkpoint's file `sampled_hash`, of more files the hash of theirs; None where one is not at hand."""
+    """Hash of the checkpoint: `sampled_hash` of its file, or of all its files together. None if a file is missing."""
     files = {str(path): files_of(path) for path in spec.checkpoints()}
     each = [file for found in files.values() for file in found]
     if not each or not all(map(is_file, each)):
@@ -113,7 +117,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _file_of(target: str, source: Source) -> tuple[str, Path] | None:
-    """The user's file that a target lies in, as the config names it and where it is; None where that is not known."""
+    """The user's file that defines a target: as the config names it, and its path; None if it is not known."""
     name, colon, _ = target.rpartition(":")
     if colon:
         path = source.folder / name
@@ -147,7 +151,7 @@ def _code_hash(source: bytes) -> str:
     except (tokenize.TokenError, SyntaxError, RecursionError, ValueError):
         return hashlib.sha256(source).hexdigest()
     encoding = tokens[0].string
-    # Where blocks begin and end counts; how far they are indented does not.
+    # The hash depends on where blocks begin and end, not on the width of the indentation.
     blocks = (tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE)
     kept = [(t.type, "" if t.type in blocks else t.string) for t in tokens if t.type not in ignored]
     return _sha256([encoding, kept])
@@ -160,7 +164,7 @@ def _unreadable(spec: Spec, error: OSError) -> ConfigError:
 
 
 def _leaves(value: Any, key: str = "") -> dict[str, Any]:
-    """Every value that is no mapping, by its dotted key."""
+    """Every value that is not a mapping, by its dotted key."""
     if not isinstance(value, Mapping) or not value:
         return {key: value}
     parts = (_leaves(part, f"{key}.{name}" if key else str(name)) for name, part in value.items())

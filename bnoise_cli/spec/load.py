@@ -11,11 +11,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from bnoise_cli.spec.check_targets import check_form, check_targets
 from bnoise_cli.spec.checkpoints import WEIGHTS, weights_file
+from bnoise_cli.spec.imports import nearest
 from bnoise_cli.spec.override import apply_override
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import MOST_TOLD, KeyPath, Source, cut, is_folder, read_source
-from bnoise_cli.spec.targets import check_form, check_targets, nearest
 from bnoise_cli.spec.units import convert_tokens
 
 #: OmegaConf's.

@@ -60,7 +60,7 @@ Examples = Annotated[int, Field(gt=0, le=_MOST), WithJsonSchema(_amount(1, _MOST
 Budget = Annotated[int, Field(ge=256), WithJsonSchema(_amount(256))]
 #: A budget in examples must hold this many for each probed point, and this many of the largest batches.
 _FEWEST_EXAMPLES, _FEWEST_LARGEST = 256, 6
-#: A mapping with `_target_`; checked by `spec.targets`.
+#: A mapping with `_target_`; checked by `spec.check_targets`.
 Target = Annotated[dict[str, Any], WithJsonSchema(_TARGET)]
 
 
@@ -157,7 +157,7 @@ class Probe(Section):
         return self
 
     def examples_needed(self, points: int) -> str | None:
-        """What `max_examples` must be for this number of probed points; None if it is large enough."""
+        """The least `max_examples` for this number of probed points; None if it is large enough."""
         needed = _FEWEST_EXAMPLES * points
         if isinstance(self.batch_sizes, list):
             needed = max(needed, _FEWEST_LARGEST * self.batch_sizes[-1] * points)

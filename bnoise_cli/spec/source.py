@@ -21,7 +21,7 @@ from bnoise_cli.spec.nodes import (
 )
 from bnoise_cli.storage import absolute, read_plain
 
-#: Where in the document a value is: its keys and indices from the top.
+#: The path of a value in the document: keys and indices from the top.
 KeyPath = tuple[str | int, ...]
 #: Bytes of a config; a long one has a tenth.
 _MOST_BYTES = 1 << 16

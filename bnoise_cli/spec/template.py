@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from bnoise_cli.errors import CallError, ConfigError, Problem
+from bnoise_cli.spec.imports import TargetError, nearest, resolve
 from bnoise_cli.spec.load import TARGET_KEYS
 from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
-from bnoise_cli.spec.targets import TargetError, nearest, resolve
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: Number of arguments that bnoise itself passes: the parameters; (prediction, target); (model, batch); the examples.

@@ -23,7 +23,8 @@ import torch
 from naive_twin import naive_noise_scale
 from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.task import Task
 
 _PROCESSES = 2

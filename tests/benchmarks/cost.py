@@ -55,8 +55,9 @@ from naive_twin import naive_noise_scale
 from overhead import Recorder, batches_of, replay, timed
 from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
 
 Build = Callable[[], tuple[Task, Exact]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from torch import Tensor
 
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.task.gradients import gradient
 from bnoise_cli.measurement.task.task import Task
 

@@ -48,9 +48,10 @@ from torch import Tensor, nn
 from bnoise_cli.measurement.building.build import build_optimizer, build_task
 from bnoise_cli.measurement.meeting import joined
 from bnoise_cli.measurement.outcome import Measurement
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.spec.load import load_spec

@@ -48,7 +48,7 @@ from bnoise_cli.maths.crossing import crossing
 from bnoise_cli.maths.hyperbola import fit_hyperbola
 from bnoise_cli.measurement.building.build import build_task
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.records import Estimate
 from bnoise_cli.results.sweep import SweepResult, sweep_result
 from bnoise_cli.spec.load import Spec, load_spec

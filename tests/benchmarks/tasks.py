@@ -19,7 +19,7 @@ from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Objective, Task
+from bnoise_cli.measurement.task.task import Objective, Task, Traits
 
 #: The linear regression's dataset is never stored: an example is drawn when its index asks for it.
 _VIRTUAL_EXAMPLES = 2**30
@@ -104,7 +104,7 @@ def noisy_quadratic(
 def _task(model: nn.Module, objective: Objective, dataset: object) -> Task:
     batches = Batches(dataset, None, torch.device("cpu"))
     task = Task(model, objective, batches, micro_batch_size=_MICRO_BATCH)
-    task.stochastic = False  # no random masks in any of these
+    task.adopt(Traits(stochastic=False))  # no random masks in any of these
     return task
 
 

@@ -23,9 +23,10 @@ from torch.utils.data import (
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.building.population import population_of, require_one_dataset, unbatched
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from tests.cases import CPU, Call, Write
 
 WEIGHTS = torch.tensor([1.0] * 90 + [9.0] * 8 + [0.0] * 2)
@@ -104,7 +105,7 @@ def test_a_weighted_sampler_gives_the_noise_scale_of_the_data_as_it_draws_them()
     loader = DataLoader(data(), sampler=WeightedRandomSampler(WEIGHTS.tolist(), 100))
     batches = Batches(loader.dataset, None, CPU, population=population_of(loader))
     task = Task(model, objective, batches, micro_batch_size=16)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     found = probe(task, ProbeSettings(batch_sizes=(2, 8, 32), max_examples=3000)).analysis
     assert found is not None
     interval = found.simple_noise_scale

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bnoise_cli.errors import CallError
 from bnoise_cli.measurement.outcome import StopReason
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start

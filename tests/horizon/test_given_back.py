@@ -16,7 +16,7 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.outcome import Measurement, StopReason
 from bnoise_cli.measurement.probing.ahead import Budget, look_ahead
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec, load_spec
 from tests.cases import Write, mlp_task
@@ -75,9 +75,8 @@ def test_all_is_given_back(
     write: Write, layer: Callable[[], nn.Module], error: BaseException | None, budget: float, stop: StopReason
 ) -> None:
     spec, task = load_spec(write("c.yaml", CONFIG)), mlp_task(layer(), micro_batch_size=16)
-    task.stochastic = layer is nn.Dropout
-    if any(isinstance(module, nn.BatchNorm1d) for module in task.model.modules()):
-        task.group = 4
+    normalised = any(isinstance(module, nn.BatchNorm1d) for module in task.model.modules())
+    task.adopt(Traits(stochastic=layer is nn.Dropout, group=4 if normalised else 1))
     optimizer = torch.optim.SGD(task.trainable, lr=0.05, momentum=0.9)
     Trainer(task, optimizer, batch_size=16, max_grad_norm=None, seed=0).train_until(3, lambda _: None)
     task.parameters[0].grad = torch.ones_like(task.parameters[0])

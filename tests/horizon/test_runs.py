@@ -12,8 +12,9 @@ import torch
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import BudgetSpent
-from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Draws, Stream
+from bnoise_cli.measurement.task.task import Task, Traits
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from tests.cases import CPU
@@ -24,7 +25,7 @@ def runs(stacks: bool, on_step: Callable[[int, int], None] = lambda *_: None) ->
     task = Task(
         NoisyQuadratic(dimension=8).double(), mean_loss, Batches(data, None, CPU), micro_batch_size=64
     )
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     optimizer = torch.optim.SGD(task.trainable, 0.1, momentum=0.9)
     runner = Runner(
         task,

@@ -195,7 +195,7 @@ def check(
 )
 def test_batches_of_every_form_are_means(objective: Any, collate: Any, micro_batch_size: int) -> None:
     findings, task = check(objective, collate, micro_batch_size=micro_batch_size)
-    assert (findings.is_mean, findings.group, findings.refused, task.weighing) == (True, 1, None, None)
+    assert (findings.is_mean, findings.group, findings.refused, task.traits.weighing) == (True, 1, None, None)
 
 
 @pytest.mark.parametrize("micro_batch_size", [5, 16])
@@ -216,13 +216,13 @@ def test_what_a_weighted_mean_is_over_is_found(
     assert findings.weighed_by == weighed_by
     assert findings.by_tokens == pytest.approx(np.mean(lengths), rel=0.1)
     assert (findings.is_mean, findings.group) == (True, 1)
-    assert task.weighing is not None
+    assert task.traits.weighing is not None
 
 
 def test_a_weighted_mean_of_unknown_weights_is_said_to_be_one() -> None:
     findings, task = check(over_heavy_classes)
     assert (findings.weighted, findings.is_mean, findings.group) == (True, False, 16)
-    assert task.weighing is None
+    assert task.traits.weighing is None
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from torch.utils.data import TensorDataset
 from bnoise_cli.errors import RunError
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.outcome import Measurement, StopReason
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from tests.cases import CPU, quadratic_task
 
 
@@ -166,7 +167,7 @@ class Interrupting(NoisyQuadratic):
 
 def interrupted_probe(error: BaseException, after: int) -> Measurement:
     task = Task(Interrupting(error, after), mean_loss, Batches(unit_noise(), None, CPU), micro_batch_size=256)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return probe(task, examples(50_000, precision=0.001))
 
 
@@ -216,7 +217,7 @@ def test_running_out_of_memory_later_shortens_the_micro_batch() -> None:
             return super().forward(z)
 
     task = Task(Hungry(noise_scale=50.0), mean_loss, Batches(unit_noise(), None, CPU), micro_batch_size=256)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     found = probe(task, examples(20_000))
     assert (found.shortened_from, found.micro_batch_size) == (256, 64)
     assert found.analysis is not None
@@ -237,7 +238,7 @@ def test_a_loss_that_curves_downward_still_has_a_noise_scale() -> None:
     task = Task(
         DoubleWell(), mean_loss, Batches(TensorDataset(z - z.mean(0)), None, CPU), micro_batch_size=64
     )
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     found = probe(task, examples(20_000))
     assert found.analysis is not None
     assert found.analysis.quadratic.curvature < 0

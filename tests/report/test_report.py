@@ -17,11 +17,13 @@ from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.export.page import require_page_format, write_page
 from bnoise_cli.report.export.plot import require_plot_format
+from bnoise_cli.report.kinds import report_kind
 from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.plots.tradeoff import trained
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.results.horizon import horizon_record
+from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
 from tests.samples import HORIZON, plan, result
 from tests.sweeping.test_branches import branches
@@ -252,3 +254,8 @@ def test_a_short_range_of_losses_has_plain_ticks() -> None:
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels(which="both")]
     assert [label for label in labels if label] == [f"{value:.10g}" for value in figure.axes[0].get_yticks()]
     assert len(figure.axes[0].get_yticks()) >= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_result_has_a_report(kind: str) -> None:
+    assert report_kind(kind).panels

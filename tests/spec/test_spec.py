@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnoise_cli.errors import ConfigError
+from bnoise_cli.measurement.building.instantiate import build, build_function
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.spec.identity import code_hashes, differences, ledger_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.override import apply_override
 from bnoise_cli.spec.schema import parse_seconds
 from bnoise_cli.spec.source import parse_source
-from bnoise_cli.spec.targets import build, build_function
 from tests.cases import QUADRATIC_CONFIG, Write
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.preconditioner import preconditioner
+from bnoise_cli.measurement.task.task import Traits
 from bnoise_cli.measurement.training.steps import Trainer
 from tests.cases import quadratic_task
 
@@ -22,7 +24,7 @@ def test_groups_of_a_mean_have_its_noise_scale_in_examples() -> None:
     errors, covered = [], 0
     for seed in range(20):
         task = quadratic_task(200.0)
-        task.group = 8
+        task.adopt(Traits(stochastic=False, group=8))
         found = probe(task, ProbeSettings(max_examples=60_000, budget_seconds=600, seed=seed))
         assert found.analysis is not None
         assert found.design is not None

@@ -8,9 +8,10 @@ import torch
 
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.measurement.outcome import Measurement
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.batches import Batches
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from tests.benchmarks.tasks import exact_of_mlp, train_digits_mlp
 from tests.cases import CPU, cross_entropy, quadratic_task
 
@@ -53,7 +54,7 @@ def test_the_digits_agree_with_the_exact_answer_in_float64(steps: int) -> None:
     data = Digits()
     model = train_digits_mlp(data, steps)
     task = Task(model, cross_entropy, Batches(data, None, CPU), micro_batch_size=64)
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     exact = exact_of_mlp(model, data).noise_scale
     errors = []
     for seed in range(20):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.records import Estimate
 from tests.brute_force import (

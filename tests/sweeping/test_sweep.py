@@ -23,9 +23,9 @@ from bnoise_cli.results.branch import BranchOutcome
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
+from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
-from bnoise_cli.spec.targets import user_module
 from tests.cases import CPU, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, user_code
 from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
 from tests.sweeps import decide_stacks, finished, silent, stop_at, swept, without_times

@@ -20,10 +20,11 @@ from bnoise_cli.maths.pass_plan import plan_pass
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, evaluate_line
 from bnoise_cli.measurement.probing.replicate import measure_replicate
-from bnoise_cli.measurement.task.batches import Batches, Draws, Stream, _key
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Draws, Stream, _key
 from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.preserve import preserved
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from bnoise_cli.measurement.training.steps import Trainer
 from tests.cases import CPU, cross_entropy, mlp_task, quadratic_task
@@ -57,7 +58,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
         norm = pytest.approx(sum(float((g**2).sum()) for g in part))
         assert block.squared_norm == block.preconditioned == norm
         assert block.weight == block.examples
-    assert task.gradient_examples == 14
+    assert task.spent.gradient == 14
 
 
 def test_frozen_parameters_take_no_part_and_tied_ones_count_once() -> None:
@@ -205,7 +206,7 @@ def test_a_line_is_the_loss_at_moved_weights(preconditioned: bool) -> None:
                 p.copy_(q - node * 0.3 * s * g / 6)
         change = base - float(cross_entropy(moved, task.batches.fetch(examples)).detach())
         assert float(np.polyval([*curve[::-1], 0.0], node)) == pytest.approx(change, abs=1e-12)
-    assert task.evaluation_examples == 25 * 5
+    assert task.spent.evaluation == 25 * 5
 
 
 def test_slope_and_curvature_are_those_of_autograd() -> None:
@@ -230,7 +231,7 @@ def test_slope_and_curvature_are_those_of_autograd() -> None:
 def test_the_same_masks_at_every_step_size() -> None:
     """With dropout a loss still is a smooth function of the step: a tiny line is almost straight."""
     task = mlp_task(nn.Dropout(0.5))
-    task.stochastic = True
+    task.adopt(Traits(stochastic=True))
     total = task.zeros()
     with preserved(task.model, 0) as origin:
         add_gradient(task, total, np.arange(6), Draws(0, Stream.REPLICATE))
@@ -348,12 +349,13 @@ def objectives() -> Iterator[Any]:
 @pytest.mark.parametrize("objective", list(objectives()))
 def test_the_probe_gives_everything_back_bit_for_bit(objective: Any) -> None:
     from bnoise_cli.measurement.outcome import StopReason
-    from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+    from bnoise_cli.measurement.probing.budget import ProbeSettings
+    from bnoise_cli.measurement.probing.probe import probe
 
     base = mlp_task(nn.BatchNorm1d(7), nn.Dropout(0.2), dtype=torch.float32)
     base.model.train()
     task = Task(base.model, objective, base.batches, micro_batch_size=8)
-    task.group = 8
+    task.adopt(Traits(group=8))
     cross_entropy(task.model, task.batches.fetch(np.arange(9))).backward()
     task.parameters[1].grad = None
     task.model[1].eval()
@@ -386,7 +388,7 @@ def test_the_checks_leave_the_micro_batch_as_it_was() -> None:
 def test_dropout_makes_a_task_stochastic_and_still_a_mean() -> None:
     task = mlp_task(nn.Dropout(0.5))
     findings = check_task(task, 0)
-    assert (findings.stochastic, findings.is_mean, task.stochastic) == (True, True, True)
+    assert (findings.stochastic, findings.is_mean, task.traits.stochastic) == (True, True, True)
 
 
 @pytest.mark.parametrize("tracked", [True, False])

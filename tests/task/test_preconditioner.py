@@ -11,10 +11,11 @@ from torch.utils.data import TensorDataset
 from bnoise_cli.errors import CallError
 from bnoise_cli.examples.quadratic import mean_loss
 from bnoise_cli.maths.optimizers import OPTIMIZERS
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.preconditioner import momentum_of, preconditioner, require_known, rule_of
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from tests.cases import CPU, quadratic_task
 
 
@@ -83,7 +84,7 @@ def test_a_preconditioner_is_sgd_in_rescaled_coordinates() -> None:
     data = TensorDataset(task.batches.dataset.tensors[0].double())
     task.batches = Batches(data, None, CPU)
     other = Task(Rescaled(), mean_loss, task.batches, micro_batch_size=256)
-    other.stochastic = False
+    other.adopt(Traits(stochastic=False))
     settings = ProbeSettings(max_examples=40_000, budget_seconds=600)
     one, two = probe(task, settings).analysis, probe(other, settings).analysis
     assert one is not None

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.checks import check_task
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
-from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
+from bnoise_cli.measurement.probing.probe import probe
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.read_ahead import ReadAhead
 from bnoise_cli.measurement.task.task import Task
 from tests.cases import CPU
@@ -132,7 +134,7 @@ def test_augmentation_is_noticed(options: dict[str, bool], random: bool, ahead: 
     """Global random streams are left to the main thread; random examples have no exact gradient."""
     task = points_task(seconds=1e-3, **options)
     findings = check_task(task, 0)
-    assert task.batches.random == random
+    assert task.traits.random_data == random
     assert (task.batches._ahead is not None) == ahead
     assert findings.stochastic
     assert len(task.batches.fetch(Draws(0, Stream.REPLICATE).indices(4, 300))[0]) == 4

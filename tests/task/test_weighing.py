@@ -20,7 +20,8 @@ from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.probing.pilot import Plan
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task.activations import fit_micro_batch
-from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
@@ -79,7 +80,7 @@ def sentences_task(objective: Any = shifted, micro_batch_size: int = 4) -> Task:
 def test_a_mean_over_tokens_is_recognised_whatever_it_is_over(objective: Any) -> None:
     task = sentences_task(objective)
     findings = check_task(task, 0)
-    assert task.weighing is not None
+    assert task.traits.weighing is not None
     assert (findings.is_mean, findings.group) == (True, 1)
     lengths = [len(Sentences()[i]["labels"]) for i in range(200)]
     assert findings.by_tokens == pytest.approx(np.mean(lengths) - (objective is shifted), rel=0.1)
@@ -91,7 +92,7 @@ def test_a_mean_over_tokens_is_recognised_by_micro_batches_of_two_whatever_is_dr
     for seed in range(20):
         task = sentences_task(micro_batch_size=2)
         check_task(task, seed)
-        assert task.weighing is not None
+        assert task.traits.weighing is not None
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 64])
@@ -99,8 +100,8 @@ def test_sums_are_those_over_tokens_however_they_are_split(micro_batch_size: int
     """Gradient, loss and line: Σ over tokens divided by examples times the tokens of an average one."""
     task = sentences_task(micro_batch_size=micro_batch_size)
     check_task(task, 0)
-    assert task.weighing is not None
-    average = task.weighing.per_example
+    assert task.traits.weighing is not None
+    average = task.traits.weighing.per_example
     indices = np.array([5, 9, 9, 17, 40, 41, 42, 150])
     model: Any = task.model
 

@@ -1,4 +1,4 @@
-"""A spec to a task: the model, the data and the loss that a config names, on a device."""
+"""Build the task of a spec: model, data and loss on a device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.dataset import build_batches
+from bnoise_cli.measurement.building.instantiate import build, build_function
 from bnoise_cli.measurement.building.weights import load_weights
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import require_known
@@ -21,9 +22,8 @@ from bnoise_cli.measurement.task.user_code import enough_memory, kind_of, user_c
 from bnoise_cli.measurement.task.weighing import IGNORED
 from bnoise_cli.spec.identity import contents
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.spec.targets import build, build_function
 
-#: Examples that go through the model at once when the planned batch is larger.
+#: Largest number of examples that go through the model at once.
 _LARGEST_MICRO_BATCH = 1024
 
 
@@ -52,15 +52,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device, ranks: Ranks = ALONE) -> str:
-    """The device as a person names it, and how many of them measure together."""
+    """Name of the device for the report, with the number of devices that measure together."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return name if ranks.size == 1 else f"{ranks.size} × {name}"
 
 
 def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
-    """Build model, dataset and loss, load the checkpoint, the first of several, and move them to `device`.
+    """Build model, dataset and loss, load the first checkpoint, and move all to `device`.
 
-    Several ranks begin with the weights of the first, or with each its part of them (`training.parallel: fsdp`).
+    All ranks begin with the weights of rank 0; with `training.parallel: fsdp` each holds a part of them.
 
     Raises:
         CallError: the ranks have different configs, code or checkpoints.
@@ -111,7 +111,7 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
 
 
 def _require_alike(spec: Spec, ranks: Ranks) -> None:
-    """Machines with files of their own may have old ones."""
+    """Compare configs, code and checkpoints between ranks, because a machine may have old copies."""
     first, *others = ranks.all_gather(contents(spec) if ranks.size > 1 else {})
     for rank, other in enumerate(others, 1):
         if differing := sorted(
@@ -124,7 +124,7 @@ def _require_alike(spec: Spec, ranks: Ranks) -> None:
 
 
 def _in_float32(model: nn.Module) -> None:
-    """Weights of a lower precision as mixed precision keeps them; exact."""
+    """Convert weights to float32, as mixed precision keeps them. The conversion is exact."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dtype in (torch.bfloat16, torch.float16):
             tensor.data = tensor.data.float()
@@ -134,7 +134,7 @@ def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Opti
     """The config's optimizer over some parameters.
 
     Raises:
-        CallError: its construction failed, or it is none that takes plain descending steps.
+        CallError: its construction failed, or it does not take plain descending steps.
     """
     try:
         with user_code("building the optimizer"):
@@ -160,7 +160,7 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     """The config's optimizer over the trainable parameters, for the probe.
 
     Raises:
-        CallError: as `make_optimizer`; or its preconditioner is not known, and probe.horizon is off.
+        CallError: as `make_optimizer`; or its preconditioner is unknown and probe.horizon is off.
     """
     optimizer = make_optimizer(spec, task.trainable)
     if spec.config.probe.horizon == "off":
@@ -169,10 +169,10 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
 
 
 def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
-    """Its learning rate, that of the first group.
+    """The learning rate of the first group.
 
     Raises:
-        CallError: it has none, or it is not positive.
+        CallError: the optimizer has no learning rate, or it is not positive.
     """
     rate = float(optimizer.param_groups[0].get("lr", 0.0))
     if not rate > 0:

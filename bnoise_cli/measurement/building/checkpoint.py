@@ -1,4 +1,4 @@
-"""What a checkpoint holds, read without running any code of it."""
+"""Read a checkpoint without running its code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NESTED = ("model", "state_dict", "model_state_dict")
 _OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
 #: Keys of the number of training steps taken (Lightning, plain scripts, nanoGPT). An epoch is not a step.
 COUNTERS = ("global_step", "step", "iter_num", "iteration")
-#: Bytes of trainer_state.json, which grows with the length of training.
+#: Largest trainer_state.json that is read, in bytes. It grows with the length of training.
 _MOST_JSON = 1 << 28
-#: Beyond this a float does not count in ones.
+#: Above this number a float skips integers.
 _MOST_STEPS = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Weights, and the optimizer's state and step counter if they were saved too.
+    """Weights, and optimizer state and step counter if the file has them.
 
     Attributes:
         path: the file or folder.
@@ -51,8 +51,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.safetensors` file, a torch file with `weights_only`, or a Hugging Face folder of either.
 
-    A torch file is a state dict, or holds one beside the optimizer's and a counter, as training scripts, Lightning
-    and nanoGPT save them.
+    A torch file is a state dict of the model, or a mapping that also holds the optimizer's state and a counter, as
+    training scripts, Lightning and nanoGPT save it.
 
     Raises:
         CallError: safetensors is needed and not installed.
@@ -122,9 +122,9 @@ def _read(path: Path) -> Any:
 
 
 def _can_be_mapped(path: Path) -> bool:
-    """Whether a file may be mapped, so that what is not looked at is not read.
+    """Whether torch can map a file, so that only the tensors in use are read.
 
-    Only the present format can be. torch maps the bytes of an archive as they are, so compressed ones must be unpacked.
+    Only the present format can be mapped. Compressed archives cannot: torch maps the bytes as they are.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -151,7 +151,7 @@ def _require_plain_tensors(content: Any, path: Path) -> None:
 
 
 def _tensors_in(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of nested mappings and lists with its dotted place."""
+    """Every tensor in nested mappings and lists, with its dotted path."""
     if isinstance(content, Tensor):
         yield ".".join(place), content
     items: Iterable[tuple[Any, Any]] = ()
@@ -164,7 +164,7 @@ def _tensors_in(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Ten
 
 
 def _weights(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """The state dict in what a file holds; `content` itself where it is one."""
+    """The state dict inside the content of a file; `content` itself if it is one."""
     found = content
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -187,7 +187,7 @@ def _optimizer_state(content: Mapping[str, Any]) -> Any:
 
 
 def _step(content: Any) -> int | None:
-    """The first counter that is a number of steps."""
+    """The first key that holds a number of steps."""
     for key in COUNTERS:
         value: Any = content.get(key) if isinstance(content, Mapping) else None
         if isinstance(value, Tensor) and value.numel() == 1:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.building.instantiate import build, build_function
 from bnoise_cli.measurement.building.population import (
     as_tensors,
     is_array,
@@ -20,17 +21,16 @@ from bnoise_cli.measurement.building.population import (
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.user_code import enough_memory, kind_of, user_code
 from bnoise_cli.spec.load import Spec
-from bnoise_cli.spec.targets import build, build_function
 
-#: Examples that are kept of a stream.
+#: A stream is cut to its first examples, this many.
 _BUFFER = 4096
 
 
 def build_batches(spec: Spec, device: torch.device) -> Batches:
     """The dataset with its collate function.
 
-    A DataLoader stands for its dataset, its collate function and the examples that its sampler draws; their order and
-    the size of batches are the probe's own matter. Of a stream the first examples are kept.
+    From a DataLoader its dataset, its collate function and the population of its sampler are taken. The probe chooses
+    order and batch sizes itself. A stream is cut to its first examples.
 
     Raises:
         RunError: the user's code failed, or built no dataset.
@@ -80,7 +80,7 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
 
 
 def _with_tensors(dataset: Any) -> Any:
-    """A dataset of Hugging Face's that gives plain lists gives tensors instead, as `default_collate` needs them."""
+    """Make a Hugging Face dataset of plain lists return tensors, which `default_collate` needs."""
     if type(dataset).__module__.partition(".")[0] != "datasets" or not hasattr(dataset, "with_format"):
         return dataset
     chosen = getattr(dataset, "format", None)  # streams have none

@@ -12,9 +12,9 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.preconditioner import KNOWN
 from bnoise_cli.measurement.task.sharding import sharded_like
 
-#: Counters and means of squares.
+#: Keys of counters and means of squares, which cannot be negative.
 _NOT_NEGATIVE = {"step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"}
-#: What a known optimizer may keep besides what it always keeps.
+#: Keys that a known optimizer keeps with some settings only.
 _ALSO = {"momentum_buffer", "max_exp_avg_sq"}
 Entries = Mapping[Any, Mapping[str, Any]]
 
@@ -22,21 +22,21 @@ Entries = Mapping[Any, Mapping[str, Any]]
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Any
 ) -> str | None:
-    """Load the state of each parameter; the settings stay those of the config.
+    """Load the state of each parameter. Settings such as the learning rate stay as the config says.
 
     A state dict numbers the parameters as the training script grouped them: in the model's order, or as nanoGPT and
-    transformers do, those that decay (ndim ≥ 2) before the others. The first order in which all shapes fit counts.
+    transformers do, those with weight decay (ndim ≥ 2) first. The first order that fits all shapes is taken.
 
     Args:
-        optimizer: a new one. The keys of its state are checked if the probe knows it.
+        optimizer: a new one. The keys of the saved state are checked if its class is known.
         parameters: the model's trainable parameters, in its order.
-        saved: what should be the other's `state_dict()`.
+        saved: what should be the `state_dict()` of the saved optimizer.
 
     Returns:
         None if the state was loaded; otherwise why not, and the optimizer is unchanged.
 
     Raises:
-        RunError: the state has values that no training leaves behind.
+        RunError: the state has impossible values.
     """
     try:
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
@@ -63,7 +63,7 @@ def load_optimizer_state(
 
 
 def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | None:
-    """How the keys of the saved state differ from those that this optimizer keeps; None if they do not."""
+    """How the saved keys differ from the keys of this optimizer; None if they do not."""
     if type(optimizer) not in KNOWN:
         return None
     needed = _needed(optimizer)
@@ -77,7 +77,7 @@ def _other_type(optimizer: torch.optim.Optimizer, entries: Entries) -> str | Non
 
 
 def _impossible(entries: Entries) -> str | None:
-    """What in a state no training leaves behind: a value that is not finite, or a negative mean of squares."""
+    """An impossible value in a state: not finite, or a negative mean of squares; None if there is none."""
     for number, entry in entries.items():
         for key, value in entry.items():
             values = torch.as_tensor(value) if isinstance(value, Tensor | int | float) else torch.zeros(0)
@@ -89,7 +89,7 @@ def _impossible(entries: Entries) -> str | None:
 
 
 def _needed(optimizer: torch.optim.Optimizer) -> set[str]:
-    """The keys that this optimizer keeps of each parameter with its present settings."""
+    """The keys that this optimizer keeps for each parameter with its settings."""
     settings, needed = optimizer.param_groups[0], set(KNOWN[type(optimizer)].kept)
     if settings.get("amsgrad"):
         needed.add("max_exp_avg_sq")

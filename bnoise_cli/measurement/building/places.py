@@ -18,9 +18,9 @@ class Place:
     """A point of training.
 
     Attributes:
-        checkpoint: loaded first; None where training goes on from the place before, or from the beginning.
-        warmup_steps: training steps to have been taken since.
-        step: what the user calls it: those and the steps of the checkpoint's own run.
+        checkpoint: loaded first; None if training continues from the place before, or from initialisation.
+        warmup_steps: training steps from there to this place.
+        step: the step of the report: `warmup_steps` and the step of the checkpoint.
     """
 
     checkpoint: Path | None
@@ -32,7 +32,7 @@ def places_to_probe(plan: Probe, starts: Sequence[tuple[Path, int | None]]) -> l
     """Every place, in the order of training.
 
     Args:
-        starts: the checkpoints, each with its own counter.
+        starts: the checkpoints with their step counters.
 
     Raises:
         RunError: the step of one of several checkpoints is not known, or two have the same.
@@ -68,7 +68,7 @@ def _trajectory(warmup_steps: int, starts: Sequence[tuple[Path, int | None]]) ->
 
 
 def _step(path: Path, counted: int | None) -> int:
-    """The checkpoint's own counter, else the last number in its name."""
+    """The checkpoint's step counter, or else the last number in its name."""
     numbers = re.findall(r"[0-9]{1,15}", path.stem if path.is_file() else path.name)
     if counted is None and not numbers:
         raise RunError(

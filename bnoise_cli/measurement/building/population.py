@@ -1,4 +1,4 @@
-"""The examples that a DataLoader draws: all alike, some of them, or by weights."""
+"""Which examples a DataLoader draws, and how often each."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from torch.utils.data import (
 )
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.task.batches import Population
+from bnoise_cli.measurement.task.population import Population
 from bnoise_cli.measurement.task.user_code import kind_of, user_code
 from bnoise_cli.numbers import counted
 
 #: Samplers that draw every example equally often.
 _ALIKE = (SequentialSampler, RandomSampler, DistributedSampler)
-#: Most indices that are read from a sampler of unknown kind.
+#: Most indices that are read from a sampler whose class is unknown.
 _MOST = 1 << 22
 
 
 def population_of(loader: DataLoader[Any]) -> Population | None:
     """What the loader's sampler draws from; None if it draws all examples alike.
 
-    Of a sampler that is not known to torch, one pass gives the indices to draw from, with repeats.
+    If the class of the sampler is unknown, one pass over it gives the indices to draw from, with repeats.
 
     Raises:
-        RunError: the sampler failed, or gives something else than numbers of examples.
+        RunError: the sampler failed, or its items are not numbers of examples.
     """
     sampler: Any = loader.batch_sampler
     structured = type(sampler) is not BatchSampler
@@ -135,7 +135,7 @@ def require_one_dataset(built: Any) -> None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether this has rows of numbers."""
+    """Whether an object is a table with rows of numbers."""
     return isinstance(value, Tensor | np.ndarray) and value.ndim > 0
 
 

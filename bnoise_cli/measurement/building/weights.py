@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a model whose names for them may differ."""
+"""Load the weights of a checkpoint into a model, also if their names differ by a prefix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bnoise_cli.measurement.building.checkpoint import Checkpoint
 from bnoise_cli.measurement.task.sharding import local_part, sharded_like
 
 Tensors = Mapping[str, Tensor]
-#: What torch.compile puts into the names of what it wraps.
+#: torch.compile puts this into the names of the modules that it wraps.
 _COMPILED = "_orig_mod"
 
 
@@ -29,9 +29,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 def fitting_weights(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights under the model's own names.
 
-    Names that fit stay. Else `_orig_mod` (torch.compile) does not count on either side, and leading parts that all
-    names share (`module.` of DataParallel, `model.` of Lightning) are taken off. A tensor that the file leaves out
-    because it is tied to another one is filled in.
+    If the names do not fit, `_orig_mod` (torch.compile) is ignored on both sides, and prefixes that all names share
+    (`module.` of DataParallel, `model.` of Lightning) are removed. A tensor that the file leaves out because it is tied
+    to another one is filled in.
 
     Raises:
         RunError: names or shapes are not the model's.
@@ -59,7 +59,7 @@ def fitting_weights(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tenso
 
 
 def _readings(weights: Tensors, own: Tensors) -> Iterator[dict[str, Tensor]]:
-    """The weights under every set of names that they may mean, the likeliest first."""
+    """The weights under each possible set of names, the likeliest first."""
     yield dict(weights)
     plain = {_uncompiled(name): value for name, value in weights.items()}
     names = {_uncompiled(name): name for name in own}
@@ -77,7 +77,7 @@ def _uncompiled(name: str) -> str:
 
 
 def _with_tied(weights: dict[str, Tensor], own: Tensors) -> dict[str, Tensor]:
-    """Add the names that are further ones of tensors which are there."""
+    """Add further names of tensors that the file has under another name."""
     there = {_memory(own[name]): value for name, value in weights.items() if name in own}
     tied = {
         name: there[_memory(value)]

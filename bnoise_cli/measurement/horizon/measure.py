@@ -19,7 +19,7 @@ from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
 from bnoise_cli.measurement.task.activations import most_at_once
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.training.runner import Runner
@@ -69,7 +69,6 @@ def measure_horizon(
     """
     begun, length = time.monotonic(), task.batches.length
     task = copy.copy(task)
-    task.preconditioner = None
     evaluation = (
         np.arange(length)
         if length <= _EVALUATION_EXAMPLES
@@ -77,9 +76,9 @@ def measure_horizon(
             _EVALUATION_EXAMPLES, length
         )
     )
-    if task.group == 1 and not task.sharded:
+    if task.traits.group == 1 and not task.sharded:
         most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
-        task.micro_batch_size = max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE))
+        task.take_micro_batch(max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE)))
     levels: tuple[Level, ...] = ()
 
     def on_level(found: Sequence[Level]) -> None:
@@ -119,9 +118,9 @@ def measure_horizon(
         start_loss=runner.start_loss,
         guess=settings.guess,
         planned=settings.batch_size,
-        least=task.group,
+        least=task.traits.group,
         most=length,
-        group=task.group,
+        group=task.traits.group,
         most_steps=settings.steps,
         precision=settings.precision,
         on_level=on_level,

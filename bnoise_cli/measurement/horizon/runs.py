@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.search import BudgetSpent
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.stacking import stacking_pays

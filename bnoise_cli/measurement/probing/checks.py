@@ -18,11 +18,11 @@ from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.probing.mean_over_examples import EXACT, MeanFindings, find_mean, mean_count
 from bnoise_cli.measurement.task.activations import fit_micro_batch
 from bnoise_cli.measurement.task.batch_norms import batch_norms
-from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
+from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import finite_loss_values, mean_loss, mean_values
 from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers, buffer_places, preserved
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Task, Traits
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.task.weighing import leaves, tokens_in
 from bnoise_cli.numbers import counted
@@ -32,13 +32,13 @@ _EXAMPLES = 16
 _PARTS, _PART = 8, 16
 #: Losses of the same examples and masks may differ by this part: the order of sums on a GPU.
 _REPEATABLE = 1e-5
-#: Reading so many examples in the background pays from about so many seconds on: handing a batch from one thread to
+#: Reading a batch in the background pays if it takes longer than this many seconds: handing a batch from one thread to
 #: another took 0.6 ms beside small operations of torch.
 _HAND_OVER = 1e-3
 
 
 def check_task(task: Task, seed: int) -> TaskFindings:
-    """Try the loss and the gradient on a few examples; set the task's `stochastic`, `group`, `weighing` and buffers.
+    """Try the loss and the gradient on a few examples; the task adopts the `Traits` that are found.
 
     Raises:
         RunError: the loss of a batch of the planned size fails, is not a finite scalar, does not repeat, depends on no
@@ -47,11 +47,12 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     draws = Draws(seed, Stream.CHECKS)
     normalised = batch_norms(task.model)
     with preserved(task.model, seed) as origin:
-        task.stochastic = True
+        task.adopt(Traits())
         indices = _batch_that_works(task, draws)
-        _read(task, indices)
+        random_data = _read(task, indices)
         fit_micro_batch(task, Draws(seed, Stream.CHECK_MEMORY))
-        task.changing_buffers = _changing_buffers(task, indices, draws)
+        changing = _changing_buffers(task, indices, draws)
+        task.adopt(Traits(random_data=random_data, changing_buffers=changing))
         with task.holding_buffers():
             values = _three_values(task, len(indices), draws)
             if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
@@ -65,33 +66,31 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             for layer in normalised:
                 layer.eval()  # with BatchNorm frozen: is the loss still not a mean over examples?
             with task.full_precision():
-                mean = task.ranks.broadcast(
-                    _find_mean(task, indices, draws, stochastic or task.batches.random)
-                )
+                mean = task.ranks.broadcast(_find_mean(task, indices, draws, stochastic or random_data))
             for layer in normalised:
                 layer.train()
-            task.stochastic, task.weighing = stochastic, mean.weighing
             is_mean = mean.is_mean
             needs_groups = normalised or not is_mean or mean.refused is not None
-            task.group = task.micro_batch_size if needs_groups else 1
-            if task.group == 1 and not is_mean:
+            group = task.micro_batch_size if needs_groups else 1
+            if group == 1 and not is_mean:
                 raise RunError(
                     "the loss of a batch is not a mean over its examples, and one device of the planned run takes a "
                     "single one. Set training.batch_size (over world_size) to what a device takes at once, two or more."
                 )
+    task.adopt(replace(task.traits, stochastic=stochastic, group=group, weighing=mean.weighing))
     parameters = sum(p.numel() for p in task.model.parameters())
     population = task.batches.population
     return TaskFindings(
-        stochastic=stochastic or task.batches.random,
+        stochastic=stochastic or random_data,
         batch_norms=len(normalised),
-        group=task.group,
+        group=group,
         mean_gap=mean.gap,
         is_mean=is_mean,
         weighted=mean.weighted,
         weighed_by=str(mean.weighing.form) if mean.weighing is not None else None,
         by_tokens=mean.weighing.per_example if mean.weighing is not None else None,
         refused=mean.refused,
-        held_buffers=tuple(place.full_name for place in task.changing_buffers),
+        held_buffers=tuple(place.full_name for place in changing),
         drawn=None if population is None else str(population),
         batch_sampler=population.sampler if population is not None and population.structured else None,
         loader_batch_size=task.batches.loader_batch_size,
@@ -109,13 +108,13 @@ def losses_of_parts(task: Task, seed: int) -> list[float]:
         RunError: a loss is not finite, or the user's code failed.
     """
     draws, groups = Draws(seed, Stream.WARM_UP_LOSS), task.in_groups()
-    each = max(1, _PART // task.group)
+    each = max(1, _PART // task.traits.group)
     with preserved(task.model, seed), task.holding_buffers():
         return [mean_loss(groups, draws.indices(each, groups.batches.length), draws) for _ in range(_PARTS)]
 
 
 def _batch_that_works(task: Task, draws: Draws) -> Indices:
-    """A few examples whose loss can be computed as one batch; else as many as a device of the planned run takes.
+    """A few examples whose loss can be computed as one batch; if it cannot, the micro-batch of the planned run.
 
     Raises:
         RunError: a batch of that size fails too.
@@ -132,7 +131,7 @@ def _batch_that_works(task: Task, draws: Draws) -> Indices:
 
 
 def _refusal(task: Task, indices: Indices, draws: Draws) -> RunError | None:
-    """Why a batch of these examples has no loss, the same on all ranks; None if it has one or has no room."""
+    """Why the loss of this batch fails, the same on all ranks; None if it does not fail or does not fit the memory."""
     what = f"a batch of {counted(len(indices))}"
     try:
         with same_on_all(task), suppress(OutOfMemoryError):
@@ -148,10 +147,11 @@ def _refusal(task: Task, indices: Indices, draws: Draws) -> RunError | None:
 
 def _changing_buffers(task: Task, indices: Indices, draws: Draws) -> tuple[BufferPlace, ...]:
     """The buffers that computing the loss changes, without the statistics of normalisations."""
-    task.changing_buffers = buffer_places(
+    all_places = buffer_places(
         (name, module) for name, module in task.modules.items() if not isinstance(module, _NormBase)
     )
-    before = HeldBuffers(task.changing_buffers)
+    task.adopt(replace(task.traits, changing_buffers=all_places))
+    before = HeldBuffers(all_places)
     with task.holding_buffers():
         _refusal(task, indices, draws)
         return before.changed()
@@ -192,7 +192,7 @@ def _not_repeatable(task: Task, values: list[float], indices: Indices, draws: Dr
 
 
 def _attributes(task: Task) -> dict[str, Any]:
-    """What modules keep beside parameters and buffers: numbers, tensors, random generators."""
+    """Attributes of modules besides parameters and buffers: numbers, tensors, random generators."""
     found: dict[str, Any] = {}
     for name, module in task.modules.items():
         for key, value in vars(module).items():
@@ -210,23 +210,21 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _find_mean(task: Task, indices: Indices, draws: Draws, is_random: bool) -> MeanFindings:
-    """`find_mean` on the largest batch that fits; a loss that fewer examples do not have cannot be a mean over them.
+    """`find_mean` on the largest batch that fits. A loss that fails with fewer examples is not a mean over them.
 
-    Batches of few examples are tried until one shows a gap: two halves of as many tokens show none.
+    Small batches are tried until one shows a gap, because two halves with equally many tokens show none.
     """
     planned, length = task.micro_batch_size, task.batches.length
     if planned == 1:
         indices = draws.indices(2, length)
         if _refusal(task, indices, draws) is not None:
-            return MeanFindings(
-                gap=0.0
-            )  # the planned run adds up losses of single examples, whatever others are
+            return MeanFindings(gap=0.0)  # the planned run adds up losses of single examples
     for _ in range(max(_EXAMPLES // len(indices), 1)):
         found = _find_mean_that_fits(task, indices, draws, is_random)
         if found.gap > EXACT or found.weighing is not None or found.refused is not None:
             break
         indices = draws.indices(len(indices), length)
-    # Splitting batches evenly makes passes of these sizes: one example, and an odd number.
+    # Even splits of a batch make passes of one example and of odd sizes.
     for size in (1, 3):
         if found.refused is None and size < min(planned, len(indices)):
             refusal = _refusal(task, indices[:size], draws)
@@ -243,11 +241,10 @@ def _find_mean_that_fits(task: Task, indices: Indices, draws: Draws, is_random: 
     return MeanFindings(gap=0.0)
 
 
-def _read(task: Task, indices: Indices) -> None:
-    """Read a batch twice and another one, to learn of the dataset.
+def _read(task: Task, indices: Indices) -> bool:
+    """Read a batch twice and another batch. Returns whether the dataset makes its examples anew each time.
 
-    One whose examples differ every time has no exact mean gradient; one that takes its time and leaves the global
-    random streams alone is read ahead from now on.
+    A dataset that is slow and leaves the global random streams alone is read ahead from now on.
     """
     before = _random_states()
     once, again = (dict(leaves(task.batches.fetch(indices))) for _ in range(2))
@@ -257,7 +254,7 @@ def _read(task: Task, indices: Indices) -> None:
     if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()
     differ = once.keys() != again.keys() or any(not torch.equal(once[path], again[path]) for path in once)
-    task.batches.random = any(task.ranks.all_gather(differ))
+    return any(task.ranks.all_gather(differ))
 
 
 def _random_states() -> tuple[bytes, bytes, int]:

@@ -1,4 +1,4 @@
-"""What a probe would cost, from one batch."""
+"""Estimate the cost of a probe from one batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bnoise_cli.measurement.building.build import device_name
 from bnoise_cli.measurement.building.places import training_steps
 from bnoise_cli.measurement.outcome import DryRun
 from bnoise_cli.measurement.probing.session import Session
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.gradients import seconds_per_gradient_example
 from bnoise_cli.measurement.task.passes import same_on_all
 from bnoise_cli.measurement.task.preconditioner import is_identity, is_known

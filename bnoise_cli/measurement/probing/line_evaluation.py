@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths import line
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.losses import mean_values, require_finite
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Spent, Task
 from bnoise_cli.numbers import counted
 
 
@@ -93,7 +93,7 @@ def loss_changes(
     with task.full_precision() if task.full_lines else nullcontext():
         for weight, values in mean_values(task, indices, along):
             changes += weight / len(indices) * np.array(values)
-    task.evaluation_examples += len(indices) * (1 + len(steps))
+    task.spend(Spent(evaluation=len(indices) * (1 + len(steps))))
     if not np.all(np.isfinite(changes)):
         raise DivergedError(
             f"the loss is not finite {max(steps, key=abs):.3g} along an update of "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from bnoise_cli.errors import CutShortError, LostRankError, RunError
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.gradients import loss_and_gradient
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.weighing import IGNORED, Form, Weighing, forms
@@ -48,7 +48,7 @@ class MeanFindings:
     gap: float
     #: Whether the loss is a mean with unequal weights.
     weighted: bool = False
-    #: What the weights are; None if they are equal or were not found.
+    #: The weights of examples; None if they are equal or were not found.
     weighing: Weighing | None = None
     #: Why a smaller batch has no loss; None if it has one.
     refused: str | None = None
@@ -99,13 +99,13 @@ class _Trial:
 
 
 def find_mean(task: Task, indices: Indices, draws: Draws, *, is_random: bool) -> MeanFindings:
-    """Compare the gradient of the examples at `indices` with those of their halves.
+    """Compare the gradient of the examples at `indices` with the gradients of their halves.
 
     Args:
         is_random: whether the loss, or the examples of given indices, are random.
 
     Raises:
-        RunError: the loss of the whole failed or is not finite.
+        RunError: the loss of the whole batch failed or is not finite.
         OutOfMemoryError: the batch does not fit.
     """
     try:
@@ -117,7 +117,7 @@ def find_mean(task: Task, indices: Indices, draws: Draws, *, is_random: bool) ->
 
 
 def _without_dropout(task: Task, indices: Indices, draws: Draws) -> MeanFindings | None:
-    """What an exact comparison finds in evaluation mode; None if the model fails there or is random there too."""
+    """The findings of an exact comparison in evaluation mode; None if the model fails or is random there too."""
     modes = [(module, module.training) for module in task.model.modules()]
     try:
         task.model.eval()

@@ -24,7 +24,7 @@ from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
 from bnoise_cli.maths.support import claim_holds, lines_are_supported, second_descent
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, loss_changes
 from bnoise_cli.measurement.probing.replicate import GradientSum
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task

@@ -13,7 +13,7 @@ from torch import Tensor
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import Stage
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.gradients import Block, add_gradient, squared_norms
 from bnoise_cli.measurement.task.passes import prefetch
 from bnoise_cli.measurement.task.task import Task
@@ -21,7 +21,7 @@ from bnoise_cli.measurement.task.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """What one pass measured."""
+    """The measurements of one pass."""
 
     curves: NDArray[np.float64]  # p₁ … p₄ averaged over each batch size's updates, shape (K, 4)
     slope: float  # GᵀPG
@@ -72,7 +72,7 @@ def measure_replicate(
     draws: Draws,
     known_signal: float | None = None,
 ) -> Replicate:
-    """Draw the examples of the largest batch, evaluate the updates they make on the way.
+    """Draw the examples of the largest batch, and evaluate the updates of the smaller batches on the way.
 
     Every batch size has the same number of evaluation examples, divided among its updates, all drawn
     independently of the gradients. Two copies of the parameters are held besides `origin`.

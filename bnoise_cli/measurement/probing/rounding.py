@@ -1,4 +1,4 @@
-"""What rounding makes of small differences between losses: found out where they are measured."""
+"""How far rounding falsifies small differences between losses, measured at the same weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
 from bnoise_cli.measurement.probing.pilot import Plan
-from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
+from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.losses import mean_values
 from bnoise_cli.measurement.task.task import Task
@@ -20,17 +20,17 @@ from bnoise_cli.measurement.task.task import Task
 _LINES, _PERTURBATIONS = 8, 4
 #: The standard deviation of the difference of two numbers that were each rounded by at most half of 1.
 _UNIFORM = 6**-0.5
-#: What autocast makes of a line may be this part of what its best step gains.
+#: Largest bias that bfloat16 may add to a line, as a fraction of the gain of its best step.
 _HARMLESS = 0.03
 
 
 def choose_line_precision(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -> None:
-    """Set `task.full_lines` where autocast would falsify the gain of a step at the smallest batch size.
+    """Compute lines in full precision if autocast falsifies the gain of a step at the smallest batch size.
 
     Lines of the same updates on the same examples with the same masks are computed both ways. The random part of their
     difference is noise like any other, and is in every interval; its mean must be small.
     """
-    task.full_lines = False
+    task.use_full_lines(False)
     if task.autocast is None:
         return
     size, scale = plan.stages[0].batch_size, float(plan.design.scales[0])
@@ -41,22 +41,22 @@ def choose_line_precision(task: Task, origin: list[Tensor], plan: Plan, draws: D
         add_gradient(task, update, draws.indices(size, task.batches.length), draws)
         evaluation, masks = draws.indices(each, task.batches.length), draws.seed()
         gains = []
-        for task.full_lines in (False, True):
+        for full in (False, True):
+            task.use_full_lines(full)
             curve = evaluate_line(
                 task, origin, update, size, scale, evaluation, Draws(masks, Stream.COMPARED_LINE, number)
             )
             gains.append(float(curve.sum()))  # at x = 1, about the best step
         differences.append(gains[0] - gains[1])
     mean, error = np.mean(differences), np.std(differences, ddof=1) / _LINES**0.5
-    task.full_lines = bool(abs(mean) + 2 * error > _HARMLESS * plan.slope * scale / 2)
+    task.use_full_lines(bool(abs(mean) + 2 * error > _HARMLESS * plan.slope * scale / 2))
 
 
 def rounding_floor(task: Task, origin: list[Tensor], plan: Plan, draws: Draws) -> float:
-    """What rounding makes of the difference of two losses of one line's examples: root mean square, in nats.
+    """Rounding error of the difference of two losses of one line: root mean square, in nats.
 
-    How far the loss moves when every weight moves by its last bit, and the rounding of both losses themselves.
-    Differences of that size say nothing. In the type of the parameters, for as many examples as a line of the smallest
-    batch size has.
+    The loss moves when every weight moves by its last bit, and both losses are rounded. Smaller differences say
+    nothing. Computed in the type of the parameters, for as many examples as a line of the smallest batch size has.
     """
     each = max(1, plan.evaluation_examples // plan.stages[0].lines)
     moves, own = [], torch.finfo(task.parameters[0].dtype).eps * _UNIFORM

@@ -27,8 +27,9 @@ from bnoise_cli.measurement.outcome import (
     WarmupProgress,
 )
 from bnoise_cli.measurement.probing.ahead import ONE_STEP_SHARE, Budget, look_ahead
+from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import is_known, momentum_of, preconditioner
 from bnoise_cli.measurement.task.threads import quickest_threads, use_threads
@@ -115,7 +116,6 @@ class Session:
         Raises:
             RunError: a single example does not fit, or the user's code failed.
         """
-        self.task.preconditioner = None  # training holds no such copy
         return time_training_steps(
             self.task,
             self.optimizer,
@@ -214,18 +214,16 @@ class Session:
             max_examples=examples,
             seed=plan.seed,
         )
-        self.task.preconditioner = None  # the former is let go first
-        with enough_memory("copying the parameters"):
-            self.task.preconditioner = self._preconditioner()
+        with enough_memory("copying the parameters"), self.task.preconditioned(self._preconditioner()):
+            plain = self.task.preconditioner is None and not self.task.sharded
             measurement = probe(self.task, settings, step=step, on_progress=on_progress)
         exact = getattr(self.task.model, "exact_noise_scale", None)
-        if exact is not None and self.task.preconditioner is None and not self.task.sharded:
+        if exact is not None and plain:
             measurement = dataclasses.replace(measurement, exact_noise_scale=float(exact()))
         if plan.horizon == "off":
             return dataclasses.replace(measurement, no_horizon="probe.horizon is off")
         if measurement.stop in (StopReason.INTERRUPTED, StopReason.FAILED):
             return dataclasses.replace(measurement, no_horizon="the one-step measurement ended early")
-        self.task.preconditioner = None  # training holds no such copy
         left = Budget(
             seconds=self.ranks.broadcast(seconds - measurement.seconds),
             examples=math.inf if examples is None else examples - measurement.gradient_examples,

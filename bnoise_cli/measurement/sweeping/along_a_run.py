@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from bnoise_cli.measurement.outcome import StopReason
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
+from bnoise_cli.measurement.probing.budget import ProbeSettings
+from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.task.preconditioner import preconditioner
@@ -54,11 +55,8 @@ def probe_along(
             points.append(earlier)
             continue
         task.model.train()
-        task.preconditioner = preconditioner(lane.optimizer, task.trainable)
-        try:
+        with task.preconditioned(preconditioner(lane.optimizer, task.trainable)):
             measured = probe(task, settings, step=step, on_progress=lambda _: on_progress())
-        finally:
-            task.preconditioner = None
         if measured.stop is StopReason.INTERRUPTED:
             raise KeyboardInterrupt
         if measured.failure is not None:

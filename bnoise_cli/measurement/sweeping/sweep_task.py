@@ -14,7 +14,7 @@ from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -25,7 +25,7 @@ def fit_micro_batch(task: Task, draws: Draws) -> None:
     """
     fits = most_at_once(task, draws)
     if fits < task.micro_batch_size:
-        task.micro_batch_size = task.planned_micro_batch_size = fits
+        task.plan_micro_batch(fits)
 
 
 def most_at_once(task: Task, draws: Draws) -> int:

@@ -1,172 +1,29 @@
-"""Examples by index: independent draws from the dataset, put into batches on the device."""
+"""Examples by index, put into batches on the device."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import TensorDataset, default_collate
 
 from bnoise_cli.errors import RunError
+from bnoise_cli.measurement.task.draws import Indices
+from bnoise_cli.measurement.task.population import Population
 from bnoise_cli.measurement.task.read_ahead import ReadAhead
 from bnoise_cli.measurement.task.user_code import kind_of, user_code
-from bnoise_cli.numbers import count, counted
+from bnoise_cli.numbers import counted
 
-Indices = NDArray[np.int64]
-#: Groups are numbered up to here: so many that none is drawn twice.
+#: Groups are numbered up to here, so that no group is drawn twice.
 _GROUPS = 1 << 60
-#: Points on the line of the sums of weights: so many that the weights are kept to 1e-12.
-_POINTS = 1 << 40
 #: Bytes of a dataset that are kept in memory for training many small runs.
 _IN_MEMORY = 64 << 20
-
-
-class Stream(IntEnum):
-    """The register of random streams: every use of random numbers has one, with the words that follow the seed.
-
-    A new use gets a new number. A number that is given to another use changes what is drawn.
-    """
-
-    # Probe. The first word is the training step of the probed point.
-    PROBE_LOSS = 1  # step: the examples of the reported loss
-    WHOLE_DATASET = 2  # step: dropout masks for the gradient of the whole dataset
-    PILOT = 3  # step
-    REPLICATE = 4  # step, replans before it, number of the replicate
-    PROBE_SPEED = 5  # step: time of a gradient example
-    PASS_SIZE = 6  # step: memory of a pass
-    LINE_PRECISION = 7  # step: lines computed in both precisions
-    COMPARED_LINE = 8  # number of the line; the seed is drawn from LINE_PRECISION
-    ROUNDING_FLOOR = 9  # step
-    # Checks before any measurement, and estimates.
-    CHECKS = 10
-    CHECK_MEMORY = 11  # memory of the largest micro-batch
-    DRY_RUN = 12  # time of a gradient example
-    STEP_TIMES = 13  # rank: the batches of timed training steps
-    # Training.
-    WARM_UP = 14
-    TRAINING_RUN = 15  # runs of a sweep: one stream a seed, the same for every batch size and learning rate
-    RUN_EVALUATION = 16  # the evaluation loss of a run
-    EVALUATION_EXAMPLES = 17  # the examples of that loss
-    HORIZON_RUN = 18  # step, batch size, replicate: one run of the horizon, the same for every learning rate
-    HORIZON_EVALUATION = 19  # step: the examples on which the horizon's runs are evaluated
-    # Comparisons in tests/benchmarks.
-    BENCHMARK = 20
-    # Losses of the same examples before and after the warm-up.
-    WARM_UP_LOSS = 21
-    HORIZON_MEMORY = 22  # step: memory of a pass of the horizon's runs
-
-
-class Draws:
-    """One stream of random choices, independent of the streams of all other keys.
-
-    Examples and dropout masks come from two generators, so that the examples drawn do not depend on the number of
-    micro-batches that the memory allows.
-
-    Args:
-        seed: of the whole measurement, -2¹²⁷ to 2¹²⁷ - 1.
-        stream: what the numbers are for.
-        which: up to three further words from 0 to 2⁶⁴ - 1, as the register names them.
-
-    Raises:
-        ValueError: there are more words, or one is out of range.
-    """
-
-    def __init__(self, seed: int, stream: Stream, *which: int) -> None:
-        examples, masks = np.random.SeedSequence(_key(seed, stream, *which)).spawn(2)
-        self._examples, self._masks = np.random.default_rng(examples), np.random.default_rng(masks)
-
-    def indices(self, count: int, length: int) -> Indices:
-        """`count` independent uniform draws from `length` examples, with replacement."""
-        return self._examples.integers(length, size=count)
-
-    def seed(self) -> int:
-        """A seed for torch's own stream: the dropout masks of one batch."""
-        # What `integers(2**63)` makes, in a tenth of the time.
-        return int(self._masks.bit_generator.random_raw()) >> 1
-
-
-def _key(seed: int, stream: Stream, *which: int) -> NDArray[np.uint32]:
-    """The key as eleven 32-bit words: stream and number of further words, seed, three further words.
-
-    The length is fixed because `SeedSequence` fills short keys up with zeros: it takes (seed, stream) for
-    (seed, stream, 0).
-    """
-    if len(which) > 3:
-        raise ValueError(f"a random stream has at most three words after its seed; found {which}")
-    try:
-        packed = b"".join(
-            [
-                int(stream).to_bytes(2, "little"),
-                len(which).to_bytes(2, "little"),
-                seed.to_bytes(16, "little", signed=True),
-                *(word.to_bytes(8, "little") for word in (*which, 0, 0, 0)[:3]),
-            ]
-        )
-    except OverflowError:
-        raise ValueError(
-            f"a seed needs -2^127 to 2^127 - 1 and the words after it 0 to 2^64 - 1; found {seed} and {which}"
-        ) from None
-    return np.frombuffer(packed, "<u4")
-
-
-@dataclass(frozen=True, slots=True)
-class Population:
-    """The examples that a sampler draws, with their probabilities.
-
-    An index stands for the example at that place; with weights, for a point on the line of their sums.
-    """
-
-    #: The class of the sampler.
-    sampler: str
-    #: The number of examples that can be drawn, and of the dataset.
-    size: int
-    of: int
-    #: The number of indices.
-    length: int
-    #: Whether the sampler puts batches together, which are not independent draws.
-    structured: bool = False
-    #: Examples to draw from, with repeats.
-    indices: Indices | None = None
-    #: Sums of probabilities up to each example.
-    sums: NDArray[np.float64] | None = None
-
-    @classmethod
-    def by_weights(cls, weights: NDArray[np.float64], *, sampler: str) -> Population:
-        """Example i is drawn with probability wᵢ/Σw."""
-        sums = np.cumsum(weights)
-        size = int(np.count_nonzero(weights))
-        return cls(sampler, size, len(weights), _POINTS, sums=sums / sums[-1])
-
-    @classmethod
-    def of_indices(cls, indices: Indices, *, of: int, sampler: str, structured: bool) -> Population:
-        """All of these are drawn equally often; an example may be among them several times."""
-        return cls(sampler, len(np.unique(indices)), of, len(indices), structured, indices=indices)
-
-    def examples(self, indices: Indices) -> Indices:
-        """The dataset's numbers of the examples that indices stand for."""
-        if self.indices is not None:
-            return self.indices[indices]
-        assert self.sums is not None
-        return np.searchsorted(self.sums, (indices + 0.5) / _POINTS).astype(np.int64)
-
-    def __str__(self) -> str:
-        return f"{count(self.size)} of {counted(self.of)} by its {self.sampler}"
-
-    @property
-    def digest(self) -> str:
-        """Hash of what is drawn and how often."""
-        kept = self.indices if self.indices is not None else self.sums
-        assert kept is not None
-        return hashlib.sha256(kept.tobytes()).hexdigest()
 
 
 class Batches:
@@ -198,7 +55,7 @@ class Batches:
         self._collate = collate
         self._tensors = _as_tensors(dataset) if collate is None else None
         self._ahead: ReadAhead | None = None
-        self.group, self.random = 1, False
+        self.group = 1
         with user_code("the dataset's length"):
             self.dataset_length = len(dataset if self._tensors is None else self._tensors[0])
         self.length = self._single = self.dataset_length
@@ -237,11 +94,11 @@ class Batches:
         return hashlib.sha256(f"{found} {self.population.digest}".encode()).hexdigest()
 
     def in_memory(self) -> Batches:
-        """The same with all examples collated once, if they are small tensors that never change; else itself.
+        """The same with all examples collated once, if they are small tensors; else itself. They must never change.
 
         Reading thousands of small batches example by example takes longer than training a small model on them.
         """
-        if self._tensors is not None or self._collate is not None or self.random or self.streamed:
+        if self._tensors is not None or self._collate is not None or self.streamed:
             return self
         few = default_collate([self._item(index) for index in range(2)])
         if not isinstance(few, list) or not all(isinstance(part, torch.Tensor) for part in few):
@@ -272,7 +129,7 @@ class Batches:
         return self.on_device(self.read(indices))
 
     def read(self, indices: Indices) -> Any:
-        """The same where the dataset keeps its examples, mostly the host's memory; raises as `fetch` does."""
+        """The batch before it goes to the device, mostly in the host's memory. Raises as `fetch` does."""
         return self._read(indices) if self._ahead is None else self._ahead.get(indices)
 
     def on_device(self, batch: Any) -> Any:
@@ -280,7 +137,7 @@ class Batches:
         return _moved(batch, self.device)
 
     def _read(self, indices: Indices) -> Any:
-        """One batch in the host's memory, pinned where it goes to a GPU."""
+        """One batch in the host's memory, pinned if it goes to a GPU."""
         batch = self._collated(indices)
         return batch if self.device.type != "cuda" else map_tensors(batch, _pinned)
 

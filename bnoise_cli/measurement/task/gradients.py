@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bnoise_cli.errors import NotFiniteError, RunError
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.passes import passes
 from bnoise_cli.measurement.task.sharding import local_part
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Spent, Task
 from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.numbers import counted
 
@@ -30,7 +30,7 @@ class Block:
     """A sum S of the gradients of a few examples that went through the model together."""
 
     examples: int
-    # The factor of their mean gradient in the sum: the number of examples, or as `Task.weighing` counts them.
+    # The factor of their mean gradient in the sum: the number of examples, or as `Traits.weighing` counts them.
     weight: float
     # |S|²
     squared_norm: float
@@ -69,7 +69,7 @@ def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws)
         seen = torch.cat([loss.double().reshape(1), _norms(task, gradient)])
         made.append(_Pass(count, own, weight, seen))
         del gradient  # not to be held during the next pass
-    task.gradient_examples += len(indices)
+    task.spend(Spent(gradient=len(indices)))
     return _blocks(task, made) if made else []
 
 
@@ -188,7 +188,7 @@ def _forget_gradient(task: Task) -> None:
 
 
 def _dense(parameter: Tensor) -> Tensor:
-    """What this rank holds of its gradient; zero where it has none, dense where an embedding's is sparse."""
+    """The part of its gradient on this rank: zero if it has none, dense if it is sparse."""
     found = parameter.grad
     if found is None:
         return torch.zeros_like(local_part(parameter))

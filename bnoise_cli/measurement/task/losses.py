@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bnoise_cli.errors import NotFiniteError
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.passes import passes, split_over_ranks
 from bnoise_cli.measurement.task.task import Task
 
@@ -39,7 +39,7 @@ def mean_values(
 def finite_loss_values(
     task: Task, batch: Any, mask_seeds: Sequence[int], what: str, indices: Indices
 ) -> list[float]:
-    """`loss_value` with each seed, where a loss that is not finite is an error that names the examples."""
+    """`loss_value` with each seed. A loss that is not finite is an error that names the examples."""
     values: list[float] = torch.stack([task.loss_value(batch, seed, what) for seed in mask_seeds]).tolist()
     for value in values:
         require_finite(task, value, what, indices)

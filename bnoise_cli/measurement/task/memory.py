@@ -14,7 +14,7 @@ _MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What this process holds and could still get, an equal part on a host of several; None where it is not known."""
+    """Bytes that this process holds or could still get; an equal share if several run on the host. None: unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     held, free = _kibibytes(_STATUS, "VmRSS"), _kibibytes(_MEMORY, "MemAvailable")
@@ -60,7 +60,7 @@ def _kibibytes(path: Path, key: str) -> int | None:
 
 
 def _left_in_group(otherwise: int) -> int:
-    """What a container's own limit leaves; caches that the kernel would drop count as left."""
+    """Bytes that the limit of the container leaves. Caches that the kernel would drop count as free."""
     try:
         limit = (_GROUP / "memory.max").read_text().strip()
         if limit == "max":

@@ -8,17 +8,17 @@ from bnoise_cli.measurement.task.task import Task
 
 #: Beyond this nothing is tried: fewer passes say less of how gradients scatter.
 MOST = 64
-#: Twice as many are tried as long as that saved this part of the time of an example; chosen.
+#: The size is doubled as long as this saves this part of the time per example; chosen.
 _SAVED = 0.1
 #: A trial of three passes may take about three times this part of the budget.
 _PART = 0.01
 
 
 def choose_pass_size(task: Task, most: int, seconds: Callable[[], float], budget_seconds: float) -> None:
-    """Double `task.micro_batch_size` while an example then takes clearly less time, where it is no lack of memory.
+    """Double the micro-batch as long as this clearly lowers the time per example and fits the memory.
 
-    A small micro-batch of the planned run leaves most of a device idle, and a sum of gradients is the same however its
-    examples are put into passes. Times decide, so that two probes may differ in their rounding.
+    A small micro-batch leaves most of a device idle, and the sum of gradients does not depend on it. Times decide, so
+    two probes may choose different sizes and then differ by rounding.
 
     Args:
         most: examples that fit the memory.
@@ -27,9 +27,9 @@ def choose_pass_size(task: Task, most: int, seconds: Callable[[], float], budget
     """
     size, best = task.micro_batch_size, seconds()
     while 2 * size <= min(most, MOST, task.batches.length) and 2 * size * best <= _PART * budget_seconds:
-        task.micro_batch_size = 2 * size
+        task.take_micro_batch(2 * size)
         found = seconds()
         if task.micro_batch_size < 2 * size or found > (1 - _SAVED) * best:
             break
         size, best = 2 * size, found
-    task.micro_batch_size = task.planned_micro_batch_size = size
+    task.plan_micro_batch(size)

@@ -9,8 +9,7 @@ from typing import TypeVar
 import torch
 
 from bnoise_cli.errors import CutShortError, LostRankError, NotFiniteError, RunError
-from bnoise_cli.measurement.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 
@@ -78,7 +77,7 @@ def _make_smaller(task: Task, part: int, failure: Exception) -> None:
             f"out of memory with {_amount(task.batches.group)}. Free memory on the device, use a larger "
             f"one or a smaller model. The allocator said: {failure}"
         ) from None
-    task.micro_batch_size = part // 2
+    task.take_micro_batch(part // 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -106,16 +105,6 @@ def prefetch(task: Task, *coming: Indices) -> None:
     task.batches.expect(part for part in parts if len(part))
 
 
-@contextmanager
-def on_this_rank(task: Task) -> Iterator[Ranks]:
-    """Inside, `task` makes passes on this rank alone. Yields the ranks. Not for sharded parameters."""
-    kept, task.ranks = task.ranks, ALONE
-    try:
-        yield kept
-    finally:
-        task.ranks = kept
-
-
 def split_over_ranks(
     task: Task, indices: Indices, draws: Draws, work: Callable[[Indices], tuple[float, float]]
 ) -> tuple[float, float]:
@@ -133,8 +122,8 @@ def split_over_ranks(
     if task.sharded:
         return work(indices)
     sums, failure, planned = [0.0, 0.0], None, task.micro_batch_size
-    with on_this_rank(task) as ranks:
-        size = planned if task.group > 1 else min(planned, -(-len(indices) // ranks.size))
+    with task.on_this_rank() as ranks:
+        size = planned if task.traits.group > 1 else min(planned, -(-len(indices) // ranks.size))
         for number, part in enumerate(even_parts(indices, size)):
             if number % ranks.size != ranks.rank:
                 draws.seed()  # the seed of the masks that another rank uses
@@ -157,7 +146,7 @@ def agree_after(task: Task, failure: RunError | None) -> None:
     Raises:
         RunError: the failure of the first rank that had one.
     """
-    task.micro_batch_size = min(task.ranks.all_gather(task.micro_batch_size))
+    task.take_micro_batch(min(task.ranks.all_gather(task.micro_batch_size)))
     if (found := task.ranks.first_failure(failure)) is not None:
         raise found
 
@@ -173,7 +162,7 @@ def same_on_all(task: Task) -> Iterator[None]:
         yield
         return
     failure: RunError | None = None
-    with on_this_rank(task):
+    with task.on_this_rank():
         try:
             yield
         except RunError as error:

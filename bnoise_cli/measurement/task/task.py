@@ -1,4 +1,4 @@
-"""What is measured: a model, its loss and its data, as gradients and losses of chosen examples."""
+"""A model, its loss and its data, which give gradients and losses of chosen examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch.nn.parameter import is_lazy
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.ranks import ALONE, Ranks
-from bnoise_cli.measurement.task.batches import Batches, Indices
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Indices
 from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers
 from bnoise_cli.measurement.task.sharding import is_sharded, local_part
 from bnoise_cli.measurement.task.user_code import remedy_of_a_loss, user_code
@@ -26,8 +27,38 @@ from bnoise_cli.measurement.task.weighing import Weighing
 Objective = Callable[[nn.Module, Any], Tensor]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What the checks find out about a task (`probing/checks.py`)."""
+
+    #: Whether the loss of given examples depends on random masks.
+    stochastic: bool = True
+    #: Whether the dataset makes an example anew each time that it is read.
+    random_data: bool = False
+    #: Examples that must go through the model together because the loss is not a mean over them; 1 if it is.
+    group: int = 1
+    #: How much the mean loss of a batch counts; None: by its number of examples.
+    weighing: Weighing | None = None
+    #: The buffers that computing the loss changes, without BatchNorm's statistics.
+    changing_buffers: tuple[BufferPlace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Examples that have gone through the model: forward and backward, and forward alone."""
+
+    gradient: int = 0
+    evaluation: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.gradient + other.gradient, self.evaluation + other.evaluation)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.gradient - other.gradient, self.evaluation - other.evaluation)
+
+
 class Task:
-    """A training task at fixed weights.
+    """A training task at fixed weights. Only its own methods change what it holds.
 
     Attributes:
         model, objective, batches: what was built from the config.
@@ -36,15 +67,12 @@ class Task:
         sharded: whether the parameters are spread over `ranks`, so that every pass is one of all of them.
         ranks: the processes that share the examples of every pass.
         preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
-        micro_batch_size: examples that go through the model on one device at once; halved when memory runs out from
-            `planned_micro_batch_size`.
-        stochastic: whether the loss of given examples depends on random masks.
-        group: examples that must go through the model together, because the loss is no mean over them; 1 where it is.
-        weighing: how much the mean loss of a batch counts; None where that is its number of examples.
-        autocast: the type in which the model computes, where that is lower than that of its parameters.
-        changing_buffers: those that computing the loss changes, BatchNorm's statistics left out.
+        planned_micro_batch_size: examples that are to go through the model on one device at once.
+        micro_batch_size: how many do; halved from `planned_micro_batch_size` when memory runs out.
+        traits: what the checks have found out; before them, what is safe to assume.
+        autocast: the type in which the model computes, if it is lower than the type of the parameters.
         full_lines: whether losses along updates are computed without `autocast`, to tell them apart.
-        gradient_examples, evaluation_examples: what has been spent so far.
+        spent: the examples of all passes so far.
     """
 
     def __init__(
@@ -57,6 +85,7 @@ class Task:
         preconditioner: list[Tensor] | None = None,
         autocast: torch.dtype | None = None,
         ranks: Ranks = ALONE,
+        traits: Traits = Traits(),
     ) -> None:
         self.model = model
         self.batches = batches
@@ -66,15 +95,11 @@ class Task:
         self.sharded = any(is_sharded(p) for p in self.trainable)
         self.preconditioner = preconditioner
         self.micro_batch_size = self.planned_micro_batch_size = micro_batch_size
-        self.stochastic = True
-        self.group = 1
-        self.weighing: Weighing | None = None
+        self.traits = traits
         self.autocast = autocast
         self.full_lines = False
-        self.changing_buffers: tuple[BufferPlace, ...] = ()
         self._held = HeldBuffers(())
-        self.gradient_examples = 0
-        self.evaluation_examples = 0
+        self.spent = Spent()
         self.objective = objective
         if not self.parameters:
             raise RunError(
@@ -100,7 +125,7 @@ class Task:
 
     @property
     def dtype(self) -> str:
-        """The type of the parameters, and that of the computation where it is another."""
+        """The type of the parameters, and the type of the computation if it differs."""
         kept = str(self.parameters[0].dtype).removeprefix("torch.")
         return (
             kept
@@ -116,11 +141,11 @@ class Task:
         """The mean loss of a batch, differentiable.
 
         Raises:
-            RunError: the user's code failed, or the loss is no finite scalar; says for which batch.
+            RunError: the user's code failed, or the loss is not a finite scalar. The message names the batch.
             OutOfMemoryError: the batch does not fit.
         """
         self._held.restore()
-        if self.stochastic:
+        if self.traits.stochastic:
             seed = (mask_seed + self.ranks.rank) % 2**63
             torch.manual_seed(seed)
             np.random.seed(seed % 2**32)
@@ -146,15 +171,44 @@ class Task:
         with torch.no_grad():
             return self.loss(batch, mask_seed, what).double()
 
+    def adopt(self, traits: Traits) -> None:
+        """Go by what the checks have found out."""
+        self.traits = traits
+
+    def spend(self, more: Spent) -> None:
+        """Count the examples of a pass, or correct the count by the passes of other ranks."""
+        self.spent += more
+
+    def take_micro_batch(self, size: int) -> None:
+        """Put `size` examples through the model at once from now on, because fewer fit than planned."""
+        self.micro_batch_size = size
+
+    def plan_micro_batch(self, size: int) -> None:
+        """Put `size` examples through the model at once from now on, as planned."""
+        self.micro_batch_size = self.planned_micro_batch_size = size
+
+    def use_full_lines(self, full: bool) -> None:
+        """Compute losses along updates without `autocast` from now on, or with it."""
+        self.full_lines = full
+
     def in_groups(self) -> Task:
-        """The same task where every draw is of `group` examples, which go through the model together."""
-        if self.group == 1:
+        """The same task in which an index stands for a group of examples that go through the model together."""
+        group, weighing = self.traits.group, self.traits.weighing
+        if group == 1:
             return self
+        if weighing is not None:
+            weighing = replace(weighing, per_example=group * weighing.per_example)
         task = copy.copy(self)
-        task.batches, task.group = self.batches.grouped(self.group), 1
-        task.micro_batch_size = task.planned_micro_batch_size = 1
-        if self.weighing is not None:
-            task.weighing = replace(self.weighing, per_example=self.group * self.weighing.per_example)
+        task.batches = self.batches.grouped(group)
+        task.adopt(replace(self.traits, group=1, weighing=weighing))
+        task.plan_micro_batch(1)
+        return task
+
+    def in_memory(self) -> Task:
+        """The same task with the dataset collated once, if it is small and its examples never change."""
+        task = copy.copy(self)
+        if not self.traits.random_data:
+            task.batches = self.batches.in_memory()
         return task
 
     @property
@@ -169,12 +223,30 @@ class Task:
     @contextmanager
     def holding_buffers(self) -> Iterator[None]:
         """Inside, every pass begins with `changing_buffers` as they are now; they are given back so."""
-        kept, self._held = self._held, HeldBuffers(self.changing_buffers)
+        kept, self._held = self._held, HeldBuffers(self.traits.changing_buffers)
         try:
             yield
         finally:
             self._held.restore()
             self._held = kept
+
+    @contextmanager
+    def on_this_rank(self) -> Iterator[Ranks]:
+        """Inside, every pass is made on this rank alone. Yields the ranks. Not for sharded parameters."""
+        kept, self.ranks = self.ranks, ALONE
+        try:
+            yield kept
+        finally:
+            self.ranks = kept
+
+    @contextmanager
+    def preconditioned(self, preconditioner: list[Tensor] | None) -> Iterator[None]:
+        """Inside, updates are u = P·g. P is a copy of the parameters in size, so it is let go at the end."""
+        kept, self.preconditioner = self.preconditioner, preconditioner
+        try:
+            yield
+        finally:
+            self.preconditioner = kept
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
@@ -187,18 +259,18 @@ class Task:
 
     @property
     def at_once(self) -> int:
-        """Examples of one pass: where the parameters are sharded, those of all ranks."""
+        """Examples of one pass; of all ranks if the parameters are sharded."""
         return self.micro_batch_size * (self.ranks.size if self.sharded else 1)
 
     def weighed(self, own: Indices, part: Indices) -> tuple[float, Any]:
-        """How much the mean loss of this rank's examples counts, in examples of average weight, and a batch of `part`.
+        """The weight of this rank's mean loss, in examples of average weight, and a batch of `part`.
 
         Tokens are counted before the batch goes to the device, which would have to be waited for.
         """
         batch = self.batches.read(part)
         weight = float(len(own))
-        if self.weighing is not None and len(own):
-            weight = self.weighing.weight(batch)
+        if self.traits.weighing is not None and len(own):
+            weight = self.traits.weighing.weight(batch)
         return weight, self.batches.on_device(batch)
 
     def names(self, indices: Indices) -> str:

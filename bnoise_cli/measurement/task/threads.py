@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task

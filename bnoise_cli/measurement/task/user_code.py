@@ -13,13 +13,13 @@ import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError
 from bnoise_cli.interrupt import not_swallowed
-from bnoise_cli.spec.targets import USER_MODULE
+from bnoise_cli.spec.imports import USER_MODULE
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-#: What the exchange between ranks says, inside a pass of a sharded model, when one of them is gone.
+#: Messages of the exchange inside a pass of a sharded model if another rank has ended.
 _GONE = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting")
-#: What allocators say that do not raise torch.OutOfMemoryError: torch's for the CPU, those of CUDA's libraries and of
-#: other devices. cuDNN finds no algorithm if there is no room for its workspace.
+#: Messages of allocators that do not raise torch.OutOfMemoryError: torch's own on the CPU, CUDA's libraries, other
+#: devices. cuDNN finds no algorithm if its workspace does not fit.
 _ALLOCATORS = (
     "DefaultCPUAllocator",
     "can't allocate memory",
@@ -41,7 +41,7 @@ class OutOfMemoryError(Exception):
 
 @contextmanager
 def user_code(doing: str, remedy: str | Callable[[BaseException], str] = "") -> Iterator[None]:
-    """Name what was being done, the user's error and where it was raised.
+    """Turn an exception of user code into one message: what was being done, the error, and where it was raised.
 
     Args:
         remedy: what to change; or a function that finds it from the error.
@@ -90,7 +90,7 @@ def remedy_of_a_loss(error: BaseException) -> str:
 def enough_memory(doing: str) -> Iterator[None]:
     """
     Raises:
-        RunError: there is no room for what is held besides batches and their activations, as copies of the parameters.
+        RunError: copies of the parameters or of the optimizer state do not fit the memory.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def enough_memory(doing: str) -> Iterator[None]:
 
 
 def kind_of(value: object) -> str:
-    """What the user's code built, in words."""
+    """The kind of an object that the user's code built, in words."""
     module = type(value).__module__
     if module.startswith(USER_MODULE):  # a file that a config names
         module = f"{Path(sys.modules[module].__file__ or module).name}:"

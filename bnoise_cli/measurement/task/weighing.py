@@ -75,7 +75,7 @@ def _children(batch: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
-#: What a mean can be over, the most common first. Each takes a leaf and the ignored label.
+#: Ways to count what a mean is over, the most common first. Each takes a leaf and the ignored label.
 REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor | int | None]] = {
     # Labels that the model shifts by one position, as transformers' causal language models do.
     "predicted labels": lambda x, ignored: (
@@ -106,7 +106,7 @@ def forms(batch: Any, ignored: int) -> Iterator[Form]:
 
 
 def tokens_in(batch: Any) -> int | None:
-    """All tokens of a batch, where its form shows them: `input_ids`, or integers of shape (examples, positions)."""
+    """All tokens of a batch of `input_ids` or of integers of shape (examples, positions); None for other batches."""
     if isinstance(batch, Mapping):
         mask, ids = batch.get("attention_mask"), batch.get("input_ids")
         if isinstance(mask, Tensor):

@@ -1,4 +1,4 @@
-"""How fast and how large: training steps timed at a range of micro-batches on any device."""
+"""Time training steps at a range of micro-batches, and find the largest that fits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _FEWEST_ROUNDS = 2
 _QUARTILE, _ERRORS = 0.25, 2.0
 #: A step that once had its core for this part of its time does not wait for anything but other programs.
 _OWN_CORE = 0.9
-#: A line needs so many sizes, whatever they cost; no range begins above this size.
+#: The fewest sizes for a line, timed whatever they cost; and the largest size at which a range may begin.
 _FEWEST_SIZES, _LARGEST_START = 2, 64
-#: The largest micro-batch is known when the smallest that does not fit is at most so many times larger.
+#: The search for the largest micro-batch ends if the smallest that does not fit is at most this many times larger.
 _BRACKET = 1.08
 
 
@@ -100,7 +100,7 @@ class _Timing:
         return sorted(self.timed)
 
     def ascend(self, most: int, budget_seconds: float) -> LimitedBy:
-        """Double the micro-batch until something forbids it; says what."""
+        """Double the micro-batch until a limit is reached. Returns the limit."""
         size = self._smallest(most)
         while size < most:
             size = min(2 * size, most)
@@ -120,7 +120,7 @@ class _Timing:
         return "need"
 
     def _smallest(self, most: int) -> int:
-        """The smallest size that works: a model may need two examples or more."""
+        """Find the smallest size that works: a model may need two examples or more."""
         size = 1
         while True:
             try:
@@ -138,7 +138,7 @@ class _Timing:
                 return size
 
     def refine(self, most: int) -> None:
-        """Narrow down the largest micro-batch that fits, between the last that did and the first that did not."""
+        """Search for the largest micro-batch that fits, between the last that fits and the first that does not."""
         low, high = self.sizes[-1], min(self.too_large or most, most + 1)
         while high > low + 1 and high > _BRACKET * low:
             middle = self._extrapolated(low, high) or round(math.sqrt(low * high))
@@ -186,7 +186,7 @@ class _Timing:
         )
 
     def _visit(self, size: int) -> bool:
-        """Warm up and time once; False: it does not fit."""
+        """Warm up and time one size. Returns False if it does not fit."""
         try:
             warm = self.steps.step(size)
             self.spent += _whole(warm)
@@ -206,7 +206,7 @@ class _Timing:
         self.timed[size].append(step)
 
     def _memory_line(self) -> tuple[float, float] | None:
-        """Bytes held at no example, and for each more; from the two largest sizes. None: unknown."""
+        """(bytes without examples, bytes per example), from the two largest sizes; None: unknown."""
         sizes = self.sizes[-2:]
         peaks = [self.timed[size][-1].peak_memory_bytes for size in sizes]
         if len(sizes) < 2 or peaks[0] is None or peaks[1] is None:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.maths.fastest import Purpose
-from bnoise_cli.measurement.task.batches import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task.passes import cut_short
 from bnoise_cli.measurement.task.preserve import preserved
@@ -24,7 +24,7 @@ from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughp
 from bnoise_cli.records import Threads, Throughput
 from bnoise_cli.spec.schema import Config
 
-#: Micro-batches up to one device's part of so many B_crit are tried: there a run takes 65 times the fewest examples.
+#: Micro-batches up to one device's part of this many B_crit are tried. At 64 a run takes 65 times the fewest examples.
 _LARGEST_OF_USE = 64
 #: Timing may take this part of the budget.
 _SHARE = 0.1
@@ -76,10 +76,11 @@ def _purpose(config: Config, critical: float, group: int) -> Purpose:
 
 
 class TrainingSteps:
-    """Takes training steps at learning rate zero: all the work, and the weights stay where they are.
+    """Takes training steps at learning rate zero, which cost the same and leave the weights as they are.
 
-    Several ranks take a step together, each on its own micro-batch: as DistributedDataParallel does, timed with and
-    without its exchange of gradients, or with sharded parameters. A step takes what it takes the slowest of them.
+    Several ranks take a step together, each on its own micro-batch. With DistributedDataParallel, steps are timed with
+    and without the exchange of gradients. With sharded parameters the exchange cannot be left out. The time of a step
+    is the time of the slowest rank.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class TrainingSteps:
         """One training step of all ranks.
 
         Raises:
-            OutOfMemoryError: it does not fit one of them; nothing of it is held any more.
+            OutOfMemoryError: the step does not fit one of them. Its memory is free again.
             RunError: the user's code failed.
         """
         alone = self._agreed(micro_batch_size, self._loss_alone, exchanging=self._task.sharded)
@@ -117,7 +118,7 @@ class TrainingSteps:
         return replace(together, alone_seconds=alone.seconds)
 
     def _agreed(self, size: int, loss: Callable[[Any, int, str], Tensor], *, exchanging: bool) -> TimedStep:
-        """A step whose failure on one rank is one on all of them; in the middle of an exchange it ends them."""
+        """Take a step that fails on all ranks if it fails on one. A failure inside an exchange ends all ranks."""
         failure: Exception | None = None
         forget_peak(self._device)
         begun = time.perf_counter()
@@ -126,7 +127,7 @@ class TrainingSteps:
         except (OutOfMemoryError, RunError) as error:
             failure = error
         loading = self._now() - begun
-        self._raise_any(failure)  # and all begin at once
+        self._raise_any(failure)  # all ranks begin at once
         try:
             step = self._step(size, batch, loss, loading)
         except (OutOfMemoryError, RunError) as error:
@@ -138,7 +139,7 @@ class TrainingSteps:
         return _slowest(self._task.ranks.all_gather(step))
 
     def _raise_any(self, failure: Exception | None) -> None:
-        """Raise what failed on any rank."""
+        """Raise the failure of any rank on all ranks."""
         found = self._task.ranks.first_failure(failure)
         if isinstance(found, OutOfMemoryError):
             give_back(self._device)
@@ -181,7 +182,7 @@ class TrainingSteps:
         )
 
     def _peak_after(self, size: int) -> int | None:
-        """The peak of a step; a gradient that is not finite spoils weights even at rate zero, and is an error."""
+        """Peak memory of a step. A gradient that is not finite is an error: it spoils the weights even at rate zero."""
         peak = peak_bytes(self._device)
         norms = torch.stack([norm.double() for norm in torch._foreach_norm(self._task.parameters)])
         if not bool(torch.isfinite(norms).all()):
@@ -192,14 +193,14 @@ class TrainingSteps:
         return peak
 
     def _now(self) -> float:
-        """The time when the device has done all it was told."""
+        """The time at which the device has finished its queue."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
 class _Loss(nn.Module):
-    """A task's loss as a module, which is what DistributedDataParallel takes."""
+    """A task's loss as a module, because DistributedDataParallel takes one."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -210,7 +211,7 @@ class _Loss(nn.Module):
 
 
 def _slowest(steps: Sequence[TimedStep]) -> TimedStep:
-    """The step of ranks that wait for one another."""
+    """A step that begins on all ranks at the same time."""
     if len(steps) == 1:
         return steps[0]
     peaks = [step.peak_memory_bytes for step in steps if step.peak_memory_bytes is not None]

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
-from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
+from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.task.user_code import user_code
@@ -34,7 +34,7 @@ class Lanes(Protocol):
     """Runs at one batch size under way side by side, each with its own weights, learning rate and draws."""
 
     def step(self, lanes: Sequence[int]) -> None:
-        """One training step of these runs; weights that are not finite are an answer, seen in the losses."""
+        """One training step of these runs. Weights that are not finite are no error: the losses show them."""
 
     def losses(self, lanes: Sequence[int]) -> list[float]:
         """The loss of each on the evaluation examples; may be NaN or infinite."""
@@ -176,7 +176,7 @@ class StackedLanes:
         return self._slices[lane]
 
     def _gradients(self, lanes: Sequence[int], batches: Sequence[Any]) -> list[Tensor]:
-        """Gradients of these runs, each on its own batch; shape of a parameter after the runs' dimension."""
+        """Gradients of these runs, each on its own batch; shape (runs, *shape of the parameter)."""
         shared = all(batch is batches[0] for batch in batches)
         together = batches[0] if shared else _stack(batches)
         with _BATCHED_ATTENTION():
@@ -214,7 +214,7 @@ def _stack(batches: Sequence[Any]) -> Any:
 
 
 def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Move what the optimizer keeps of each parameter; step counters stay where the optimizer wants them."""
+    """Move the state of each parameter to a device. Step counters stay where the optimizer keeps them."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from bnoise_cli.measurement.task.batches import Draws, Indices
+from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, evaluation_loss
 from bnoise_cli.measurement.training.start import Start
@@ -38,8 +37,7 @@ class Runner:
         evaluation: Indices,
         max_grad_norm: float | None,
     ) -> None:
-        self.task = copy.copy(task)
-        self.task.batches = task.batches.in_memory()
+        self.task = task.in_memory()
         self.start, self.base_rate = start, base_rate
         self.evaluation, self._max_grad_norm = evaluation, max_grad_norm
         self._make_optimizer = make_optimizer

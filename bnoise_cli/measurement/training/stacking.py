@@ -1,4 +1,4 @@
-"""Whether runs go faster side by side, and to the same weights: tried, not guessed."""
+"""Try whether stacked runs are faster than single ones and reach the same weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import torch
 
-from bnoise_cli.measurement.task.batches import Draws
+from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.training.runner import Runner
 
 #: Larger models are not stacked: their passes fill the device by themselves.
 _LARGEST = 4_000_000
-#: Stacking must take less than this part of the time to be used; it is tried for so many steps.
+#: Stacking is used if it takes less than this part of the time; the trial takes this many steps.
 _WORTH, _STEPS = 0.8, 4
 #: Weights of stacked runs and of single ones may differ by this part after the trial: the order of sums.
 _SAME = 1e-3
@@ -31,10 +31,10 @@ def stacking_pays(runner: Runner, batch_size: int, runs: int, draws: Callable[[]
     task = runner.task
     if (
         task.ranks.size > 1
-        or task.stochastic
-        or task.batches.random
-        or task.weighing is not None
-        or task.group > 1
+        or task.traits.stochastic
+        or task.traits.random_data
+        or task.traits.weighing is not None
+        or task.traits.group > 1
     ):
         return False
     if sum(p.numel() for p in task.parameters) > _LARGEST:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.task.batches import Draws, Indices, Stream
+from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.passes import prefetch, split_over_ranks
 from bnoise_cli.measurement.task.sharding import as_part_of
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.task import Spent, Task
 from bnoise_cli.measurement.task.user_code import user_code
 
 
@@ -58,13 +58,13 @@ def take_step(
     Raises:
         RunError: the loss or a gradient is not finite.
     """
-    gradient, before = task.zeros(), task.gradient_examples
+    gradient, before = task.zeros(), task.spent.gradient
 
     def add(part: Indices) -> tuple[float, float]:
         return math.fsum(block.weight for block in add_gradient(task, gradient, part, draws)), 0.0
 
     weight, _ = split_over_ranks(task, indices, draws, add)
-    task.gradient_examples = before + len(indices)
+    task.spend(Spent(gradient=before + len(indices) - task.spent.gradient))  # and what other ranks have done
     if not task.sharded:
         task.ranks.all_reduce_(gradient)
     torch._foreach_div_(gradient, weight)

@@ -30,7 +30,7 @@ class Format(StrEnum):
     JUNIT = "junit"
 
 
-#: What XML 1.0 cannot hold.
+#: Characters that XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -52,7 +52,7 @@ def github_annotations(checked: Sequence[Checked], rules: Rules) -> str:
 
 
 def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -> None:
-    """Append to the files that GitHub names for a step's summary and its outputs, where it does.
+    """Append to the files that GitHub names for the summary and the outputs of a step, if it names them.
 
     Raises:
         RunError: one cannot be written.
@@ -68,7 +68,7 @@ def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -
         "critical-batch-size": _plain(None if found is None else found.critical_batch_size.value),
         "suggested-batch-size": _plain(None if found is None else found.suggested_batch_size),
     }
-    fence = f"bnoise_{secrets.token_hex(16)}"  # a value cannot end it and go on with outputs of its own
+    fence = f"bnoise_{secrets.token_hex(16)}"  # random, so that no value can end its output and begin another
     lines = "".join(f"{name}<<{fence}\n{value}\n{fence}\n" for name, value in outputs.items())
     for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", lines)):
         if path := os.environ.get(variable):
@@ -114,7 +114,7 @@ def _markdown(checked: Sequence[Checked]) -> str:
 
 
 def _github(checked: Sequence[Checked], rules: Rules, _seconds: float) -> Iterator[str]:
-    yield github_annotations(checked, rules)  # also where the files cannot be written
+    yield github_annotations(checked, rules)  # printed also if the files cannot be written
     write_github_files(checked, rules, _markdown(checked))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bnoise_cli.errors import BnoiseError, CallError, ExitCode
+from bnoise_cli.errors import BnoiseError, ExitCode
 from bnoise_cli.records import Recommendation
 from bnoise_cli.report.export.export import Printed, Results
 from bnoise_cli.results.result import Result
@@ -54,7 +54,7 @@ _KEYS = {
         "learning_rate": "learning_rate", "max_iters": "steps", "lr_decay_iters": "steps",
     },
 }  # fmt: skip
-#: Where the lines go, for the formats that have comments.
+#: The comment that says where the lines belong, for formats with comments.
 _PLACES = {
     Framework.HF: "for transformers.TrainingArguments; data-parallel degree {world}",
     Framework.LIGHTNING: "for LightningCLI: devices of one node; the batch size of the DataLoader on each device;\n"
@@ -74,7 +74,7 @@ class NoAdviceError(BnoiseError):
 def emit(result: Result, framework: Framework) -> str:
     """The recommended training in the words, units and file format of a framework.
 
-    What the result does not know (a learning rate, the length of the run) is left out.
+    Unknown values (a learning rate, the length of the run) are left out.
 
     Raises:
         NoAdviceError: the result has no recommendation.
@@ -104,7 +104,7 @@ def emit(result: Result, framework: Framework) -> str:
 
 
 def _quantities(result: Result, advice: Recommendation) -> dict[str, int | float | str]:
-    """What a configuration may ask for, in examples, steps and processes; without what is unknown."""
+    """The values that a configuration may ask for, in examples, steps and processes; unknown ones are left out."""
     known: dict[str, int | float | str] = {
         "batch": advice.batch_size,
         "micro_batch": advice.micro_batch_size,
@@ -146,11 +146,6 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _require_one(_framework: Framework, results: int) -> None:
-    if results > 1:
-        raise CallError(f"--emit prints one recommendation; found {results} results. Name one of them.")
-
-
 def _content(results: Results, framework: Framework) -> str:
     [(_, result)] = results
     return emit(result, framework)
@@ -160,6 +155,6 @@ EMIT = Printed(
     option="--emit",
     type=Framework,
     help="Print, instead of the report, the settings to paste for a framework.",
-    require=_require_one,
+    single=True,
     content=_content,
 )

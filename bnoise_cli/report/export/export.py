@@ -14,10 +14,6 @@ T = TypeVar("T")
 Results = Sequence[tuple[str, Result]]
 
 
-def _nothing(_value: Any, _results: int) -> None:
-    """Require nothing."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Export(Generic[T]):
     """A form of results besides the report, as an option of the commands. `T` is the type of the option's value."""
@@ -29,8 +25,8 @@ class Export(Generic[T]):
     #: What the help calls the value; None: its choices.
     metavar: str | None = None
     help: str
-    #: Takes the value and the number of results; raises `CallError` if they cannot be exported.
-    require: Callable[[T, int], None] = _nothing
+    #: Raises `CallError` before the measurement if there can be no export with this value.
+    require: Callable[[T], None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,5 +45,7 @@ class Written(Export[T]):
 class Printed(Export[T]):
     """An export to standard output, instead of the report."""
 
+    #: Whether it takes one result only.
+    single: bool = False
     #: Takes the results and the value; returns a text, or data to print as JSON.
     content: Callable[[Results, T], Any]

@@ -35,7 +35,7 @@ th { vertical-align: bottom; } .words { text-align: left; } .strong { font-weigh
 """
 
 
-def require_page_format(path: Path, _results: int = 1) -> None:
+def require_page_format(path: Path) -> None:
     """Check before the measurement that the format of the page is known.
 
     Raises:

@@ -12,7 +12,7 @@ from bnoise_cli.report.export.export import Results, Written
 FORMATS = (".png", ".svg", ".pdf")
 
 
-def require_plot_format(path: Path, _results: int = 1) -> None:
+def require_plot_format(path: Path) -> None:
     """Check before the measurement that the format of the picture is known.
 
     Raises:

@@ -35,7 +35,7 @@ class Tracker(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """What is logged, in a form that every tracker can take."""
+    """The content of a log, in a form that every tracker can take."""
 
     run: str
     scalars: dict[str, float]
@@ -45,14 +45,14 @@ class _Entry:
     pictures: Mapping[str, Path]
 
 
-def require_tracker(name: Tracker, _results: int = 1) -> None:
+def require_tracker(name: Tracker) -> None:
     """Find out before measuring that a result can be logged.
 
     Raises:
         CallError: its package is not installed.
     """
     spec = importlib.util.find_spec(name)
-    # A folder that only has the name, such as the wandb/ that wandb leaves behind, is found without an origin.
+    # A folder of that name, such as the wandb/ that wandb writes, is found too, but has no origin.
     if spec is None or spec.origin is None:
         raise CallError(
             f"--log-to {name} needs the package {name}, which is not installed for {sys.executable}. "
@@ -103,9 +103,9 @@ def _entry(result: Result, pictures: Mapping[str, Path]) -> _Entry:
 
 def _curves(result: Result) -> dict[int, dict[str, float]]:
     """What was measured at each batch size, ascending."""
-    from bnoise_cli.report.kinds import REPORTS
+    from bnoise_cli.report.kinds import report_kind
 
-    return {size: _known(values) for size, values in sorted(REPORTS[result.kind].curves(result))}
+    return {size: _known(values) for size, values in sorted(report_kind(result.kind).curves(result))}
 
 
 def _fields(result: Result, part: str, *names: str) -> dict[str, float | None]:

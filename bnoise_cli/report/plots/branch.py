@@ -1,21 +1,10 @@
-"""Where branches of the same number of examples end."""
+"""The panel of branches: the loss at the end of each."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bnoise_cli.report.plots.style import (
-    COLOURS,
-    DASHES,
-    MARK,
-    MARKERS,
-    Named,
-    Panel,
-    beside,
-    legend_below,
-    plain_ticks,
-    tokens_above,
-)
+from bnoise_cli.report.plots.style import MARK, Named, Panel, beside, curves, finish
 from bnoise_cli.results.branch import BranchOutcome, BranchResult
 
 if TYPE_CHECKING:
@@ -24,28 +13,15 @@ if TYPE_CHECKING:
 
 def draw_branches(axes: Axes, results: Named[BranchResult]) -> str:
     """The loss at the end of every branch against its batch size, with the tolerance."""
-    for i, (name, result) in enumerate(results):
-        batches = ended(result)
-        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
+    for curve in curves(results):
+        batches = ended(curve.result)
         losses = [batch.loss or 0.0 for batch in batches]
-        axes.errorbar(
-            [batch.batch_size for batch in batches],
-            losses,
-            yerr=beside(losses, [batch.loss_limits for batch in batches]),
-            fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
-            color=colour,
-            capsize=3,
-            ms=5,
-            label="mean and range of the seeds" if alone else name,
-        )
-        if alone:
-            axes.axhline(result.goal, color=MARK, ls="--", lw=1.2, label="smallest batch + tolerance")
-    axes.set(
-        xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="loss at the end of the branch"
-    )
-    plain_ticks(axes)
-    tokens_above(axes, results)
-    legend_below(axes)
+        limits = beside(losses, [batch.loss_limits for batch in batches])
+        sizes = [batch.batch_size for batch in batches]
+        curve.draw_measured(axes, sizes, losses, limits, "mean and range of the seeds", joined=True)
+        if curve.alone:
+            axes.axhline(curve.result.goal, color=MARK, ls="--", lw=1.2, label="smallest batch + tolerance")
+    finish(axes, results, "loss at the end of the branch")
     return "branches of the same examples"
 
 

@@ -14,7 +14,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 from bnoise_cli.errors import BnoiseError, RunError
-from bnoise_cli.report.kinds import REPORTS
+from bnoise_cli.report.kinds import report_kind
 from bnoise_cli.report.plots.style import STYLE, Named, Panel
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.targets import is_target, target_name
@@ -59,7 +59,7 @@ def _svg(panels: Sequence[Chosen]) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     name = "; ".join(axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left"))
-    # names of groups would meet those of the next panel; nothing refers to them
+    # ids of groups would clash with the ids of the next panel; nothing refers to them
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1)
 
@@ -79,11 +79,11 @@ def draw(results: Named[Result]) -> Figure:
 def _chosen(results: Named[Result]) -> list[Chosen]:
     chosen: dict[Panel[Any], list[tuple[str, Result]]] = {}
     for name, result in results:
-        for panel in REPORTS[result.kind].panels:
+        for panel in report_kind(result.kind).panels:
             if panel.shows(result):
                 chosen.setdefault(panel, []).append((_label(name), result))
     if all(panel.derived for panel in chosen):
-        raise RunError(f"there is nothing to draw: no {REPORTS[results[0][1].kind].missing}.")
+        raise RunError(f"there is nothing to draw: no {report_kind(results[0][1].kind).missing}.")
     return list(chosen.items())
 
 
@@ -120,12 +120,12 @@ def _style() -> AbstractContextManager[None]:
 
 @contextmanager
 def _drawable() -> Iterator[None]:
-    """Whatever goes wrong in matplotlib costs the picture and nothing else.
+    """A failure of matplotlib costs the picture and nothing else.
 
     A damaged file may hold numbers near the largest float; a matplotlibrc may ask for LaTeX where there is none.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # about long names, for which there is no room
+        with warnings.catch_warnings(action="ignore"):  # matplotlib warns if a long name does not fit
             yield
     except (BnoiseError, MemoryError):
         raise

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import HorizonPoint
 from bnoise_cli.report.plots.style import (
-    COLOURS,
-    DASHES,
     GREY,
-    MARKERS,
     Named,
     Panel,
     beside,
+    curves,
     draw_chosen_sizes,
     legend_below,
     plain_ticks,
@@ -27,38 +25,36 @@ if TYPE_CHECKING:
 def draw_horizon(axes: Axes, results: Named[ProbeResult]) -> str:
     """B_crit against steps ahead with its interval; for one result also the losses, one step and the plan."""
     alone = len(results) == 1
-    for i, (name, result) in enumerate(results):
-        points, colour = known_points(result), COLOURS[i % len(COLOURS)]
+    for curve in curves(results):
+        points = known_points(curve.result)
         found = [point.critical_batch_size.value or 0.0 for point in points]
-        axes.errorbar(
+        curve.draw_measured(
+            axes,
             [point.steps for point in points],
             found,
-            yerr=beside(found, [point.critical_batch_size for point in points]),
-            fmt=MARKERS[i % len(MARKERS)] + DASHES[i % 4],
-            color=colour,
-            capsize=3,
+            beside(found, [point.critical_batch_size for point in points]),
+            "B_crit of training, 95%",
+            joined=True,
             elinewidth=0.8,
-            ms=5,
             lw=1.4,
-            label="B_crit of training, 95%" if alone else name,
             zorder=4,
         )
         if alone:
-            _draw_one_step(axes, result)
-            draw_chosen_sizes(axes, result)
+            _draw_one_step(axes, curve.result)
+            draw_chosen_sizes(axes, curve.result)
             _write_losses(axes, points)
     axes.set(xscale="log", yscale="log", xlabel="steps ahead, of a large batch")
     axes.set_ylabel("batch size (examples)" if alone else "B_crit (examples)")
     axes.margins(0.14)
     low, high = axes.get_ylim()
-    for i, (_, result) in enumerate(results):
-        points = known_points(result)
+    for curve in curves(results):
+        points = known_points(curve.result)
         axes.fill_between(
             [point.steps for point in points],
             [max(point.critical_batch_size.low, low / 10) for point in points],
             # Without an upper limit the band goes on beyond the axes.
             [point.critical_batch_size.high or high * 100 for point in points],
-            color=COLOURS[i % len(COLOURS)],
+            color=curve.colour,
             alpha=0.15,
             lw=0,
         )

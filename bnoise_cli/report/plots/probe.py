@@ -10,17 +10,15 @@ from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Point
 from bnoise_cli.report.plots.style import (
-    COLOURS,
-    DASHES,
     MARK,
-    MARKERS,
     PLANNED,
     Array,
     Named,
     Panel,
+    curves,
+    finish,
     legend_below,
     plain_ticks,
-    tokens_above,
 )
 from bnoise_cli.results.probe import ProbeResult
 
@@ -30,48 +28,21 @@ if TYPE_CHECKING:
 
 def draw_improvement(axes: Axes, results: Named[ProbeResult]) -> str:
     """The gain of the best step against batch size: measured, and the law with its interval."""
-    for i, (name, result) in enumerate(results):
-        points = measured_points(result)
-        colour, alone = COLOURS[i % len(COLOURS)], len(results) == 1
+    for curve in curves(results):
+        points, result = measured_points(curve.result), curve.result
         sizes = np.array([point.batch_size for point in points], dtype=np.float64)
-        axes.errorbar(
-            sizes,
-            [point.improvement for point in points],
-            yerr=[2 * point.std_error for point in points],
-            fmt=MARKERS[i % len(MARKERS)],
-            color=colour,
-            capsize=3,
-            ms=5,
-            label="measured ± 2 standard errors" if alone else name,
-        )
+        gains, errors = [point.improvement for point in points], [2 * point.std_error for point in points]
+        curve.draw_measured(axes, sizes, gains, errors, "measured ± 2 standard errors")
         noise, limit = result.noise_scale, result.max_improvement.value
         if noise.value is None or noise.high is None or limit is None:
             continue
         grid = np.geomspace(sizes[0] / 2, max(sizes[-1] * 2, 4 * noise.value), 200)
-        law = limit / (1 + noise.value / grid)
-        axes.plot(
-            grid,
-            law,
-            DASHES[i % 4],
-            color=colour,
-            lw=1.4,
-            label="law ΔL_max/(1 + B_noise/B)" if alone else None,
-        )
-        low, high = _band(result, limit, grid)
-        axes.fill_between(grid, low, high, color=colour, alpha=0.15, lw=0)
-        words = (
-            f"B_noise = {significant(noise.value)}, 95% {significant(noise.low)}–{significant(noise.high)}"
-        )
-        axes.axvline(
-            noise.value, color=MARK if alone else colour, ls="--", lw=1.2, label=words if alone else None
-        )
-        if alone:
-            axes.axvspan(noise.low, noise.high, color=MARK, alpha=0.12, lw=0)
-    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)")
-    axes.set_ylabel("ΔL_opt, loss improvement (nats)")
-    plain_ticks(axes)
-    tokens_above(axes, results)
-    legend_below(axes)
+        law, label = limit / (1 + noise.value / grid), curve.beside("law ΔL_max/(1 + B_noise/B)")
+        axes.plot(grid, law, curve.dashes, color=curve.colour, lw=1.4, label=label)
+        axes.fill_between(grid, *_band(result, limit, grid), color=curve.colour, alpha=0.15, lw=0)
+        interval = f"95% {significant(noise.low)}–{significant(noise.high)}"
+        curve.draw_scale(axes, noise, f"B_noise = {significant(noise.value)}, {interval}")
+    finish(axes, results, "ΔL_opt, loss improvement (nats)")
     return "what one best step gains"
 
 
@@ -100,24 +71,22 @@ def draw_speed(axes: Axes, results: Named[ProbeResult]) -> str:
     axes.axvspan(grid[0], 1, color="#009E73", alpha=0.06, lw=0)
     axes.text(1 / 50, 0.35, "more examples:\nmore speed", fontsize=8, color="#006B4F")
     axes.text(50, 0.12, "more examples:\nhardly more speed", fontsize=8, ha="right", color="#A04000")
-    for i, (name, result) in enumerate(results):
+    for curve in curves(results):
+        result = curve.result
         scale, limit = result.noise_scale.value, result.max_improvement.value
         if scale is None or limit is None:
             continue
         inside = [p for p in measured_points(result) if grid[0] <= (p.batch_size or 0) / scale <= grid[-1]]
         if not inside:
             continue
-        axes.errorbar(
+        curve.draw_measured(
+            axes,
             [(point.batch_size or 0) / scale for point in inside],
             [point.improvement / limit for point in inside],
-            yerr=[2 * point.std_error / limit for point in inside],
-            fmt=MARKERS[i % len(MARKERS)],
-            color=COLOURS[i % len(COLOURS)],
-            capsize=3,
-            ms=5,
-            label="measured ΔL_opt/ΔL_max" if len(results) == 1 else name,
+            [2 * point.std_error / limit for point in inside],
+            "measured ΔL_opt/ΔL_max",
         )
-        if len(results) == 1:
+        if curve.alone:
             planned = result.plan.training.batch_size
             if grid[0] <= planned / scale <= grid[-1]:
                 speed = 1 / steps_ratio(planned, scale)

@@ -1,8 +1,8 @@
-"""What all pictures have in common."""
+"""Colours, markers, axes and legends of all pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -49,6 +49,64 @@ class Panel(Generic[R_contra]):
     shows: Callable[[R_contra], bool]
     #: Whether it shows what follows from a measurement. Such panels are drawn only beside what was measured.
     derived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve(Generic[R]):
+    """One of the results of a panel, and how it is drawn there."""
+
+    name: str
+    result: R
+    #: Whether it is the only result. Then the legend says what is drawn, and else which result.
+    alone: bool
+    colour: str
+    marker: str
+    dashes: str
+
+    def label(self, words: str | None) -> str | None:
+        """What the legend says of the measured points (`words`), or of a line beside them."""
+        return words if self.alone else self.name
+
+    def beside(self, words: str) -> str | None:
+        """What the legend says of something that is drawn beside the measured points."""
+        return words if self.alone else None
+
+    def draw_measured(
+        self, axes: Axes, x: Any, values: Any, errors: Any, words: str, *, joined: bool = False, **style: Any
+    ) -> None:
+        """Draw measured values with their intervals, for the legend `words`; `errors` as matplotlib takes them."""
+        fmt = self.marker + (self.dashes if joined else "")
+        style = {"capsize": 3, "ms": 5, "label": self.label(words), **style}
+        axes.errorbar(x, values, yerr=errors, fmt=fmt, color=self.colour, **style)
+
+    def draw_scale(self, axes: Axes, scale: Estimate, words: str) -> None:
+        """Draw a batch size as a vertical line, for a single result with its interval."""
+        if scale.value is not None:
+            colour = MARK if self.alone else self.colour
+            axes.axvline(scale.value, color=colour, ls="--", lw=1.2, label=self.beside(words))
+        if self.alone and scale.high is not None:
+            axes.axvspan(scale.low, scale.high, color=MARK, alpha=0.12, lw=0)
+
+
+def curves(results: Named[R]) -> Iterator[Curve[R]]:
+    """The results of a panel, each with a colour, a marker and a line of its own."""
+    for i, (name, result) in enumerate(results):
+        yield Curve(
+            name=name,
+            result=result,
+            alone=len(results) == 1,
+            colour=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            dashes=DASHES[i % len(DASHES)],
+        )
+
+
+def finish(axes: Axes, results: Named[R], y: str) -> None:
+    """Scales, ticks, tokens and legend of a panel of `y` against the batch size."""
+    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel=y)
+    plain_ticks(axes)
+    tokens_above(axes, results)
+    legend_below(axes)
 
 
 def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:

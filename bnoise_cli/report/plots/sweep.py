@@ -10,13 +10,12 @@ from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
 from bnoise_cli.report.plots.style import (
     COLOURS,
-    DASHES,
-    MARK,
-    MARKERS,
     Array,
     Named,
     Panel,
     beside,
+    curves,
+    finish,
     legend_below,
     plain_ticks,
     tokens_above,
@@ -29,50 +28,22 @@ if TYPE_CHECKING:
 
 def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
     """Draw steps against batch size: the measurement with the range of its seeds, the hyperbola and the prediction."""
-    for i, (name, result) in enumerate(results):
-        batches = arrived(result)
-        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
+    for curve in curves(results):
+        batches, result = arrived(curve.result), curve.result
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)
         steps = [batch.steps or 0.0 for batch in batches]  # every batch size here reached the goal
-        axes.errorbar(
-            sizes,
-            steps,
-            yerr=beside(steps, [batch.steps_limits for batch in batches]),
-            fmt=MARKERS[i % len(MARKERS)],
-            color=colour,
-            capsize=3,
-            ms=5,
-            label="measured, range of the seeds" if alone else name,
-        )
+        limits = beside(steps, [batch.steps_limits for batch in batches])
+        curve.draw_measured(axes, sizes, steps, limits, "measured, range of the seeds")
         critical, fewest = result.critical_batch_size, result.min_steps.value
         grid = np.geomspace(sizes[0] / 1.5, sizes[-1] * 1.5, 200)
         if critical.value is not None and fewest is not None:
-            curve = fewest * (1 + critical.value / grid)
-            axes.plot(
-                grid,
-                curve,
-                DASHES[i % 4],
-                color=colour,
-                lw=1.4,
-                label="S_min·(1 + B_crit/B)" if alone else None,
-            )
-            words = f"B_crit = {significant(critical.value)}"
-            axes.axvline(
-                critical.value,
-                color=MARK if alone else colour,
-                ls="--",
-                lw=1.2,
-                label=words if alone else None,
-            )
-            if alone and critical.high is not None:
-                axes.axvspan(critical.low, critical.high, color=MARK, alpha=0.12, lw=0)
-        if alone:
+            law = fewest * (1 + critical.value / grid)
+            label = curve.beside("S_min·(1 + B_crit/B)")
+            axes.plot(grid, law, curve.dashes, color=curve.colour, lw=1.4, label=label)
+            curve.draw_scale(axes, critical, f"B_crit = {significant(critical.value)}")
+        if curve.alone:
             _draw_predicted(axes, result, grid)
-    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)")
-    axes.set_ylabel("steps to the goal")
-    plain_ticks(axes)
-    tokens_above(axes, results)
-    legend_below(axes)
+    finish(axes, results, "steps to the goal")
     return "steps at the best learning rate"
 
 
@@ -90,23 +61,22 @@ def _draw_predicted(axes: Axes, result: SweepResult, grid: Array) -> None:
 
 def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
     """Draw the best learning rate against batch size."""
-    for i, (name, result) in enumerate(results):
-        batches = [batch for batch in arrived(result) if batch.learning_rate is not None]
+    for curve in curves(results):
+        batches = [batch for batch in arrived(curve.result) if batch.learning_rate is not None]
         axes.plot(
             [batch.batch_size for batch in batches],
             [batch.learning_rate or 0.0 for batch in batches],
-            MARKERS[i % len(MARKERS)] + DASHES[i % 4],
-            color=COLOURS[i % len(COLOURS)],
+            curve.marker + curve.dashes,
+            color=curve.colour,
             ms=5,
-            label=name,
+            label=curve.label(None),
         )
     axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="best learning rate")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, high / 4), max(high, 4 * low))  # one step of the search must not look like a cliff
     plain_ticks(axes)
     tokens_above(axes, results)
-    if len(results) > 1:
-        legend_below(axes)
+    legend_below(axes)
     return "best learning rate"
 
 

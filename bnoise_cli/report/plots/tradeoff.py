@@ -12,13 +12,12 @@ from bnoise_cli.numbers import count
 from bnoise_cli.records import TradeoffRow
 from bnoise_cli.report.plots.style import (
     COLOURS,
-    DASHES,
     GREY,
-    MARKERS,
     PLANNED,
     RECOMMENDED,
     Named,
     Panel,
+    curves,
     legend_below,
     plain_ticks,
 )
@@ -36,22 +35,21 @@ _OTHERS = (("D", COLOURS[1]), ("s", COLOURS[5]), ("v", COLOURS[6]))
 def draw_tradeoff(axes: Axes, results: Named[Result]) -> str:
     """Run time (without step times: steps) against examples, with the named batch sizes of a single result."""
     timed = all(row.relative_time is not None for _, result in results for row in result.tradeoff)
-    for i, (name, result) in enumerate(results):
-        rows = result.tradeoff
-        alone, colour = len(results) == 1, COLOURS[i % len(COLOURS)]
+    for curve in curves(results):
+        result, rows, alone = curve.result, curve.result.tradeoff, curve.alone
         x = [row.examples_ratio for row in rows]
         axes.plot(
-            x, [_time(row, timed) for row in rows], "-", color=GREY if alone else colour, lw=1, zorder=1
+            x, [_time(row, timed) for row in rows], "-", color=GREY if alone else curve.colour, lw=1, zorder=1
         )
         front = [row for row in rows if row.pareto or not timed]
         axes.plot(
             [row.examples_ratio for row in front],
             [_time(row, timed) for row in front],
-            MARKERS[i % len(MARKERS)] + DASHES[i % 4],
-            color=colour,
+            curve.marker + curve.dashes,
+            color=curve.colour,
             ms=4,
             lw=1.6,
-            label="Pareto front" if alone else name,
+            label=curve.label("Pareto front"),
         )
         if alone:
             _mark_trained(axes, result, timed)

@@ -9,13 +9,13 @@ from bnoise_cli.numbers import significant
 from bnoise_cli.records import TrajectoryPoint
 from bnoise_cli.report.plots.style import (
     COLOURS,
-    DASHES,
     GREY,
     MARK,
-    MARKERS,
+    Curve,
     Named,
     Panel,
     beside,
+    curves,
     legend_below,
     plain_ticks,
 )
@@ -31,25 +31,15 @@ _ARROW = 0.6
 def draw_trajectory(axes: Axes, results: Named[ProbeResult]) -> str:
     """Draw noise scale against step; for one result also simple noise scale, schedule, B_crit and loss."""
     alone = len(results) == 1
-    for i, (name, result) in enumerate(results):
-        points = probed_along(result)
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    for curve in curves(results):
+        points = probed_along(curve.result)
         known = [point for point in points if point.noise_scale.high is not None]
-        scales = [point.noise_scale.value or 0.0 for point in known]
-        axes.errorbar(
-            [point.step for point in known],
-            scales,
-            yerr=beside(scales, [point.noise_scale for point in known]),
-            fmt=marker if alone else marker + DASHES[i % 4],
-            color=colour,
-            capsize=3,
-            ms=5,
-            zorder=4,
-            label="B_noise, 95% interval" if alone else name,
-        )
-        _draw_open(axes, [point for point in points if point.noise_scale.high is None], marker, colour, alone)
+        scales, steps = [point.noise_scale.value or 0.0 for point in known], [point.step for point in known]
+        limits = beside(scales, [point.noise_scale for point in known])
+        curve.draw_measured(axes, steps, scales, limits, "B_noise, 95% interval", joined=not alone, zorder=4)
+        _draw_open(axes, curve, [point for point in points if point.noise_scale.high is None])
         if alone:
-            _draw_suggested(axes, result)
+            _draw_suggested(axes, curve.result)
             _draw_loss(axes, points)
     axes.set(
         yscale="log",
@@ -66,7 +56,7 @@ def probed_along(result: ProbeResult) -> list[TrajectoryPoint]:
     return [point for point in result.trajectory if point.noise_scale.low > 0]
 
 
-def _draw_open(axes: Axes, points: Sequence[TrajectoryPoint], marker: str, colour: str, alone: bool) -> None:
+def _draw_open(axes: Axes, curve: Curve[ProbeResult], points: Sequence[TrajectoryPoint]) -> None:
     """Draw lower limits with an arrow, for intervals without an upper limit."""
     if not points:
         return
@@ -76,13 +66,13 @@ def _draw_open(axes: Axes, points: Sequence[TrajectoryPoint], marker: str, colou
         lows,
         yerr=[_ARROW * low for low in lows],
         lolims=True,
-        fmt=marker,
-        color=colour,
+        fmt=curve.marker,
+        color=curve.colour,
         mfc="white",
         capsize=3,
         ms=5,
         zorder=4,
-        label="B_noise at least" if alone else None,
+        label=curve.beside("B_noise at least"),
     )
 
 

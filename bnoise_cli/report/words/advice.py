@@ -1,4 +1,4 @@
-"""What any result advises, in words and a table."""
+"""The advice of any result, in words and a table."""
 
 from __future__ import annotations
 

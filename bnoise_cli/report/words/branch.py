@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.plots.branch import BRANCHES
 from bnoise_cli.report.words.advice import closing_sections
-from bnoise_cli.report.words.sweep import training_cost
+from bnoise_cli.report.words.sweep import sweep_progress, training_cost
 from bnoise_cli.results.branch import BranchResult
 
 
@@ -72,3 +74,18 @@ def _batches(result: BranchResult) -> Grid:
         rows=tuple(rows),
         spare=("of the\nseeds",),
     ).without_empty("tokens")
+
+
+def _curves(result: BranchResult) -> Curves:
+    for batch in result.batches:
+        names = ("steps", "examples", "learning_rate", "loss")
+        yield batch.batch_size, {f"batches/{name}": getattr(batch, name) for name in names}
+
+
+REPORT = ReportKind[BranchResult](
+    sections=branch_sections,
+    panels=(BRANCHES,),
+    curves=_curves,
+    missing="run arrived",
+    progress=sweep_progress,
+)

@@ -8,7 +8,7 @@ from bnoise_cli.report.document import Grid, Section, Sentence
 
 
 def dry_run_sections(plan: DryRun) -> list[Section]:
-    """What a probe would do and take, with nothing measured yet."""
+    """The plan of a probe before anything is measured."""
     memory = f"{size(plan.extra_bytes)} beside a training step of the micro-batch"
     if plan.peak_bytes is not None:
         memory += f" (peak of one such gradient {size(plan.peak_bytes)})"
@@ -31,7 +31,7 @@ def dry_run_sections(plan: DryRun) -> list[Section]:
 
 
 def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
-    """What a sweep would do and take."""
+    """The plan of a sweep."""
     goal = (
         f"the loss of the planned run after {count(plan.steps)} steps (sweep.steps)"
         if plan.goal is None

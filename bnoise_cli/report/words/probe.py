@@ -9,7 +9,13 @@ from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
 from bnoise_cli.measurement.outcome import HorizonProgress, Progress, WarmupProgress
 from bnoise_cli.numbers import count, percent, seconds, significant, within
 from bnoise_cli.records import TrajectoryPoint
+from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.plots.horizon import HORIZON
+from bnoise_cli.report.plots.probe import IMPROVEMENT, SPEED
+from bnoise_cli.report.plots.tradeoff import TRADEOFF
+from bnoise_cli.report.plots.trajectory import TRAJECTORY
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.horizon import below_the_headline, horizon_progress, horizon_sections
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
@@ -164,3 +170,20 @@ def probe_progress(progress: Progress | HorizonProgress | WarmupProgress) -> str
             f"±{percent(scale.relative_half_width)}, wanted ±{percent(progress.precision)})"
         )
     return f"{running}, {progress.replicates} replicates, {clock}"
+
+
+def _curves(result: ProbeResult) -> Curves:
+    for point in result.points:
+        if point.batch_size is not None:
+            names = ("improvement", "std_error", "fitted")
+            yield point.batch_size, {f"points/{name}": getattr(point, name) for name in names}
+
+
+REPORT = ReportKind[ProbeResult](
+    sections=probe_sections,
+    chart=improvement_chart,
+    panels=(HORIZON, TRADEOFF, IMPROVEMENT, SPEED, TRAJECTORY),
+    curves=_curves,
+    missing="batch size gave a measurable improvement",
+    progress=probe_progress,
+)

@@ -7,6 +7,9 @@ from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate
 from bnoise_cli.report.document import Grid, Section, Sentence
+from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.plots.sweep import RATES, STEPS
+from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.probe import along_training
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
@@ -105,3 +108,18 @@ def sweep_progress(progress: SweepProgress) -> str:
         each = progress.seconds / progress.sizes_done
         left = f", about {seconds(each * (progress.sizes_planned - progress.sizes_done))} left"
     return f"{doing}{step}; {done}, {seconds(progress.seconds)}{left}"
+
+
+def _curves(result: SweepResult) -> Curves:
+    for batch in result.batches:
+        names = ("steps", "examples", "fitted", "predicted", "learning_rate")
+        yield batch.batch_size, {f"batches/{name}": getattr(batch, name) for name in names}
+
+
+REPORT = ReportKind[SweepResult](
+    sections=sweep_sections,
+    panels=(STEPS, RATES, TRADEOFF),
+    curves=_curves,
+    missing="run arrived",
+    progress=sweep_progress,
+)

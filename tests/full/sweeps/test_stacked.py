@@ -14,8 +14,9 @@ from torch import Tensor
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import MLP
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
-from bnoise_cli.measurement.task.batches import Batches, Draws, Stream
-from bnoise_cli.measurement.task.task import Task
+from bnoise_cli.measurement.task.batches import Batches
+from bnoise_cli.measurement.task.draws import Draws, Stream
+from bnoise_cli.measurement.task.task import Task, Traits
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.start import Start
 from tests.cases import CPU, cross_entropy
@@ -30,7 +31,7 @@ def digits_task(dtype: torch.dtype, micro_batch_size: int) -> Task:
         Batches(data, None, CPU),
         micro_batch_size=micro_batch_size,
     )
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return task
 
 
@@ -39,7 +40,7 @@ def quadratic(dtype: torch.dtype, micro_batch_size: int) -> Task:
     task = Task(
         NoisyQuadratic(dimension=16).to(dtype), mean_loss, Batches(data, None, CPU), micro_batch_size=micro_batch_size
     )  # fmt: skip
-    task.stochastic = False
+    task.adopt(Traits(stochastic=False))
     return task
 
 

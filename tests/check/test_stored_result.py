@@ -1,0 +1,204 @@
+"""Which stored result a config is judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnoise_cli.spec.identity import weights_hash
+from bnoise_cli.spec.load import load_spec
+from tests.cases import QUADRATIC_CONFIG, Call, Write
+from tests.check.verdicts import critical
+from tests.samples import result as probed
+from tests.samples import store
+
+
+def test_a_stored_probe_is_judged(bnoise: Call, config: str) -> None:
+    store(config)
+    code, out, _ = bnoise("check", config)
+    assert code == 0
+    text = " ".join(out.split())
+    assert "pass c.yaml: a batch of 32 examples takes 1.32 (1.29 to 1.36) times the fewest examples" in text
+    assert (
+        "4.12 times the fewest steps, 2.00 allowed: B_crit is 100 (90.0 to 112), by training runs of a probe"
+        in text
+    )
+    assert "By .bnoise/c.probe.json." in text
+    code, out, _ = bnoise("check", config, "--batch-size", "4096")
+    assert code == 1
+    assert "Set training.batch_size to 96 or less." in out
+    assert bnoise("check", config, "--set", "training.batch_size=4096")[0] == 1
+    assert bnoise("check", config, "--batch-size", "4096", "--exit-zero")[0] == 0
+
+
+def test_a_sweep_outranks_a_probe_and_the_newest_counts(bnoise: Call, config: str) -> None:
+    def found() -> Any:
+        [checked] = json.loads(bnoise("check", config, "--format", "json")[1])["checked"]
+        return checked["critical_batch_size"]["value"]
+
+    base = probed().provenance
+    store(config)
+    assert found() == 100
+    store(config, ".bnoise/other.json", critical_batch_size=critical(200.0, 180.0, 220.0),
+          provenance=dataclasses.replace(base, time="2026-02-01T00:00:00+00:00"))  # fmt: skip
+    assert found() == 200
+    store(config, ".bnoise/a.json", critical_batch_size=critical(300.0, 280.0, 320.0),
+          provenance=dataclasses.replace(base, time="2025-02-01T00:00:00+00:00"))  # fmt: skip
+    assert found() == 200
+    store(config, kind="sweep", critical_batch_size=critical(50.0, 40.0, 60.0, "sweep"),
+          provenance=dataclasses.replace(base, time="2024-02-01T00:00:00+00:00"))  # fmt: skip
+    assert found() == 50
+    assert "by training" in bnoise("check", config)[1]
+    assert found() == 50
+    code, out, _ = bnoise("check", config, "--result", ".bnoise/a.json", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["checked"][0]["critical_batch_size"]["value"] == 300
+
+
+def test_results_are_also_looked_for_beside_the_config(bnoise: Call, write: Write) -> None:
+    Path("deep").mkdir()
+    write("deep/c.yaml", QUADRATIC_CONFIG)
+    store("deep/c.yaml", "deep/.bnoise/c.probe.json")
+    assert bnoise("check", "deep/c.yaml")[0] == 0
+
+
+def test_another_config_is_told_from_this_one(bnoise: Call, config: str, write: Write) -> None:
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert "cannot tell  c.yaml: there is no stored measurement of this config" in out
+    assert "`bnoise probe c.yaml`" in out
+    store(config)
+    write("c.yaml", QUADRATIC_CONFIG.replace("noise_scale: 20.0", "noise_scale: 21.0"))
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    text = " ".join(out.split())
+    assert (
+        ".bnoise/c.probe.json was measured for another config: `model.noise_scale` was 20.0 and is 21.0"
+        in text
+    )
+    code, out, _ = bnoise("check", config, "--set", "model.dimension=17", "--set", "optimizer.lr=3")
+    assert "`model.dimension` was 16 and is 17" in " ".join(out.split())
+    assert "`optimizer.lr` was 0.01 and is 3" in " ".join(out.split())
+
+
+def test_changed_code_of_the_user_is_named(bnoise: Call, write: Write) -> None:
+    write("mine.py", "def build(width): ...\n")
+    write("c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", "mine.py:build"))
+    spec = load_spec(Path("c.yaml"), at_hand=False)
+    from bnoise_cli.spec.identity import code_hashes
+
+    store("c.yaml", provenance=dataclasses.replace(probed().provenance, code=code_hashes(spec)))
+    assert bnoise("check", "c.yaml")[0] == 0
+    write("mine.py", "# Builds.\ndef build(width): ...\n")
+    assert bnoise("check", "c.yaml")[0] == 0
+    write("mine.py", "def build(width): return 3\n")
+    code, out, _ = bnoise("check", "c.yaml")
+    assert code == 3
+    assert "mine.py has changed" in out
+
+
+def test_what_cannot_be_read_is_said(bnoise: Call, config: str) -> None:
+    path = store(config)
+    whole = path.read_text()
+    path.write_text(whole[:500])
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert ".bnoise/c.probe.json is not JSON, or torn" in " ".join(out.split())
+    code, _, err = bnoise("check", config, "--result", str(path))
+    assert code == 2
+    assert "not JSON, or torn" in err
+    path.write_text(whole.replace('"confidence": 0.95', '"confidence": 7', 99))
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert "is damaged" in out
+    path.write_text(whole.replace('"schema_version": 1', '"schema_version": 2'))
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert "schema_version 2" in " ".join(out.split())
+    code, _, err = bnoise("check", config, "--result", "nowhere.json")
+    assert code == 2
+    assert "nowhere.json" in err
+    store("c.yaml", ".bnoise/good.json")
+    assert bnoise("check", config)[0] in (0, 3), "one bad file does not hide a good one of the same age"
+
+
+def test_a_result_that_says_nothing_gives_way(bnoise: Call, config: str) -> None:
+    """An interrupted or damaged sweep beside a good probe."""
+    store(config)
+    store(config, kind="sweep", critical_batch_size=critical(None, 0.0, None, "sweep"))
+    code, out, _ = bnoise("check", config)
+    assert code == 0
+    assert "by training runs of a probe" in " ".join(out.split())
+    path = Path(".bnoise/c.sweep.json")
+    path.write_text(path.read_text().replace('"confidence": 0.95', '"confidence": 7'))
+    assert bnoise("check", config)[0] == 0
+    path.write_text("{")
+    assert bnoise("check", config)[0] == 0
+    Path(".bnoise/c.probe.json").unlink()
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert ".bnoise/c.sweep.json is not JSON, or torn" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("target", "file"), [("net.build", "net.py"), ("net.build", "net/__init__.py")])
+def test_code_in_the_current_folder_counts(bnoise: Call, write: Write, target: str, file: str) -> None:
+    Path("configs").mkdir()
+    Path(file).parent.mkdir(exist_ok=True)
+    write(file, "def build(dimension, noise_scale): ...\n")
+    write("configs/c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", target))
+    store("configs/c.yaml")
+    assert bnoise("check", "configs/c.yaml")[0] == 0
+    write(file, "def build(dimension, noise_scale): return 3\n")
+    code, out, _ = bnoise("check", "configs/c.yaml")
+    assert code == 3
+    assert f"{file} has changed" in " ".join(out.split())
+
+
+def test_other_weights_are_another_start(bnoise: Call, write: Write) -> None:
+    """Compared where both are at hand; a CI machine may have none."""
+    config = str(write("c.yaml", QUADRATIC_CONFIG + "checkpoint: w.pt\n"))
+    write("w.pt", "a" * 3_000_000)
+    spec = load_spec(Path(config))
+    store(config, provenance=dataclasses.replace(probed().provenance, weights=weights_hash(spec)))
+    assert bnoise("check", config)[0] == 0
+    write("w.pt", "a" * 2_999_999 + "b")
+    code, out, _ = bnoise("check", config)
+    assert code == 3
+    assert "w.pt has changed" in out
+    Path("w.pt").unlink()
+    assert bnoise("check", config)[0] == 0
+
+
+def test_another_batch_size_is_held_against_the_devices(bnoise: Call, config: str) -> None:
+    store(config)
+    assert bnoise("check", config, "--batch-size", "70", "--set", "training.world_size=7")[0] == 0
+    code, out, _ = bnoise("check", config, "--batch-size", "70", "--set", "training.world_size=8")
+    assert code == 2
+    assert "70 for 8 devices" in " ".join(out.split())
+
+
+def test_the_command_that_measures_is_one_to_paste(bnoise: Call, write: Write) -> None:
+    """Quoted for a shell, with the same settings, and into a file of its own where two configs have one name."""
+    for folder in ("a b", "c"):
+        Path(folder).mkdir()
+        write(f"{folder}/x.yaml", QUADRATIC_CONFIG)
+    _, out, _ = bnoise("check", "a b/x.yaml", "--set", "model.dimension=17")
+    assert "`bnoise probe 'a b/x.yaml' --set model.dimension=17`" in " ".join(out.split())
+    _, out, _ = bnoise("check", "*/x.yaml")
+    assert "`bnoise probe 'a b/x.yaml' --out 'a b/.bnoise/x.probe.json'`" in " ".join(out.split())
+    assert bnoise("probe", "c/x.yaml", "--out", "c/.bnoise/x.probe.json", "--quiet")[0] in (0, 3)
+    _, out, _ = bnoise("check", "*/x.yaml", "--batch-size", "1")
+    assert "2 configs 2" in " ".join(out.split()), "they are the same config, so one result serves both"
+
+
+def test_a_batch_size_that_nobody_chose_is_not_judged(bnoise: Call, write: Write) -> None:
+    write("c.yaml", QUADRATIC_CONFIG.replace("training:\n  batch_size: 32\n", ""))
+    store("c.yaml")
+    code, out, _ = bnoise("check", "c.yaml")
+    assert code == 3
+    assert "training.batch_size is not set" in out
+    assert bnoise("check", "c.yaml", "--batch-size", "32")[0] == 0
