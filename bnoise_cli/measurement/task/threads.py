@@ -62,13 +62,13 @@ def _seconds(task: Task, draws: Draws, times: int) -> float:
     own = task.micro_batch_size
     into, count = task.zeros(), min(times * task.at_once, task.batches.length)
     indices = draws.indices(count, task.batches.length)
-    task.micro_batch_size = count
+    task.take_micro_batch(count)
     try:
         begun = time.perf_counter()
         add_gradient(task, into, indices, draws)
         return time.perf_counter() - begun
     finally:
-        task.micro_batch_size = own
+        task.take_micro_batch(own)
 
 
 @contextmanager
