@@ -83,7 +83,7 @@ ROWS = {
     ),
     "T5": Row(
         build=t5_task,
-        budgets=(6000, 12_000),
+        budgets=(6000,),
         batch_sizes=(8, 32, 128, 512),
         draws=(24, 16, 10, 6),
         steps=(1e-3, 1.0),
