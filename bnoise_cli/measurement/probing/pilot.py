@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.maths import law, line
+from bnoise_cli.maths import design, law, line
 from bnoise_cli.maths.analysis import Design, Limit
 from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
-from bnoise_cli.maths.pass_plan import Stage, batch_sizes_up_to, plan_pass
+from bnoise_cli.maths.pass_plan import Stage, plan_pass
 from bnoise_cli.maths.support import claim_holds, lines_are_supported, second_descent
 from bnoise_cli.measurement.probing.line_evaluation import DivergedError, loss_changes
 from bnoise_cli.measurement.probing.replicate import GradientSum
@@ -29,18 +29,13 @@ from bnoise_cli.measurement.task.gradients import add_gradient, squared_norms
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.task import Task
 
-#: The first updates: this many of this many examples each; where groups are drawn, of one group.
+#: The first updates: this many of this many examples each, or of one group each.
 _FIRST_BLOCKS, _FIRST_SIZE = 8, 4
-#: Evaluation examples for each of the pilot's lines; of groups of examples an eighth as many, and as few at least where
-#: time is short.
+#: Evaluation examples for each of the pilot's lines; and the fewest, for groups of examples or if time is short.
 _EVALUATION_EXAMPLES, _FEWEST_EVALUATED = 64, 8
-#: The largest batch is at least this many times the noise scale, by the pilot's estimate.
-_MARGIN = 6.0
-#: The largest batch is no smaller than this, so that there are batch sizes to compare.
-_SMALLEST = 16
-#: The pilot's fit counts from so many batch sizes on.
+#: The pilot's fit counts from this many batch sizes on.
 _FEWEST_SIZES = 3
-#: The pilot's fit is believed when it says so this many times; a single line is mostly noise.
+#: Stop doubling after the fit has bracketed the noise scale this many times; one line alone is mostly noise.
 _TIMES_BRACKETED = 2
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
 WELL_PLACED = (0.4, 1.7)
@@ -54,7 +49,7 @@ _PARTS = 4
 #: A line is evaluated again at these multiples of its best step, from a quarter to 15 times, to see a second descent.
 #: The dip before it may be narrow.
 _WHOLE_LINE = tuple(1.25**power for power in range(-6, 13))
-#: |G|² below this part of tr Σ is what float32 sums leave of a zero.
+#: A |G|² below this part of tr Σ is a zero with the rounding of float32 sums.
 _ROUNDING = 1e-10
 #: Time for evaluations over time for gradients. At a fixed number of gradients, 2 gave 0.70 of the variance
 #: that 1 gave on a linear regression with 10,000 inputs, and 0.9 on a small GPT, for 1.5 times the time.
@@ -94,14 +89,14 @@ def make_plan(
     """
     stages = plan_pass(batch_sizes)
     affordable = int(_EVALUATION_SHARE * batch_sizes[-1] * _BACKWARD_COST / (len(stages) * _LINE_COST))
-    design = Design(
+    made = Design(
         batch_sizes=np.array(batch_sizes, dtype=np.float64),
         scales=np.array(scales, dtype=np.float64),
         blocks=np.array([stage.blocks for stage in stages]),
         limit=limit,
         lower_at=lower_at,
     )
-    return Plan(design=design, stages=stages, evaluation_examples=max(affordable, 8), slope=slope)
+    return Plan(design=made, stages=stages, evaluation_examples=max(affordable, 8), slope=slope)
 
 
 def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | None:
@@ -207,10 +202,10 @@ def scout(
     show, or until `most_examples` or the time are spent.
 
     Args:
-        limit: where known, the doubling is not needed.
+        limit: if it is known, nothing is doubled.
         batch_sizes: the user's choice, or None.
         most_examples: the largest batch that leaves the budget enough replicates.
-        haste: the part of the usual evaluation examples that there is time for.
+        haste: the part of the usual evaluation examples for which there is time.
     """
     evaluated = _evaluated(task, haste)
     length = task.batches.length
@@ -241,7 +236,7 @@ def scout(
             seen[grown.count], scale = _place(along_sum, *slope(), scale)
             flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
             wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
-            times_bracketed += len(seen) >= _FEWEST_SIZES and grown.count * flat >= _MARGIN * noise
+            times_bracketed += len(seen) >= _FEWEST_SIZES and design.is_bracketed(flat, noise, grown.count)
             enough = (
                 times_bracketed == _TIMES_BRACKETED
                 or grown.count >= wanted
@@ -255,19 +250,15 @@ def scout(
         flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
         changes = partial(_changes, task, origin, grown, draws.indices(evaluated, length), draws)
         lower_at = _second_descent(changes, slope()[0] / max(seen[grown.count], 1e-30))
-    # Where the loss falls without end no curvature is positive; the replicates will say so.
-    noise = max(noise, 0.05 * abs(part) * first, 1e-30)
-    flat = max(flat, 0.2 * noise / grown.count)
+    flat, noise = design.positive_curvatures(
+        flat, noise, first_curvature=part, first=first, drawn=grown.count
+    )
     if batch_sizes is None:
-        wanted = _MARGIN * noise / flat
-        # Without the limit `wanted` is rough, and too large a batch costs less than too small a one.
-        rough = max((wanted * grown.count) ** 0.5, grown.count / 2)
-        largest = wanted if limit is not None else rough
-        batch_sizes = batch_sizes_up_to(
-            max(_SMALLEST, min(_power_of_two(largest), _power_of_two(most_examples)))
+        batch_sizes = design.choose_batch_sizes(
+            flat, noise, drawn=grown.count, most=most_examples, exact=limit is not None
         )
     a, _ = slope()
-    scales = [a / (flat + noise / size) for size in batch_sizes]
+    scales = design.step_scales(a, flat, noise, batch_sizes)
     return make_plan(batch_sizes, scales, a, limit, lower_at)
 
 
@@ -408,9 +399,3 @@ def _evaluated(task: Task, haste: float) -> int:
     if task.batches.group > 1:
         return _FEWEST_EVALUATED
     return max(_FEWEST_EVALUATED, min(_EVALUATION_EXAMPLES, int(haste * _EVALUATION_EXAMPLES)))
-
-
-def _power_of_two(value: float) -> int:
-    """The nearest power of two, by ratio."""
-    exponent = round(math.log2(max(value, 1.0)))
-    return 1 << exponent
