@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import Doubt, Estimate
-from bnoise_cli.results.probe_doubts import about_a_stream
+from bnoise_cli.results.task_doubts import about_a_stream
 from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
