@@ -42,8 +42,7 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
     draws, begun = Draws(seed, Stream.DRY_RUN), time.perf_counter()
     with preserved(task.model, seed):
         with use_threads(1):
-            _seconds(task, draws, 1)
-            if _LARGER * _seconds(task, draws, 1) > _SMALL_SECONDS:
+            if _LARGER * _own_seconds(task, draws) > _SMALL_SECONDS:
                 return None
         for _ in range(_ROUNDS):
             for number in tried:
@@ -55,6 +54,17 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
     best = min(tried, key=least.__getitem__)
     faster = least[usual] / least[best]
     return Threads(number=best, usual=usual, times_faster=faster) if faster > _WORTH else None
+
+
+def _own_seconds(task: Task, draws: Draws) -> float:
+    """The time of this process in a pass of the micro-batch on one thread, after one to warm up.
+
+    A clock on the wall would take a busy CPU for large tensors.
+    """
+    _seconds(task, draws, 1)
+    begun = time.process_time()
+    _seconds(task, draws, 1)
+    return time.process_time() - begun
 
 
 def _seconds(task: Task, draws: Draws, times: int) -> float:
