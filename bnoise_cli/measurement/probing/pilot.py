@@ -231,23 +231,18 @@ def scout(
         flat = limit.effective_curvature
         noise = float(law.fit_noise(np.array([float(first)]), np.array([part]), flat))
     else:
-        seen, times_bracketed = {first: part}, 0
-        while True:
-            seen[grown.count], scale = _place(along_sum, *slope(), scale)
-            flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
-            wanted = batch_sizes[-1] if batch_sizes is not None else math.inf
-            times_bracketed += len(seen) >= _FEWEST_SIZES and design.is_bracketed(flat, noise, grown.count)
-            enough = (
-                times_bracketed == _TIMES_BRACKETED
-                or grown.count >= wanted
-                or 2 * grown.count > most_examples
-                or out_of_time()
-            )
-            if task.ranks.broadcast(enough):
-                break
-            grown.draw(grown.count, draws)
+        seen, wanted = {first: part}, batch_sizes[-1] if batch_sizes is not None else math.inf
+        scale = _double(
+            task,
+            grown,
+            draws,
+            seen,
+            scale,
+            place=lambda scale: _place(along_sum, *slope(), scale),
+            enough=lambda drawn: drawn >= wanted or 2 * drawn > most_examples or out_of_time(),
+        )
         seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
-        flat, noise = (float(value) for value in law.fit_curvature(*_columns(seen)))
+        flat, noise = _fit(seen)
         changes = partial(_changes, task, origin, grown, draws.indices(evaluated, length), draws)
         lower_at = _second_descent(changes, slope()[0] / max(seen[grown.count], 1e-30))
     flat, noise = design.positive_curvatures(
@@ -262,10 +257,40 @@ def scout(
     return make_plan(batch_sizes, scales, a, limit, lower_at)
 
 
-def _columns(seen: dict[int, float]) -> tuple[Array, Array]:
-    """Batch sizes and curvatures; a curvature that noise made negative counts as small."""
+def _double(
+    task: Task,
+    grown: GradientSum,
+    draws: Draws,
+    seen: dict[int, float],
+    scale: float,
+    *,
+    place: Callable[[float], tuple[float, float]],
+    enough: Callable[[int], bool],
+) -> float:
+    """Double an update until the fit brackets the noise scale, or until it has `enough` examples.
+
+    Args:
+        seen: batch size → curvature; the curvature along every update is added.
+        place: from a scale to the curvature along the present update and a better scale.
+
+    Returns:
+        The last scale.
+    """
+    times_bracketed = 0
+    while True:
+        seen[grown.count], scale = place(scale)
+        flat, noise = _fit(seen)
+        times_bracketed += len(seen) >= _FEWEST_SIZES and design.is_bracketed(flat, noise, grown.count)
+        if task.ranks.broadcast(times_bracketed == _TIMES_BRACKETED or enough(grown.count)):
+            return scale
+        grown.draw(grown.count, draws)
+
+
+def _fit(seen: dict[int, float]) -> tuple[float, float]:
+    """α and β of curvatures by batch size; a curvature that noise made negative counts as small."""
     sizes, curvatures = np.array(list(seen), dtype=np.float64), np.array(list(seen.values()))
-    return sizes, np.maximum(curvatures, 1e-3 * curvatures.max() / sizes)
+    flat, noise = law.fit_curvature(sizes, np.maximum(curvatures, 1e-3 * curvatures.max() / sizes))
+    return float(flat), float(noise)
 
 
 def _lines_of(
