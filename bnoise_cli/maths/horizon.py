@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 #: The law holds, and the best learning rate is found, within about this much of log S (relative error of the steps),
 #: after a coarse search of the learning rate and after a close one. Counted on noisy quadratics: see
 #: tests/statistics/test_horizon_coverage.py.
-COARSE, CLOSE = 0.08, 0.025
+COARSE, CLOSE = 0.08, 0.05
 #: Replicates of one batch size are few. Their variance is mixed with the one that all sizes show together, as if that
 #: came from this many further replicates; merely chosen.
 _SHARED_REPLICATES = 4.0
@@ -100,6 +100,10 @@ class Level:
     fit: LawFit
     # Of ascending batch sizes.
     arrivals: tuple[StepsTo, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [point.batch_size for point in self.arrivals]
 
 
 def arrival(runs: RateRuns, loss: float, without: int | None = None) -> float | None:

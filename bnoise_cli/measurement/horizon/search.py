@@ -63,8 +63,9 @@ FIRST_STEPS = 4
 #: No answer before this many steps of the largest batch: the first steps of a run gain in sharp directions what
 #: later steps cannot repeat.
 _FEWEST_STEPS = 16
-#: The curve stands still when two doublings of K in a row change B_crit by less than this factor.
-_STILL = 1.3
+#: The curve stands still when two doublings of K in a row change B_crit by less than the lower factor, or by less than
+#: the higher one within the interval of B_crit: noise moves a curve too.
+_STILL, _STILL_AT_MOST = 1.3, 1.6
 #: Most moves of the ladder at one level, against going round in circles.
 _MOST_MOVES = 4
 
@@ -154,27 +155,17 @@ class Search:
 
     def run(self) -> None:
         """Double K until the curve stands still and is known well enough, or the budget is spent."""
-        steps = self._first_steps if self._most_steps is None else min(self._first_steps, self._most_steps)
         self._runs.allow(1 - _PART_OF_PLAN)
         try:
-            self._reach(steps)
-            self._settled = True
-            self._add_replicates(self._usual_replicates)
-            while True:
-                if steps > self._first_steps or not self.levels:
-                    self._reach(steps)
-                if self.stands_still or steps == self._most_steps:
-                    break
-                steps = 2 * steps if self._most_steps is None else min(2 * steps, self._most_steps)
+            self._climb()
             self.complete = True
         except BudgetSpent:
-            self.complete = False
+            pass
         self._runs.allow(1.0)
         if not self.levels:
             return
         try:
-            self._cliff = _LAST_CLIFF
-            self._reach(self._reached)
+            self._refine()
             self._train_plan()
             for _ in range(_MOST_DOUBLINGS):
                 if self._is_precise():
@@ -183,14 +174,38 @@ class Search:
         except BudgetSpent:
             pass
 
+    def _climb(self) -> None:
+        """Level after level, until the curve stands still in a close search of the learning rates too."""
+        steps = min(self._first_steps, self._most_steps or self._first_steps)
+        self._reach(steps)
+        self._settled = True
+        self._add_replicates(self._usual_replicates)
+        while steps != self._most_steps:
+            if self.stands_still:
+                self._refine()
+                if self.stands_still:
+                    break
+            steps = min(2 * steps, self._most_steps or 2 * steps)
+            self._cliff = _CLIFF
+            self._reach(steps)
+
+    def _refine(self) -> None:
+        """Search the learning rates of the last level closely."""
+        self._cliff = _LAST_CLIFF
+        self._reach(self._reached)
+
     @property
     def stands_still(self) -> bool:
         """Whether the last two doublings of K left B_crit where it was."""
         if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS:
             return False
-        logs = [level.fit.log_critical for level in self.levels[-3:]]
-        wide = self.levels[-1].fit.log_error > math.log(2)
-        return not wide and all(abs(b - a) <= math.log(_STILL) for a, b in pairwise(logs))
+        if self.levels[-1].fit.log_error > math.log(2):
+            return False
+        return all(
+            abs(after.fit.log_critical - before.fit.log_critical)
+            <= min(max(math.log(_STILL), after.fit.log_error), math.log(_STILL_AT_MOST))
+            for before, after in pairwise(self.levels[-3:])
+        )
 
     @property
     def obstacle(self) -> str | None:
@@ -251,16 +266,21 @@ class Search:
             self.ladder.pop(0)
 
     def _note(self) -> None:
-        """Derive the level that was reached last from all that has been trained; earlier levels stay as they were."""
+        """Derive the curve from all that has been trained. Earlier levels keep their losses and batch sizes."""
         largest, steps = self.ladder[-1], self._reached
         loss = self._best_loss(largest, steps)
-        found = [self.steps_to(size, loss) for size in self.sizes] if loss is not None else []
+        earlier = [level for level in self.levels if level.steps < steps]
+        levels = [self._level(level.steps, level.loss, level.sizes) or level for level in earlier]
+        last = self._level(steps, loss, self.sizes) if loss is not None else None
+        if last is not None:
+            self.levels = [*levels, last]
+        self._on_level(self.levels)
+
+    def _level(self, steps: int, loss: float, sizes: Sequence[int]) -> Level | None:
+        found = [self.steps_to(size, loss) for size in sizes]
         kept = tuple(point for point in found if point is not None and point.inside)
         fit = fit_law(kept, CLOSE if self._cliff == _LAST_CLIFF else COARSE)
-        if loss is not None and fit is not None:
-            self.levels = [level for level in self.levels if level.steps < steps]
-            self.levels.append(Level(steps=steps, loss=loss, fit=fit, arrivals=kept))
-        self._on_level(self.levels)
+        return None if fit is None else Level(steps=steps, loss=loss, fit=fit, arrivals=kept)
 
     @property
     def sizes(self) -> list[int]:

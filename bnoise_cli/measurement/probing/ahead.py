@@ -26,7 +26,7 @@ ONE_STEP_SHARE = 1 / 3
 #: costs as many times more.
 _WIDER = 2.0
 #: The first guess of B_crit over the smaller of the noise scales.
-_BELOW = 0.5
+_BELOW = 0.25
 #: Gradient examples of a horizon's first level over B_crit; half as many may be less than it takes.
 _FIRST_LEVEL = 500.0
 #: Runs that are kept, each with weights and optimizer state, and the part of the host's memory that they may take.
