@@ -288,6 +288,7 @@ def sweep_run(steps: Mapping[int, float | None], **changes: Any) -> SweepRun:
         ),
         chosen={size: None if value is None else 0.1 for size, value in steps.items()},
         trajectory=along_a_run(20.0),
+        horizon=None,
         branches=(),
         findings=RUN.findings,
         complete=True,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from bnoise_cli.maths.crossing import WINDOW, crossing
-from bnoise_cli.records import Estimate
+from bnoise_cli.records import Estimate, HorizonPoint
 
 Array = NDArray[np.float64]
 
@@ -104,6 +104,16 @@ class Level:
     @property
     def sizes(self) -> list[int]:
         return [point.batch_size for point in self.arrivals]
+
+    def point(self) -> HorizonPoint:
+        """As it is stored."""
+        return HorizonPoint(
+            steps=self.steps,
+            loss=self.loss,
+            critical_batch_size=self.fit.critical,
+            min_steps=self.fit.min_steps,
+            min_examples=self.fit.min_examples,
+        )
 
 
 def arrival(runs: RateRuns, loss: float, without: int | None = None) -> float | None:

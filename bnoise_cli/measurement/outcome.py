@@ -251,6 +251,8 @@ class SweepRun:
     #: Batch size → its best learning rate; None: no run arrived.
     chosen: dict[int, float | None]
     trajectory: tuple[dict[str, Any], ...]
+    #: The horizon at the start: its curve as plain data, and the examples that it took. None if there is none.
+    horizon: dict[str, Any] | None
     branches: tuple[BranchEnd, ...]
     findings: TaskFindings
     complete: bool

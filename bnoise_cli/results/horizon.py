@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import Doubt, Estimate, Horizon, HorizonBatch, HorizonPoint
+from bnoise_cli.records import Doubt, Estimate, Horizon, HorizonBatch
 
 if TYPE_CHECKING:
-    from bnoise_cli.maths.horizon import Level
     from bnoise_cli.measurement.outcome import HorizonFound, Measurement
 
 #: If the last doubling of the steps raised B_crit by more than this factor, it has no upper limit.
@@ -34,7 +33,7 @@ def horizon_record(found: HorizonFound | None) -> Horizon | None:
         evaluation_examples=found.evaluation_examples,
         gradient_examples=found.gradient_examples,
         seconds=round(found.seconds, 3),
-        curve=tuple(_point(level) for level in found.levels),
+        curve=tuple(level.point() for level in found.levels),
         batches=tuple(
             HorizonBatch(
                 batch_size=point.batch_size,
@@ -44,16 +43,6 @@ def horizon_record(found: HorizonFound | None) -> Horizon | None:
             for point in last.arrivals
         ),
         runs=found.runs,
-    )
-
-
-def _point(level: Level) -> HorizonPoint:
-    return HorizonPoint(
-        steps=level.steps,
-        loss=level.loss,
-        critical_batch_size=level.fit.critical,
-        min_steps=level.fit.min_steps,
-        min_examples=level.fit.min_examples,
     )
 
 

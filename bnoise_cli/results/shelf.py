@@ -83,7 +83,7 @@ class Shelf:
     def find(self, spec: Spec) -> tuple[Path, Result] | None:
         """The best result of this very config, by kind in order of trust, then by time; None if there is none.
 
-        A result that cannot be read, or that does not resolve B_crit, gives way to another.
+        A result that cannot be read, that does not resolve B_crit, or that a doubt disqualifies, gives way to another.
 
         Raises:
             CallError: every matching file is damaged.
@@ -98,7 +98,7 @@ class Shelf:
                 result = self._result(stored.path)
                 if isinstance(result, CallError):
                     damage = damage or result
-                elif result.resolved:
+                elif result.resolved and not any(doubt.code in kind.disqualifying for doubt in result.doubts):
                     return stored.path, result
                 else:
                     found.append((stored.path, result))

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter
+
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.records import (
     Cost,
     CriticalBatchSize,
     Estimate,
+    HorizonPoint,
     Limits,
     Positive,
     Size,
@@ -75,6 +78,8 @@ class SweepResult(Result):
     scatter: float | None
     predicted: Prediction | None
     runs: tuple[TrainingRun, ...]
+    #: What short runs from the same start predict, to the loss that is nearest to the goal.
+    predicted_by_horizon: HorizonPoint | None = None
 
     @property
     def best_rates(self) -> dict[int, float]:
@@ -87,8 +92,10 @@ def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: settings.get(name) for name in names}, "branch": None}
 
 
-# Steps that scatter far around the hyperbola leave no B_crit to judge by.
-SWEEP = Kind(name="sweep", command="sweep", result=SweepResult, identity=_identity, disqualifying=("law",))
+# Steps that scatter far around the hyperbola, or too few of them, leave no B_crit to judge by.
+SWEEP = Kind(
+    name="sweep", command="sweep", result=SweepResult, identity=_identity, disqualifying=("law", "goal_near")
+)
 
 
 def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
@@ -101,6 +108,7 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     critical = _critical(fit)
     predicted = _prediction(run.trajectory, critical)
     fitted = dict(zip(arrived, fit.fitted, strict=True)) if fit is not None else {}
+    probes = [*run.trajectory, *([run.horizon] if run.horizon is not None else [])]
     batches = tuple(_batch(size, best[size], fitted.get(size), predicted, best) for size in run.chosen)
     return SweepResult(
         config=spec.resolved(),
@@ -114,14 +122,15 @@ def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
         batches=batches,
         scatter=fit.scatter if fit is not None else None,
         predicted=predicted,
+        predicted_by_horizon=_nearest_to(run.goal, run.horizon),
         runs=run.runs,
         doubts=sweep_doubts(run, critical, fit, batches, predicted, spec.config),
         cost=Cost(
             seconds=round(math.fsum(r.seconds for r in run.runs), 3),
             gradient_examples=sum(r.examples for r in run.runs)
-            + sum(point["gradient_examples"] for point in run.trajectory),
+            + sum(part["gradient_examples"] for part in probes),
             evaluation_examples=run.evaluation_examples * sum(r.evaluations for r in run.runs)
-            + sum(point["evaluation_examples"] for point in run.trajectory),
+            + sum(part["evaluation_examples"] for part in probes),
         ),
     )
 
@@ -171,6 +180,11 @@ def _predicted_steps(
     if not steps:
         return None
     return _mean(steps) * steps_ratio(size, critical) / steps_ratio(along, critical)
+
+
+def _nearest_to(goal: float, horizon: dict[str, Any] | None) -> HorizonPoint | None:
+    points = TypeAdapter(list[HorizonPoint]).validate_python(horizon["curve"]) if horizon else []
+    return min(points, key=lambda point: abs(point.loss - goal), default=None)
 
 
 def _prediction(trajectory: Sequence[dict[str, Any]], measured: Estimate) -> Prediction | None:

@@ -23,6 +23,9 @@ _EACH_SIDE = 2
 _RISE = 1.15
 #: A root mean square of log S around the hyperbola above this is a misfit.
 _SCATTER = 0.15
+#: A goal that a large batch reaches in fewer steps than this is too near: the first steps gain in sharp directions
+#: what later ones cannot repeat, and by annealing.
+_FEWEST_STEPS = 16.0
 #: A prediction and a measurement that differ by more than this factor disagree.
 _DISAGREE = 2.0
 
@@ -39,6 +42,7 @@ def sweep_doubts(
     return (
         *_about_the_end(run, len(batches)),
         *_about_the_range(run, critical, batches),
+        *_about_the_goal(run, fit),
         *_about_the_law(critical, fit, batches),
         *about_a_stream(run.findings),
         *_about_the_rest(run, predicted, config),
@@ -124,6 +128,17 @@ def _about_the_range(run: SweepRun, critical: Estimate, batches: Sequence[BatchO
             code="one_sided",
             finding=f"only {min(below, above)} of the batch sizes lie {side} the critical one",
             remedy=f"Name {most} sweep.batch_sizes, if there are any to train with.",
+        )
+
+
+def _about_the_goal(run: SweepRun, fit: Hyperbola | None) -> Iterator[Doubt]:
+    steps = fit.min_steps.value if fit is not None else None
+    if steps is not None and steps < _FEWEST_STEPS:
+        yield Doubt(
+            code="goal_near",
+            finding=f"a large batch reaches the goal, a loss of {significant(run.goal)}, in {significant(steps, 2)} "
+            f"steps; the first {_FEWEST_STEPS:.0f} steps say little of the training after them",
+            remedy="Name a lower sweep.goal, or raise sweep.steps if the goal is `auto`.",
         )
 
 

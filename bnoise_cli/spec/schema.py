@@ -191,9 +191,11 @@ class Sweep(Section):
 
     batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
     goal: Literal["auto"] | Annotated[float, Field(allow_inf_nan=False)] = Field(
-        default="auto", description="the loss to reach, or where the planned run is after `steps`"
+        default="auto", description="the loss to reach, or what the planned batch size reaches in `steps`"
     )
-    steps: PositiveInt = Field(default=200, description="of the planned run, to the goal `auto`")
+    steps: PositiveInt = Field(
+        default=200, description="of the planned batch size at its best learning rate, to the goal `auto`"
+    )
     max_steps: PositiveInt = Field(default=20_000, description="of one run")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps of the planned run before all runs begin"

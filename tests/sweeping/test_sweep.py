@@ -378,6 +378,7 @@ def scattered(by: float) -> dict[int, float]:
         (["budget"], sweep_run(GOOD_STEPS, complete=False)),
         (["goal_not_reached"], sweep_run({**GOOD_STEPS, 160: None})),
         (["unresolved", "no_prediction"], sweep_run({5: 500.0, 10: 300.0}, trajectory=())),
+        (["goal_near"], sweep_run({size: steps / 10 for size, steps in GOOD_STEPS.items()})),
         (["one_sided"], sweep_run({size: 100 * (1 + 20 / size) for size in (10, 40, 80, 160)})),
         (["one_sided"], sweep_run({size: 100 * (1 + 20 / size) for size in (1, 2, 5, 10, 40)})),
         (["no_prediction"], sweep_run(GOOD_STEPS, trajectory=along_a_run(None))),

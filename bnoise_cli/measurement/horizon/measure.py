@@ -58,6 +58,7 @@ def measure_horizon(
     settings: HorizonSettings,
     *,
     on_progress: Callable[[HorizonProgress], None] = lambda _: None,
+    stacks: Callable[[int], bool] | None = None,
 ) -> HorizonFound:
     """Train short runs from the present state; the caller gives the model back (`preserved`).
 
@@ -66,6 +67,7 @@ def measure_horizon(
     Args:
         optimizer: the one that has trained so far; every run begins with a copy of its state.
         make_optimizer: builds the config's optimizer over some parameters.
+        stacks: whether runs at a batch size go side by side; found by timing both if left out.
     """
     begun, length = time.monotonic(), task.batches.length
     task = copy.copy(task)
@@ -112,6 +114,7 @@ def measure_horizon(
         budget_seconds=settings.budget_seconds,
         budget_examples=settings.max_examples,
         on_step=on_step,
+        stacks=stacks,
     )
     search = Search(
         runs,

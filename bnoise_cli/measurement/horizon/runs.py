@@ -23,6 +23,7 @@ class HorizonRuns:
     Args:
         draws: of one replicate at one batch size; the same for every learning rate, so that rates are compared on the
             same examples.
+        stacks: whether runs at a batch size go side by side; found by timing both if left out.
         budget_seconds, budget_examples: of gradients that may be spent, or infinity.
 
     Attributes:
@@ -37,6 +38,7 @@ class HorizonRuns:
         budget_seconds: float,
         budget_examples: float,
         on_step: Callable[[int, int], None],
+        stacks: Callable[[int], bool] | None = None,
     ) -> None:
         self._runner, self._draws, self._on_step = runner, draws, on_step
         self._begun, self._budget, self._allowed = time.monotonic(), (budget_seconds, budget_examples), 1.0
@@ -44,6 +46,7 @@ class HorizonRuns:
         self._stacks: dict[int, list[tuple[StackedLanes, dict[Key, int]]]] = {}
         self._singles: dict[int, dict[Key, SingleLane]] = {}
         self._pays: dict[int, bool] = {}
+        self._side_by_side = stacks
         self._steps: dict[tuple[int, Key], int] = {}
         self.gradient_examples = 0
         self.evaluation_examples = 0
@@ -81,8 +84,12 @@ class HorizonRuns:
 
     def _stacked(self, batch_size: int, runs: int) -> bool:
         if batch_size not in self._pays:
-            self._pays[batch_size] = stacking_pays(
-                self._runner, batch_size, min(runs, 16), lambda: self._draws(batch_size, 0)
+            self._pays[batch_size] = (
+                self._side_by_side(batch_size)
+                if self._side_by_side is not None
+                else stacking_pays(
+                    self._runner, batch_size, min(runs, 16), lambda: self._draws(batch_size, 0)
+                )
             )
         return self._pays[batch_size]
 

@@ -75,9 +75,26 @@ class _Probed(_Entry):
     learning_rate: Positive
 
 
+class _Ahead(_Entry):
+    """A point of the horizon at the start."""
+
+    steps: Size
+    loss: float
+    critical_batch_size: _Scale
+    min_steps: Positive
+    min_examples: Positive
+
+
+class _Horizon(_Entry):
+    curve: list[_Ahead]
+    gradient_examples: Count
+    evaluation_examples: Count
+
+
 _FACTS: dict[str, TypeAdapter[Any]] = {
     "goal": TypeAdapter(Annotated[float, Field(strict=True, allow_inf_nan=False)]),
     "probed": TypeAdapter(_Probed),
+    "horizon": TypeAdapter(_Horizon),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
 from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
+from bnoise_cli.maths.rate_search import PER_DOUBLING, next_rate
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
+from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
 from bnoise_cli.measurement.outcome import SweepPhase, SweepProgress, SweepRun
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.sweeping.along_a_run import probe_along
@@ -34,6 +38,8 @@ from bnoise_cli.spec.load import Spec
 
 #: Each probe along the best run may use this part of all the examples that were trained on, and at least so many.
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
+#: The horizon at the start may use this part of them; the half width of the interval of B_crit that ends it early.
+_HORIZON_SHARE, _HORIZON_PRECISION = 0.1, 0.3
 
 
 class BudgetSpentError(Exception):
@@ -115,6 +121,7 @@ class _Run:
         interrupted, complete, goal = False, False, None
         failure: RunError | None = None
         trajectory: list[dict[str, Any]] = []
+        ahead: dict[str, Any] | None = None
         try:
             with enough_memory("sweeping"):
                 if self.plan.branch is not None:
@@ -128,6 +135,7 @@ class _Run:
                     goal = self._goal()
                     self._measure_batch_sizes(goal)
                     trajectory = self._trajectory()
+                    ahead = self._horizon()
             complete = True
         except KeyboardInterrupt:
             interrupted = True
@@ -155,6 +163,7 @@ class _Run:
                 for size, point in sorted(self.chosen.items())
             },
             trajectory=tuple(trajectory),
+            horizon=ahead,
             branches=tuple(self.known.branches),
             findings=self.shared.findings,
             complete=complete,
@@ -173,7 +182,7 @@ class _Run:
         loss = self._loss_of_the_plan(start_loss) if auto else float(self.plan.goal)
         if not loss < start_loss:
             remedy = (
-                "The planned run does not train in sweep.steps; lower its learning rate or raise sweep.steps."
+                "At no learning rate does the planned batch size train in sweep.steps; raise sweep.steps."
                 if auto
                 else "Lower sweep.goal."
             )
@@ -183,10 +192,28 @@ class _Run:
         return Goal(loss=loss, start_loss=start_loss, max_steps=self.plan.max_steps)
 
     def _loss_of_the_plan(self, start_loss: float) -> float:
-        """The smoothed loss of the planned run after `sweep.steps`."""
+        """The lowest loss of the planned batch size after `sweep.steps`, over learning rates a factor of 2 apart.
+
+        At the planned rate alone it could be a loss that the best rate reaches in a few steps.
+        """
         if (known := self.known.fact("goal")) is not None:
             return float(known)
-        wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.base_rate, 0)
+        found: dict[int, float | None] = {}
+        while (point := next_rate(found, 0, {}, PER_DOUBLING)) is not None:
+            found[point] = self._loss_at(point, start_loss)
+        reached = [loss for loss in found.values() if loss is not None]
+        if not reached:
+            raise RunError(
+                f"the planned batch size diverges within {self.plan.steps} steps at every learning rate from "
+                f"{self.shared.rate(min(found)):.2g} to {self.shared.rate(max(found)):.2g}. Lower optimizer.lr, or "
+                "name a sweep.goal."
+            )
+        self.known.add_fact("goal", min(reached))
+        return min(reached)
+
+    def _loss_at(self, point: int, start_loss: float) -> float | None:
+        """The smoothed loss of the planned batch size after `sweep.steps` at a learning rate; None if it diverges."""
+        wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.rate(point), 0)
         steps, losses = [0], [start_loss]
         stride = max(1, wanted // 50)
         while steps[-1] < WINDOW * wanted:
@@ -195,14 +222,9 @@ class _Run:
                 self._tell("goal", steps[-1])
             steps.append(steps[-1] + stride)
             losses += lane.losses((0,))
-        if not np.all(np.isfinite(losses)):
-            raise RunError(
-                f"the planned run diverges within {steps[-1]} steps at its learning rate of "
-                f"{self.shared.base_rate:g}. Lower optimizer.lr, or name a sweep.goal."
-            )
-        loss = smoothed_at(steps, losses, wanted)
-        self.known.add_fact("goal", loss)
-        return loss
+            if not np.isfinite(losses[-1]):
+                return None
+        return smoothed_at(steps, losses, wanted)
 
     def _measure_batch_sizes(self, goal: Goal) -> None:
         tuner = Tuner(self.shared, self.known, goal, lambda size, step: self._tell("training", step, size))
@@ -249,8 +271,68 @@ class _Run:
             on_progress=lambda: self._tell("probe", 0),
         )
 
+    def _horizon(self) -> dict[str, Any] | None:
+        """What short runs from the same start predict, for a part of the examples; None if no batch size arrived.
+
+        It ends with the budget and is kept then, whatever it found: a second call does not begin it again.
+        """
+        if self._fit()[1] is None:
+            return None
+        if (known := self.known.fact("horizon")) is not None:
+            return dict(known)
+        runner = self.shared.runner
+        runner.start.restore()
+        found = measure_horizon(
+            self.task,
+            runner.optimizer(self.task.trainable, self.shared.base_rate),
+            partial(make_optimizer, self.shared.spec),
+            HorizonSettings(
+                batch_size=self.planned,
+                base_rate=self.shared.base_rate,
+                max_grad_norm=self.shared.config.training.max_grad_norm,
+                guess=self.planned,
+                steps=None,
+                precision=_HORIZON_PRECISION,
+                budget_seconds=math.inf if self.plan.budget is None else self.plan.budget - self._seconds,
+                max_examples=_HORIZON_SHARE * sum(run.examples for run in self.known.all()),
+                seed=self.shared.config.probe.seed,
+                step=self.plan.warmup_steps,
+            ),
+            on_progress=lambda _: self._report("probe", 0),
+            stacks=self._stacks,
+        )
+        if found.interrupted:
+            raise KeyboardInterrupt
+        if found.failure is not None:
+            raise found.failure
+        value = {
+            "curve": [asdict(level.point()) for level in found.levels],
+            "gradient_examples": found.gradient_examples,
+            "evaluation_examples": found.evaluation_examples,
+        }
+        self.known.add_fact("horizon", value)
+        return value
+
+    def _stacks(self, batch_size: int) -> bool:
+        """As the runs at the nearest batch size went, so that a sweep that goes on finds the same."""
+        known = self.known.stacks
+        return known[min(known, key=lambda size: abs(math.log(size / batch_size)))] if known else False
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.begun
+
     def _tell(self, phase: SweepPhase, step: int, size: int | None = None) -> None:
-        seconds = time.monotonic() - self.begun
+        """Report the progress.
+
+        Raises:
+            BudgetSpentError: the time is over.
+        """
+        self._report(phase, step, size)
+        if self.plan.budget is not None and self.task.ranks.broadcast(self._seconds > self.plan.budget):
+            raise BudgetSpentError
+
+    def _report(self, phase: SweepPhase, step: int, size: int | None = None) -> None:
         self.on_progress(
             SweepProgress(
                 phase=phase,
@@ -259,8 +341,6 @@ class _Run:
                 sizes_done=len(self.chosen),
                 sizes_planned=max(self.expected, len(self.chosen)),
                 runs=len(self.known),
-                seconds=seconds,
+                seconds=self._seconds,
             )
         )
-        if self.plan.budget is not None and self.task.ranks.broadcast(seconds > self.plan.budget):
-            raise BudgetSpentError

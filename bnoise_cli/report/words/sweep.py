@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
@@ -45,8 +47,37 @@ def _answer(result: SweepResult) -> Section:
                 f"The probe along the best run predicts {amounts.interval(predicted.critical_batch_size)}.{beside}"
             )
         )
+    if (ahead := result.predicted_by_horizon) is not None:
+        parts.append(
+            Sentence(
+                f"Short runs from the same start (the horizon) predict {amounts.interval(ahead.critical_batch_size)}, "
+                f"to a loss of {significant(ahead.loss)}."
+            )
+        )
+    if (rate := _planned_rate(result)) is not None:
+        parts.append(Sentence(rate))
     headline = Sentence(amounts.interval(critical), answer_tone(result))
     return Section(title="Critical batch size", headline=headline, parts=parts)
+
+
+def _planned_rate(result: SweepResult) -> str | None:
+    """What the planned learning rate takes beside the best one, at the planned batch size; None if it was not tried."""
+    size, rate = result.plan.training.batch_size, result.plan.learning_rate
+    best = next((batch for batch in result.batches if batch.batch_size == size), None)
+    if best is None or best.steps is None or best.learning_rate is None or rate is None:
+        return None
+    beside = f"the best rate, {significant(best.learning_rate)}, takes {significant(best.steps)} steps"
+    planned = f"At the planned batch size, {count(size)},"
+    runs = [run for run in result.runs if run.batch_size == size and math.isclose(run.learning_rate, rate)]
+    if not runs:
+        return None
+    arrived = [run.steps for run in runs if run.steps is not None]
+    if not arrived:
+        return f"{planned} the planned learning rate, {significant(rate)}, misses the goal in that time; {beside}."
+    ratio = math.exp(math.fsum(map(math.log, arrived)) / len(arrived)) / best.steps
+    if math.isclose(rate, best.learning_rate, rel_tol=0.05):
+        return f"{planned} the planned learning rate is the best of those that were tried."
+    return f"{planned} the planned learning rate, {significant(rate)}, takes {ratio:.2g} times the steps; {beside}."
 
 
 def _value(estimate: Estimate, amounts: Amounts = EXAMPLES) -> str:

@@ -18,7 +18,7 @@ from bnoise_cli.results.result import Result
 _ABOUT_THE_ANSWER = (
     "diverged", "failed", "not_a_mean", "weighted_mean", "below_a_group", "at_initialisation", "one_step",
     "annealing", "horizon_moves", "horizon_short", "law", "two_descents", "steps_too_short",
-    "outgrown", "goal_not_reached", "one_sided",
+    "outgrown", "goal_not_reached", "goal_near", "one_sided",
     "not_monotone", "unresolved", "interrupted",
 )  # fmt: skip
 #: Doubts that undermine a recommendation by step times, the gravest first.

@@ -1,0 +1,252 @@
+"""The horizon against training: B_crit and the recommendation of a probe, beside a sweep from the same start.
+
+    python tests/benchmarks/horizon.py FOLDER [TASK ...] [--budget 3m] [--plans]
+
+For each task: `bnoise probe`, then `bnoise sweep` from the same weights and optimizer state over the stretch that the
+probe's curve ended with. Both evaluate on different examples, so the sweep's goal lies as far below its start as the
+horizon's last loss below its own. Results stay in FOLDER; what lies there is not measured again.
+
+Regret: what a pair of batch size and learning rate takes over the best pair of the sweep, in time and in time ×
+examples. Steps are the sweep's: its law at the batch size, times what the rate costs at the nearest batch size that
+was trained. Step times are the probe's. The rules (one step, B_simple, the largest) are given the best rate for their
+batch size, as if it were known; the plan and the probe have their own.
+
+`--plans` makes the table of batch sizes and learning rates of the warm-up instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ResNet(nn.Module):
+    """Three residual blocks with BatchNorm on the 8 × 8 digits."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.stem = _convolution(1, channels)
+            self.blocks = nn.ModuleList(
+                nn.Sequential(_convolution(channels, channels), nn.ReLU(), _convolution(channels, channels))
+                for _ in range(3)
+            )
+            self.head = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.view(-1, 1, 8, 8)).relu()
+        for block in self.blocks:
+            x = (x + block(x)).relu()
+        found: Tensor = self.head(x.mean((2, 3)))
+        return found
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _task(
+    base: str, warmup_steps: int, batch_size: int, optimizer: str, **arguments: float
+) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{base}.yaml").read_text())
+    config["optimizer"] = {"_target_": f"torch.optim.{optimizer}", **arguments}
+    config["training"]["batch_size"] = batch_size
+    config["probe"] = {"warmup_steps": warmup_steps, "seed": 0}
+    config["sweep"] = {"warmup_steps": warmup_steps, "seeds": 3}
+    return config
+
+
+def tasks() -> dict[str, dict[str, Any]]:
+    """Name → config."""
+    resnet = _task("digits", 60, 32, "SGD", lr=0.05, momentum=0.9)
+    resnet["model"] = {"_target_": f"{__name__ if __name__ != '__main__' else 'horizon'}.ResNet"}
+    gpt = "stdlib_gpt_adamw"
+    return {
+        "digits MLP, SGD": _task("digits", 100, 64, "SGD", lr=0.2),
+        "digits MLP, momentum": _task("digits", 100, 64, "SGD", lr=0.02, momentum=0.9),
+        "digits MLP, Adam": _task("digits", 100, 64, "Adam", lr=1e-3),
+        "digits CNN, momentum": _task("digits_cnn", 50, 32, "SGD", lr=0.1, momentum=0.9),
+        "digits ResNet, BatchNorm": resnet,
+        "byte GPT, AdamW, 50 steps": _task(gpt, 50, 32, "AdamW", lr=3e-3, weight_decay=0.01),
+        "byte GPT, AdamW, 200 steps": _task(gpt, 200, 32, "AdamW", lr=3e-3, weight_decay=0.01),
+        "byte GPT, SGD, 50 steps": _task(gpt, 50, 32, "SGD", lr=0.1, momentum=0.9),
+        "byte GPT, SGD, 300 steps": _task(gpt, 300, 32, "SGD", lr=0.1, momentum=0.9),
+        "GPT-2, AdamW": _task("gpt2", 100, 32, "AdamW", lr=1e-3),
+    }
+
+
+def plans() -> dict[str, dict[str, Any]]:
+    """Plans for one task, the digits MLP under SGD: batch size and learning rate of the warm-up."""
+    pairs = [
+        (16, 0.2),
+        (64, 0.2),
+        (256, 0.2),
+        (512, 0.2),
+        (1024, 0.2),
+        (64, 0.05),
+        (64, 0.1),
+        (64, 0.4),
+        (64, 0.8),
+    ]
+    return {f"{size} at {rate}": _task("digits", 100, size, "SGD", lr=rate) for size, rate in pairs}
+
+
+def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, sweep: bool) -> None:
+    """Probe and sweep one task; what lies in the folder stays."""
+    stem = name.replace(",", "").replace(" ", "-")
+    file = folder / f"{stem}.yaml"
+    file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    probed, swept = folder / f"{stem}.probe.json", folder / f"{stem}.sweep.json"
+    if not probed.exists():
+        _bnoise(folder, "probe", file.name, "--budget", budget, "--out", probed.name)
+    result = json.loads(probed.read_text())
+    print(f"\n{name}\n  {_told(result)}", flush=True)
+    horizon = result["horizon"]
+    if horizon is None or not sweep:
+        return
+    if not swept.exists():
+        fall = horizon["start_loss"] - horizon["curve"][-1]["loss"]
+        start = _start_of_sweep(folder, file.name)
+        _bnoise(folder, "sweep", file.name, "--out", swept.name, "--set", f"sweep.goal={start - fall:.5g}")
+    trained = json.loads(swept.read_text())
+    print(
+        f"  trained {_interval(trained['critical_batch_size'])} to {trained['goal']:.3g} from "
+        f"{trained['start_loss']:.3g}; examples {trained['cost']['gradient_examples']:,}; "
+        f"horizon / trained {_ratio(result, trained):.2f}"
+    )
+    for who, regret in regrets(result, trained):
+        print(f"  {who:28} {regret}")
+
+
+def _bnoise(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "bnoise_cli", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _start_of_sweep(folder: Path, file: str) -> float:
+    told = _bnoise(folder, "sweep", file, "--dry-run")
+    return float(told.split("a loss of")[1].split()[0])
+
+
+def _interval(estimate: Mapping[str, float | None]) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    numbers = ["?" if number is None else f"{number:.3g}" for number in (value, low, high)]
+    return f"{numbers[0]} ({numbers[1]} to {numbers[2]})"
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    horizon = result["horizon"]
+    one_step = (
+        f"one step {_interval(result['noise_scale'])}, B_simple {_interval(result['simple_noise_scale'])}"
+    )
+    if horizon is None:
+        return f"{one_step}; no horizon"
+    curve = ", ".join(
+        f"{p['steps']}: {p['critical_batch_size']['value'] or math.nan:.3g}" for p in horizon["curve"]
+    )
+    return (
+        f"{one_step}; horizon {_interval(result['critical_batch_size'])} to {horizon['curve'][-1]['loss']:.3g} from "
+        f"{horizon['start_loss']:.3g} ({curve}){'' if horizon['stands_still'] else ', moves'}\n  cost: one step "
+        f"{result['cost']['gradient_examples'] - horizon['gradient_examples']:,}, horizon "
+        f"{horizon['gradient_examples']:,} gradient examples, {horizon['seconds']:.0f} s"
+    )
+
+
+def _ratio(result: Mapping[str, Any], trained: Mapping[str, Any]) -> float:
+    values = result["critical_batch_size"]["value"], trained["critical_batch_size"]["value"]
+    return math.nan if None in values else float(values[0] / values[1])
+
+
+def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Who recommends → time, and time × examples, over the best that the sweep found."""
+    critical, throughput = trained["critical_batch_size"]["value"], result["throughput"]
+    if critical is None or throughput is None:
+        return
+    fewest = trained["min_steps"]["value"]
+    timed = throughput["step_times"]
+    sizes = [row["micro_batch_size"] for row in timed]
+
+    def seconds(size: float) -> float:
+        within = np.interp(size, sizes, [row["seconds"] for row in timed])
+        beyond = max(size - sizes[-1], 0) * throughput["seconds_per_example"]
+        return float(within + beyond) + throughput["optimizer_seconds"]
+
+    def price(size: float, rate: float | None) -> tuple[float, float]:
+        steps = fewest * (1 + critical / size) * _rate_costs(trained, size, rate)
+        return steps * seconds(size), steps * seconds(size) * steps * size
+
+    grid = [float(size) for size in np.geomspace(1, 4096, 97)]
+    least_time, least_product = (min(price(size, None)[i] for size in grid) for i in (0, 1))
+    plan = result["config"]["training"]["batch_size"], result["config"]["optimizer"]["lr"]
+    told: dict[str, tuple[float, float | None]] = {"the plan": plan}
+    if result["recommendation"] is not None:
+        advice = result["recommendation"]
+        told = {"the probe": (advice["batch_size"], advice["learning_rate"]), **told}
+    told["one step, best rate"] = result["noise_scale"]["value"], None
+    told["B_simple, best rate"] = result["simple_noise_scale"]["value"], None
+    told["the largest, best rate"] = float(throughput["largest_micro_batch_size"]), None
+    for who, (size, rate) in told.items():
+        if size is not None:
+            time, product = price(size, rate)
+            yield (
+                who,
+                f"{size:.3g} at {f'{rate:.3g}' if rate else 'its best'}: time {time / least_time - 1:+.0%}, "
+                f"time × examples {product / least_product - 1:+.0%}",
+            )
+
+
+def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> float:
+    """Steps at a rate over those at the best one, at the trained batch size nearest to `size`."""
+    arrived: dict[int, dict[float, list[float]]] = {}
+    for run in trained["runs"]:
+        if run["steps"] is not None:
+            rates = arrived.setdefault(run["batch_size"], {})
+            rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
+    nearest = min(arrived, key=lambda other: abs(math.log(other / size)))
+    means = {x: float(np.mean(steps)) for x, steps in sorted(arrived[nearest].items())}
+    best = min(means.values())
+    if rate is None:
+        return 1.0
+    # A batch size apart, the best rate moves with the square root.
+    rate *= math.sqrt(nearest / size)
+    if not min(means) <= rate <= max(means):
+        low = rate < min(means)
+        return math.exp(means[min(means) if low else max(means)] - best) * (
+            min(means) / rate if low else math.nan
+        )
+    return math.exp(float(np.interp(math.log(rate), np.log(list(means)), list(means.values()))) - best)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("tasks", nargs="*")
+    parser.add_argument("--budget", default="3m")
+    parser.add_argument("--plans", action="store_true")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    chosen = plans() if asked.plans else tasks()
+    for name in asked.tasks or chosen:
+        measure(asked.folder, name, chosen[name], asked.budget, sweep=not asked.plans)
+
+
+if __name__ == "__main__":
+    main()
