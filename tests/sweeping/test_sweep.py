@@ -180,7 +180,8 @@ def test_what_the_result_says_of_its_runs_agrees_with_them(write: Write) -> None
     spec = load_spec(Path("q.yaml"))
     run = swept(spec, Path("runs.jsonl"))
     result = sweep_result(run, spec)
-    probed = sum(point["gradient_examples"] for point in run.trajectory)
+    assert run.horizon is not None
+    probed = sum(part["gradient_examples"] for part in (*run.trajectory, run.horizon))
     assert result.cost.gradient_examples == sum(r.examples for r in result.runs) + probed
     for batch in result.batches:
         assert batch.steps is not None
@@ -238,8 +239,8 @@ def test_a_dry_run_measures_nothing(write: Write, bnoise: Call) -> None:
         (["sweep.budget=0s"], 2, "a time of at least 1s"),
         (["sweep.batchsizes=[1, 2, 3]"], 2, "did you mean `batch_sizes`?"),
         (["optimizer.lr=0.0"], 2, "a positive `lr`"),
-        (["sweep.goal=auto", "optimizer.lr=500"], 4, "the planned run diverges within"),
-        (["sweep.goal=auto", "optimizer.lr=1e-12"], 2, "The planned run does not train in sweep.steps"),
+        (["sweep.goal=auto", "optimizer.lr=1e9"], 4, "the planned batch size diverges within"),
+        (["sweep.goal=auto", "optimizer.lr=1e-12"], 2, "At no learning rate does the planned batch size train in sweep.steps"),
         (["sweep.warmup_steps=50", "optimizer.lr=500"], 4, "warm-up training, step"),
     ],
 )  # fmt: skip
@@ -273,24 +274,18 @@ def test_a_goal_that_no_run_reaches_says_what_was_reached(write: Write, bnoise: 
     assert data["critical_batch_size"]["value"] is None
 
 
-def test_the_goal_of_the_planned_run_is_reached_in_about_its_steps(write: Write) -> None:
-    """At the planned batch the planned rate takes `sweep.steps`, by definition, and the best one not longer.
+def test_the_auto_goal_is_what_the_planned_batch_reaches_at_its_best_rate(write: Write) -> None:
+    """From a planned rate 16 times too low the goal takes about `sweep.steps` at the best rate, not a sixteenth of them.
 
-    The crossing is read off the path of another evaluation grid, so 10% is allowed for what that moves.
+    Two seeds scatter, and the goal is the lowest of noisy losses: 40% are allowed.
     """
     write("q.yaml", TINY_SWEEP)
-    spec = load_spec(
-        Path("q.yaml"), ["sweep.goal=auto", "sweep.steps=40", "training.batch_size=8", "optimizer.lr=0.2"]
-    )
+    given = ["sweep.goal=auto", "sweep.steps=20", "training.batch_size=8", "optimizer.lr=0.0125"]
+    spec = load_spec(Path("q.yaml"), given)
     run = swept(spec, Path("runs.jsonl"))
     assert 0 < run.goal < run.start_loss
-    planned = [r for r in run.runs if (r.batch_size, r.learning_rate, r.seed) == (8, 0.2, 0)]
-    for one in planned:  # it may have been beaten by a better rate before it arrived
-        assert one.outcome == "beaten" or one.steps == pytest.approx(40, rel=0.1)
-    assert planned
     [at_plan] = [batch for batch in sweep_result(run, spec).batches if batch.batch_size == 8]
-    assert at_plan.steps is not None
-    assert at_plan.steps < 44
+    assert at_plan.steps == pytest.approx(20, rel=0.4)
 
 
 def test_the_range_is_found_around_the_critical_batch_size(write: Write) -> None:
