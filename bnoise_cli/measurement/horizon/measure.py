@@ -27,7 +27,7 @@ from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.records import HorizonRun
 
 #: Losses are means over this many examples, the same for all runs; merely chosen.
-_EVALUATION_EXAMPLES = 512
+_EVALUATION_EXAMPLES = 256
 #: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
 #: passes than the planned ones save time; the runs that are stacked side by side need the memory.
 _PASS, _SIDE_BY_SIDE = 512, 16

@@ -41,6 +41,8 @@ _MOST_REPLICATES, _LEAST_REPLICATES, _AT_FIRST = 12, 2, 4
 _MOST_DOUBLINGS = 2
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.25
+#: It is read as seldom as this factor of steps before any run can have arrived.
+_SELDOM = 4
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
 _LATE = 1.5
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
@@ -251,15 +253,14 @@ class Search:
             fit = fit_law([found for found in arrivals if found is not None])
             if fit is None or not self._move(fit):
                 break
+            self._trim(fit.log_critical)
         self._reached = steps
         self._note()
-        self._trim()
+        if self.levels:
+            self._trim(self.levels[-1].fit.log_critical)
 
-    def _trim(self) -> None:
-        """Leave out batch sizes far from B_crit: a run of the largest costs K times its size."""
-        if not self.levels:
-            return
-        critical = self.levels[-1].fit.log_critical
+    def _trim(self, critical: float) -> None:
+        """Leave out batch sizes far from B_crit: the largest take many examples, the smallest many steps."""
         while len(self.ladder) > _SIZES and math.log(self.ladder[-2]) >= critical + math.log(_FAR_ENOUGH):
             self.ladder.pop()
         while len(self.ladder) > _SIZES and math.log(self.ladder[1]) <= critical - math.log(_FAR_ENOUGH):
@@ -367,7 +368,7 @@ class Search:
     ) -> dict[int, float | None]:
         """Train learning rates side by side until each has arrived, diverged or is late."""
         found: dict[int, float | None] = {}
-        waiting = list(points)
+        waiting, quiet = list(points), self._quiet(size, loss)
         while waiting:
             for point in list(waiting):
                 rate = self._rate(size, point)
@@ -385,8 +386,14 @@ class Search:
             if waiting:
                 step = min(self._rate(size, point).steps[-1] for point in waiting)
                 behind = [point for point in waiting if self._rate(size, point).steps[-1] == step]
-                self._advance(size, behind, _next_mark(step))
+                self._advance(size, behind, _next_mark(step, quiet))
         return found
+
+    def _quiet(self, size: int, loss: float) -> float:
+        """Steps before which no run can have arrived: a larger batch size does not take more."""
+        larger = min((other for other in self.known if other > size), default=None)
+        there = self.steps_to(larger, loss) if larger is not None else None
+        return math.exp(there.log_steps) / WINDOW if there is not None else 0.0
 
     def _too_many(self, size: int, loss: float) -> float:
         """Steps after which a batch size whose learning rates all miss the loss is searched at other rates."""
@@ -426,12 +433,16 @@ class Search:
         return min(self.known[size], key=lambda point: abs(point / PER_DOUBLING - log_rate))
 
     def _move(self, fit: LawFit) -> bool:
-        """Add a batch size beyond the end that B_crit is too near to; whether there was one to add."""
+        """Add a batch size beyond the end that B_crit is too near to; whether there was one to add.
+
+        At first B_crit must be surely too near: noise and momentum can decide the first few steps.
+        """
         low, high = self.ladder[0], self.ladder[-1]
-        if fit.log_critical < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
+        sure = 0.0 if self._settled else fit.log_error
+        if fit.log_critical + sure < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
             self.ladder.insert(0, smaller)
             return True
-        if fit.log_critical > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
+        if fit.log_critical - sure > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
             self.ladder.append(larger)
             return True
         return False
@@ -469,7 +480,8 @@ class Search:
 
     def _add_replicates(self, wanted: Callable[[int], int]) -> None:
         """Train more replicates around the best learning rate of every batch size, as far as the others went."""
-        for found in self.levels[-1].arrivals if self.levels else ():
+        arrivals = self.levels[-1].arrivals if self.levels else ()
+        for found in (point for point in arrivals if point.batch_size in self.ladder):
             self._fill(found.batch_size, found.log_rate, wanted(found.batch_size))
         self._note()
 
@@ -501,8 +513,10 @@ class Search:
                 rate.diverged = not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
 
 
-def _next_mark(step: int) -> int:
-    return max(step + 1, math.floor(step * _MARK))
+def _next_mark(step: int, quiet: float = 0.0) -> int:
+    """The next step at which the loss is read; seldom before `quiet`, because reading it costs more than training."""
+    usual = max(step + 1, math.floor(step * _MARK))
+    return usual if usual >= quiet else min(max(step + 1, _SELDOM * step), math.ceil(quiet))
 
 
 def _least(found: dict[int, float | None]) -> float | None:
