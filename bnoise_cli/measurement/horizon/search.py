@@ -435,14 +435,15 @@ class Search:
     def _move(self, fit: LawFit) -> bool:
         """Add a batch size beyond the end that B_crit is too near to; whether there was one to add.
 
-        At first B_crit must be surely too near: noise and momentum can decide the first few steps.
+        At first B_crit must be surely below the ladder to lower it: small batches take long, and noise and momentum
+        can decide the first few steps.
         """
         low, high = self.ladder[0], self.ladder[-1]
         sure = 0.0 if self._settled else fit.log_error
         if fit.log_critical + sure < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
             self.ladder.insert(0, smaller)
             return True
-        if fit.log_critical - sure > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
+        if fit.log_critical > math.log(high / _INSIDE) and (larger := self._allowed(high * 4)) > high:
             self.ladder.append(larger)
             return True
         return False
