@@ -47,6 +47,7 @@ training:
 probe:
   warmup_steps: 3
   max_examples: 3000
+  horizon: "off"
 """
 # A noisy quadratic whose runs take a few dozen steps, on few examples: a whole sweep takes a second or two.
 TINY_SWEEP = """\

@@ -28,14 +28,14 @@ def unit_doubts(result: Result) -> Iterator[Doubt]:
         )
 
 
-def unjudged_doubts(wishes: Advice) -> Iterator[Doubt]:
-    """Without step times no limit can be judged."""
+def unjudged_doubts(wishes: Advice, why: str = "no step was timed") -> Iterator[Doubt]:
+    """Without step times, or without a B_crit that training shows, no limit can be judged."""
     if named := limits.roles(wishes):
         keys = " and ".join(f"advice.{name}" for name in named)
         yield Doubt(
             code="limits_unknown",
-            finding=f"whether {keys} can be met is not known: no step was timed",
-            remedy="Probe again on the device that will train.",
+            finding=f"whether {keys} can be met is not known: {why}",
+            remedy="Probe again, on the device that will train and with a larger --budget.",
             about="advice",
         )
 

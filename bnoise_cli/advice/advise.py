@@ -36,6 +36,9 @@ def advise(result: R) -> R:
         return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
     made = result.provenance
     options = Options(critical, throughput, training, made.dataset_length, group=made.group)
+    if result.resolved and result.lacks_horizon:
+        why = "no horizon was measured"
+        return replace(plain, tradeoff=options.rows(), doubts=(*found, *unjudged_doubts(wishes, why)))
     if not result.resolved:
         return replace(plain, tradeoff=options.rows())
     choice = limits.choose(options, result.plan)

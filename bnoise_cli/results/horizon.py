@@ -77,7 +77,8 @@ def horizon_doubts(point: Measurement) -> Iterator[Doubt]:
             code="one_step",
             finding="the critical batch size is that of a single step; training from the same weights has shown 2 to "
             f"20 times less or more. No horizon was measured: {point.no_horizon}",
-            remedy="Set probe.horizon: auto and raise --budget (or probe.max_examples); or measure with bnoise sweep.",
+            remedy="Set probe.horizon: auto and raise --budget (or probe.max_examples); or measure with bnoise sweep. "
+            "With probe.horizon: off a batch size is recommended by one step alone.",
         )
         return
     if point.no_one_step is not None:

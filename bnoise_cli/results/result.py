@@ -124,6 +124,12 @@ class Result:
             return False
         return critical.high <= WIDEST_INTERVAL * critical.low
 
+    @property
+    def lacks_horizon(self) -> bool:
+        """Whether a horizon was asked for and not measured: one step alone can be wrong by 20 times."""
+        horizon = self.config.get("probe", {}).get("horizon", "off")
+        return horizon != "off" and any(doubt.code == "one_step" for doubt in self.doubts)
+
     def to_json(self) -> dict[str, Any]:
         """The result as plain data for `json.dumps`; a number that is not finite becomes null."""
         data: dict[str, Any] = _plain(dataclasses.asdict(self))

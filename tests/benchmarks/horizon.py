@@ -3,8 +3,8 @@
     python tests/benchmarks/horizon.py FOLDER [TASK ...] [--budget 3m] [--plans]
 
 For each task: `bnoise probe`, then `bnoise sweep` from the same weights and optimizer state over the stretch that the
-probe's curve ended with. Both evaluate on different examples, so the sweep's goal lies as far below its start as the
-horizon's last loss below its own. Results stay in FOLDER; what lies there is not measured again.
+probe's curve ended with. They evaluate on different examples, so the sweep's goal is the same part of its start as the
+horizon's last loss of its own. Results stay in FOLDER; what lies there is not measured again.
 
 Regret: what a pair of batch size and learning rate takes over the best pair of the sweep, in time and in time ×
 examples. Steps are the sweep's: its law at the batch size, times what the rate costs at the nearest batch size that
@@ -119,9 +119,8 @@ def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, 
     if horizon is None or not sweep:
         return
     if not swept.exists():
-        fall = horizon["start_loss"] - horizon["curve"][-1]["loss"]
-        start = _start_of_sweep(folder, file.name)
-        _bnoise(folder, "sweep", file.name, "--out", swept.name, "--set", f"sweep.goal={start - fall:.5g}")
+        goal = _start_of_sweep(folder, file.name) * horizon["curve"][-1]["loss"] / horizon["start_loss"]
+        _bnoise(folder, "sweep", file.name, "--out", swept.name, "--set", f"sweep.goal={goal:.5g}")
     trained = json.loads(swept.read_text())
     print(
         f"  trained {_interval(trained['critical_batch_size'])} to {trained['goal']:.3g} from "

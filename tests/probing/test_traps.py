@@ -382,7 +382,7 @@ def test_batch_norm_is_advised_in_its_groups(probed: Any) -> None:
     code, result, said = probed(
         model={"_target_": "train.py:model", "extra": "norm"},
         training={"batch_size": 5},  # 16 examples in groups of 5 would leave one
-        probe={"warmup_steps": 20, "max_examples": 20_000},
+        probe={"warmup_steps": 20, "max_examples": 20_000, "horizon": "off"},
     )
     assert code == 0, said
     assert result["provenance"]["group"] == 5

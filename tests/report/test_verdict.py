@@ -146,3 +146,21 @@ def test_quiet_prints_the_verdict_alone(bnoise: Call, write: Write) -> None:
     assert full.startswith(quiet)
     assert "Critical batch size  " not in quiet
     assert err == ""
+
+
+def test_one_step_recommends_nothing_if_a_horizon_was_asked_for() -> None:
+    """One step has recommended 512 on the digits, where training shows 32; the trade-off by it is still shown."""
+    found = doubted(plan(), "one_step")
+
+    def advised(horizon: str) -> Result:
+        settings = {**found.config, "probe": {**found.config.get("probe", {}), "horizon": horizon}}
+        return advise(dataclasses.replace(found, config=settings))
+
+    assert advised("off").recommendation is not None
+    missing = advised("auto")
+    assert missing.recommendation is None
+    assert missing.alternatives == ()
+    assert missing.tradeoff
+    said, tone, _ = verdict(missing)
+    assert said.endswith("no horizon was measured, and one step is not enough")
+    assert tone is Tone.UNSURE

@@ -83,11 +83,11 @@ def emit(result: Result, framework: Framework) -> str:
     if advice is None:
         why = "the critical batch size is not resolved"
         if result.resolved:
-            why = (
-                "no step was timed"
-                if result.throughput is None
-                else "no batch size meets the limits of `advice:`"
-            )
+            why = "no batch size meets the limits of `advice:`"
+            if result.lacks_horizon:
+                why = "no horizon was measured"
+            elif result.throughput is None:
+                why = "no step was timed"
         raise NoAdviceError(
             f"--emit needs a recommended batch size; this result has none: {why}. "
             "See the reasons for doubt in its report."

@@ -68,6 +68,8 @@ def _undecided(result: Result) -> str:
         return f"No batch size meets the limits of the config; the planned {planned} does not either"
     if not result.resolved:
         return f"Cannot tell whether another batch size than the planned {planned} is better"
+    if result.lacks_horizon:
+        return f"No recommendation besides the planned {planned}: no horizon was measured, and one step is not enough"
     return f"No recommendation besides the planned {planned}: no training step was timed"
 
 
