@@ -64,6 +64,12 @@ class Checked:
     result: Path | None = None
     doubts: tuple[Doubt, ...] = ()
 
+    @property
+    def named_finding(self) -> str:
+        """The finding after the name of the config; a mistake in the config begins with it already."""
+        named = self.finding.startswith(f"{self.config}:")
+        return self.finding if named else f"{self.config}: {self.finding}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:

@@ -20,7 +20,7 @@ from bnoise_cli.results.kinds import COMMANDS
 
 app = typer.Typer(
     name="bnoise",
-    help="Which batch size? Measures the gradient noise scale of your model on your data.",
+    help="Which batch size? Measures the critical batch size of your model on your data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -21,7 +21,7 @@ EXAMPLE = "config.yaml --budget 2m --plot noise.svg"
     unfinished="anything was measured",
 )
 def probe(call: Call) -> ExitCode:
-    """Measure the noise scale, time training steps, and recommend a batch size.
+    """Measure the critical batch size, time training steps, and recommend a batch size and a learning rate.
 
     A config names code that is imported and run: an untrusted config is untrusted code.
     """

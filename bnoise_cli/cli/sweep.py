@@ -43,6 +43,11 @@ def _settings(
         raise CallError(
             "branches need a number of examples, the same for each. Add --examples, as in --examples 20000."
         )
+    if examples is not None and branch is None and not _names_branches(config):
+        raise CallError(
+            "--examples is the length of branches, and neither the call nor the config has branches. Add --branch, as "
+            "in --branch 1,2,4,8."
+        )
     return settings
 
 

@@ -104,7 +104,7 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
-    if spec is None or spec.loader is None:
+    if spec is None or spec.loader is None or not path.is_file():
         raise TargetError(f"`{name}`", f"a Python file at {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module

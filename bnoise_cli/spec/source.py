@@ -113,9 +113,13 @@ def read_source(path: Path) -> Source:
             expected += ", or the name of another config as the first argument"
         raise ConfigError([Problem(place=str(path), found="no such file", expected=expected)]) from None
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else f"bytes that are not UTF-8 ({error.reason})"
+        found = (
+            f"a path that cannot be read ({error.strerror})"
+            if isinstance(error, OSError)
+            else f"bytes that are not UTF-8 ({error.reason})"
+        )
         raise ConfigError(
-            [Problem(place=str(path), found=str(found), expected="a readable text file in UTF-8")]
+            [Problem(place=str(path), found=found, expected="a readable text file in UTF-8")]
         ) from None
     return parse_source(text, str(path), path.resolve().parent)
 

@@ -148,6 +148,7 @@ def test_branches_as_options_and_a_check_of_their_result(bnoise: Call, write: Wr
         (["--branch", "1,2,4"], "branches need a number of examples"),
         (["--branch", "1,two", "--examples", "100"], "--branch needs two or more ascending whole numbers"),
         (["--branch", "4,2", "--examples", "100"], "--branch needs two or more ascending"),
+        (["--examples", "100"], "Add --branch"),
     ],
 )
 def test_branches_that_are_not_named_well(

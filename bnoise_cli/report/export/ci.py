@@ -102,7 +102,7 @@ def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:
         if kind:
             bad = ET.SubElement(case, kind, type=each.verdict.value, message=_xml(each.finding))
             bad.text = _xml(f"{each.finding} {each.remedy}".rstrip())
-    said = [f"{WORDS[each.verdict]}: {each.config}: {each.finding} {each.remedy}" for each in checked]
+    said = [f"{WORDS[each.verdict]}: {each.named_finding} {each.remedy}" for each in checked]
     ET.SubElement(suite, "system-out").text = "\n".join(_xml(text.rstrip()) for text in said)
     ET.SubElement(suite, "system-err")
     ET.indent(root, " ")

@@ -78,9 +78,9 @@ def check_table(checked: Sequence[Checked]) -> list[Section]:
 
 
 def _section(each: Checked) -> Section:
-    said, parts = each.finding, []
+    said, parts = each.named_finding, []
     if each.verdict is Verdict.INVALID and len(each.marks) > 1:
-        said = f"{len(each.marks)} mistakes"
+        said = f"{each.config}: {len(each.marks)} mistakes"
         parts += [
             mark.text if mark.line is None else f"{each.config}:{mark.line}:{mark.column}: {mark.text}"
             for mark in each.marks
@@ -95,7 +95,7 @@ def _section(each: Checked) -> Section:
         sentences.append(Sentence(harmless(f"By {each.result}{doubts}."), Tone.DETAIL))
     return Section(
         title=WORDS[each.verdict],
-        headline=Sentence(harmless(f"{each.config}: {said}"), tone),
+        headline=Sentence(harmless(said), tone),
         parts=sentences,
     )
 
