@@ -57,7 +57,9 @@ def init(
         raise CallError(
             f"--example is a whole config; found --{next(iter(targets))} too. Leave one of them out."
         )
+    own = ""
     if targets:
+        own = "Set `optimizer` and `training.batch_size` to those of your run. "
         missing = [f"--{key}" for key in ("model", "dataset") if key not in targets]
         if missing:
             raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
@@ -79,9 +81,9 @@ def init(
     tell(f"{' and '.join([str(out), *map(str, beside)])} {'are' if beside else 'is'} written.")
     try:
         load_spec(out).require_targets()
-        tell(f"Try it with `{call} --dry-run`, then measure with `{call}`.")
+        tell(f"{own}Try it with `{call} --dry-run`, then measure with `{call}`.")
     except ConfigError as error:
-        tell(f"{error}\nFill that in, then try it with `{call} --dry-run`.")
+        tell(f"{error}\nFill that in. {own}Then try it with `{call} --dry-run`.")
 
 
 def _default_example() -> str:

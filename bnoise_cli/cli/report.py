@@ -103,7 +103,7 @@ def _spec(config: Path | None, overrides: list[str]) -> Spec | None:
     if config is not None:
         return load_spec(config, overrides)
     if overrides:
-        raise CallError("--set changes a config, and none is named. Add --config FILE.")
+        raise CallError("--set changes the config that --config names, and there is none. Add --config FILE.")
     return None
 
 

@@ -118,7 +118,7 @@ BatchSizes = Annotated[Literal["auto"] | list[Examples], AfterValidator(_three_o
 
 
 class Probe(Section):
-    """How the noise scale is measured."""
+    """How the critical batch size is measured."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         default=100, description="training steps before the probe"
@@ -135,7 +135,9 @@ class Probe(Section):
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.15, description="stop when the 95% interval is within this fraction on each side"
     )
-    budget: Seconds = Field(default=120.0, description="or when this time is spent, after the warm-up")
+    budget: Seconds = Field(
+        default=120.0, description="or when this time is spent, after the warm-up: seconds, or as in 2m"
+    )
     max_examples: Budget | None = Field(
         default=None, description="or a budget in gradient examples, which repeats exactly"
     )

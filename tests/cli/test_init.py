@@ -77,7 +77,7 @@ def test_targets_come_with_their_arguments(bnoise: Call, user: None) -> None:
                           "--objective", "train.py:objective")  # fmt: skip
     assert code == 0
     assert "missing a required argument: 'width'" in err
-    assert "Fill that in" in err
+    assert "Fill that in. Set `optimizer` and `training.batch_size`" in err
     text = Path("bnoise.yaml").read_text()
     data = yaml.safe_load(text)
     assert data["model"] == {"_target_": "train.py:Net", "depth": 2, "rates": [0.1, 1e-05], "name": "on"}
@@ -111,7 +111,7 @@ def test_transformers_style_needs_no_loss(bnoise: Call, user: None) -> None:
     (["--model", "train.py:Net"], ["--dataset is missing"]),
     (["--loss", "torch.nn.MSELoss"], ["--model and --dataset is missing"]),
     (["--model", "train.py:Nett", "--dataset", "trian.py:data"],
-     ["--model: found `train.py:Nett`", "did you mean `Net`?", "--dataset: found `trian.py:data`; expected a Python file"]),
+     ["--model: found `train.py:Nett`", "did you mean `Net`?", "`trian.py:data`; expected a Python file at"]),
     (["--model", "train.py:Net", "--dataset", "train.py:data", "--loss", "a.b", "--objective", "c.d"],
      ["exclude each other"]),
     (["--out", "train.py"], ["train.py is there already"]),
