@@ -22,15 +22,17 @@ def listen() -> None:
 
 @contextmanager
 def not_swallowed() -> Iterator[None]:
-    """Around user code, which may catch the KeyboardInterrupt with a bare `except:` and go on.
+    """Around user code, which may catch the KeyboardInterrupt and go on, or raise an error of its own instead.
 
     Raises:
         KeyboardInterrupt: a signal came while the code ran.
     """
     before = _state["asked"]
-    yield
-    if _state["asked"] and not before and threading.current_thread() is threading.main_thread():
-        raise KeyboardInterrupt
+    try:
+        yield
+    finally:
+        if _state["asked"] and not before and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
 
 
 def ignore_more() -> None:

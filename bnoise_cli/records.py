@@ -171,7 +171,7 @@ class Horizon:
     gradient_examples: int
     seconds: float
     #: Ascending steps.
-    curve: tuple[HorizonPoint, ...]
+    curve: Annotated[tuple[HorizonPoint, ...], Field(min_length=1)]
     #: Ascending batch sizes, each at its best learning rate.
     batches: tuple[HorizonBatch, ...]
     runs: tuple[HorizonRun, ...]
@@ -215,7 +215,7 @@ class StepTime:
     #: Forward, backward and optimizer step, with the examples in memory: the median of the fast half of the visits.
     seconds: Positive
     #: Half the distance between the quartiles over the median.
-    spread: float
+    spread: NotNegative
     #: Median time of one process to read these examples.
     loading_seconds: float
     #: None if the device cannot tell.
@@ -327,8 +327,8 @@ class BatchSizes:
 class Recommendation:
     """A batch size to train with, how to split it, and why."""
 
-    roles: tuple[Role, ...]
-    batch_size: int
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    batch_size: Size
     micro_batch_size: int
     accumulation_steps: int
     world_size: int

@@ -114,6 +114,13 @@ class ResultFile:
             self._aside = None
         return f"The result is in {self._shown}.{said}"
 
+    @property
+    def kept(self) -> Path | None:
+        """Where the result is, in the words of the call; None if none was stored."""
+        if self._aside is not None:
+            return self.named(self._aside)
+        return self._shown if self._own is not None else None
+
     def named(self, path: Path) -> Path:
         """A path in the words of the call."""
         return self._shown.parent / path.relative_to(self.path.parent)

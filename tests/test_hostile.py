@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,16 +19,20 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bnoise_cli.advice.advise import advise
 from bnoise_cli.check.check_config import check_config, validate_config
 from bnoise_cli.check.verdict import Verdict
-from bnoise_cli.errors import BnoiseError, ConfigError
+from bnoise_cli.errors import BnoiseError, CallError, ConfigError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
+from bnoise_cli.report.sections import report_sections
 from bnoise_cli.result_file import ResultFile
-from bnoise_cli.results.stored import read_result
+from bnoise_cli.results.horizon import horizon_record
+from bnoise_cli.results.stored import checked_result, read_result
 from bnoise_cli.spec.load import load_spec
 from tests.cases import QUADRATIC_CONFIG, Call, Write
+from tests.samples import HORIZON, timed
 from tests.samples import result as probed
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,6 +54,8 @@ SPECIAL = [
     ".nan",
     "9" * 200,
 ]
+#: With every part that a probe can have.
+ADVISED = advise(probed(doubts=(), horizon=horizon_record(HORIZON), throughput=timed()))
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -88,11 +95,13 @@ def test_any_text_is_a_config_or_a_list_of_mistakes(data: st.DataObject, write: 
 @MANY
 @given(data=st.data())
 def test_any_stored_result_is_judged_or_damaged(data: st.DataObject, write: Write) -> None:
-    whole = probed(doubts=()).to_json()
+    whole = ADVISED.to_json()
     write("r.json", json.dumps(mutated(whole, data.draw)))
     path = Path("r.json")
     with suppress(BnoiseError):
-        read_result(path)
+        found = read_result(path)
+        report_sections([("r", found)], beside=[("other", found)])
+        advise(found)
     file = ResultFile(Path("kept.json"))
     file.store(whole)
     before = Path("kept.json").read_bytes()
@@ -100,6 +109,34 @@ def test_any_stored_result_is_judged_or_damaged(data: st.DataObject, write: Writ
     Path("kept.json").write_text(json.dumps(changed))
     ResultFile(Path("kept.json")).store(whole)  # never raises for what lies there
     assert before
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("horizon", "curve"), []),
+        (("recommendation", "roles"), []),
+        (("recommendation", "batch_size"), 0),
+        (("throughput", "step_times", 0, "spread"), -1.0),
+    ],
+)
+def test_what_arithmetic_would_stumble_over_is_damage(place: tuple[Any, ...], value: Any) -> None:
+    whole = ADVISED.to_json()
+    part: Any = whole
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    with pytest.raises(CallError, match=r"is damaged: `" + re.escape(".".join(map(str, place)))):
+        checked_result(Path("r.json"), whole)
+
+
+@pytest.mark.parametrize("probe", [None, [], "x", {}])
+def test_a_stored_config_without_a_probe_asks_for_no_horizon(probe: Any) -> None:
+    whole = advise(probed(throughput=timed())).to_json()
+    whole["config"]["probe"] = probe
+    found = checked_result(Path("r.json"), whole)
+    assert not found.lacks_horizon
+    assert advise(found).recommendation is not None
 
 
 @MANY

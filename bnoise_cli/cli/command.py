@@ -96,7 +96,9 @@ def measuring_command(
                     )
                 )
             except KeyboardInterrupt:
-                raise NothingMeasuredError(f"interrupted before {unfinished}.") from None
+                where = target.kept
+                kept = f". The result is in {where}" if where is not None else f" before {unfinished}"
+                raise NothingMeasuredError(f"interrupted{kept}.") from None
             raise typer.Exit(code)
 
         command.__name__, command.__doc__ = name, run.__doc__

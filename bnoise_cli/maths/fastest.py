@@ -61,8 +61,7 @@ class Purpose:
                 split=times.best_split(each, exchange=world > 1, group=self.group),
                 steps=steps_ratio(world * each, self.critical),
             )
-            for each in usual_batch_sizes(largest)
-            if each >= self.group
+            for each in usual_batch_sizes(largest, self.group)
         ]
         limit = self.max_compute_overhead * self.critical
         allowed = [one for one in candidates if one.batch_size <= limit] or candidates

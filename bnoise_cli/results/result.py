@@ -127,8 +127,9 @@ class Result:
     @property
     def lacks_horizon(self) -> bool:
         """Whether a horizon was asked for and not measured: one step alone can be wrong by 20 times."""
-        horizon = self.config.get("probe", {}).get("horizon", "off")
-        return horizon != "off" and any(doubt.code == "one_step" for doubt in self.doubts)
+        probe = self.config.get("probe")
+        asked = probe.get("horizon", "off") if isinstance(probe, dict) else "off"
+        return asked != "off" and any(doubt.code == "one_step" for doubt in self.doubts)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data for `json.dumps`; a number that is not finite becomes null."""

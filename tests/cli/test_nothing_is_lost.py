@@ -106,6 +106,20 @@ def test_a_full_disk_loses_nothing(bnoise: Call, write: Write, monkeypatch: pyte
     assert json.loads(out)["kind"] == "probe"
 
 
+def test_ctrl_c_after_the_measurement_says_where_the_result_is(
+    bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = str(write("q.yaml", QUADRATIC_CONFIG))
+    monkeypatch.setattr("bnoise_cli.cli.exports.Outputs.write", interrupted)
+    code, _, err = bnoise("probe", config)
+    assert code == 130
+    assert "bnoise: interrupted. The result is in .bnoise/q.probe.json." in err
+    assert Path(".bnoise/q.probe.json").exists()
+
+
 def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, search, spectra
+from bnoise_cli.measurement.horizon.search import Search
+from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
 
 NAMES = ["1/i", "1/i, sharp trained", "two curvatures", "1/i²"]
 
@@ -83,6 +84,27 @@ def test_the_planned_batch_is_trained_at_its_best_and_at_the_planned_rate() -> N
     assert best is not None
     assert planned is None or planned > math.exp(best.log_steps)
     assert found.known[64][0].steps[-1] >= math.exp(best.log_steps)
+
+
+class LateDivergence(QuadraticRuns):
+    """Replicates of the largest batch that are added later are not finite."""
+
+    def extend(self, batch_size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
+        found = super().extend(batch_size, points, replicates, step)
+        return [[math.nan] * len(row) for row in found] if batch_size >= 512 and replicates.start else found
+
+
+def test_a_rate_whose_later_replicates_diverge_has_diverged() -> None:
+    """Otherwise the lowest loss is NaN, and all runs are sent after a loss that none can reach."""
+    quadratic = spectra()["two curvatures"]
+    runs = LateDivergence(quadratic, 0)
+    found = Search(runs, start_loss=quadratic.start_loss, guess=150.0, planned=64, most_steps=4)  # type: ignore[arg-type]
+    found.run()
+    rates = [rate for of_size in found.known.values() for rate in of_size.values()]
+    broken = [rate for rate in rates if not np.isfinite(rate.losses[-1]).all()]
+    assert broken
+    assert all(rate.diverged for rate in broken)
+    assert [level.steps for level in found.levels] == [4]
 
 
 def test_a_loss_that_diverges_at_every_rate_leaves_no_level() -> None:

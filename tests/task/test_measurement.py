@@ -514,6 +514,24 @@ def test_out_of_memory_is_recognised() -> None:
             raise error
 
 
+@pytest.mark.parametrize("error", [ValueError("a worker has gone"), SystemExit(1)])
+def test_ctrl_c_that_the_users_code_turns_into_an_error_stays_an_interruption(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bnoise_cli import interrupt
+    from bnoise_cli.measurement.task.user_code import user_code
+
+    def stubborn() -> None:
+        try:
+            interrupt._interrupt(2, None)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setitem(interrupt._state, "asked", False)
+    with pytest.raises(KeyboardInterrupt), user_code("testing"):
+        stubborn()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_norms_of_large_tensors_are_exact(weighted: bool) -> None:
     """Single float32 sums are off by 1e-4 here: as much as the signal may be of what they are the difference of."""

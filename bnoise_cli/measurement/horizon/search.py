@@ -499,6 +499,7 @@ class Search:
             for step in rate.steps[1:]:
                 fresh += self._runs.extend(size, [point], added, step)
             rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
+            rate.diverged = self._have_diverged(rate.losses[-1])
         return bool(lacking)
 
     def _advance(self, size: int, points: Sequence[int], step: int) -> None:
@@ -510,8 +511,12 @@ class Search:
                 rate = self.known[size][point]
                 rate.steps.append(step)
                 rate.losses.append(found)
-                mean = math.fsum(found) / len(found)
-                rate.diverged = not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
+                rate.diverged = self._have_diverged(found)
+
+    def _have_diverged(self, losses: Sequence[float]) -> bool:
+        """Whether replicates diverged, by their mean loss; one that is not finite is enough."""
+        mean = math.fsum(losses) / len(losses)
+        return not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
 
 
 def _next_mark(step: int, quiet: float = 0.0) -> int:
