@@ -281,9 +281,9 @@ class TradeoffRow:
 
     batch_size: int
     #: Steps over the fewest, 1 + B_crit/B.
-    steps_ratio: float
+    steps_ratio: Positive
     #: Examples over the fewest, 1 + B/B_crit.
-    examples_ratio: float
+    examples_ratio: Positive
     #: The fewest steps over the steps at this batch size: the speed relative to its limit.
     time_efficiency: float
     #: The fewest examples over the examples at this batch size.
@@ -298,10 +298,10 @@ class TradeoffRow:
     measured_steps_ratio: float | None = None
     learning_rate: float | None = None
     #: Run time over that of the fastest batch size on these devices.
-    relative_time: float | None = None
+    relative_time: Positive | None = None
     relative_time_limits: Limits | None = None
     #: Device time over the least, on these devices or fewer.
-    relative_cost: float | None = None
+    relative_cost: Positive | None = None
     #: Whether no other batch size takes both less time and fewer examples.
     pareto: bool | None = None
     #: Peak memory of a step on one micro-batch.

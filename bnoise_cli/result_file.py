@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.errors import CallError, NothingMeasuredError, RunError
 from bnoise_cli.records import WIDEST_INTERVAL
 from bnoise_cli.storage import (
     absolute,
@@ -114,12 +114,15 @@ class ResultFile:
             self._aside = None
         return f"The result is in {self._shown}.{said}"
 
-    @property
-    def kept(self) -> Path | None:
-        """Where the result is, in the words of the call; None if none was stored."""
-        if self._aside is not None:
-            return self.named(self._aside)
-        return self._shown if self._own is not None else None
+    def interruption(self, unfinished: str) -> NothingMeasuredError:
+        """The error that ends a call after Ctrl-C; it names the file of the result if there is one.
+
+        Args:
+            unfinished: what the interruption came before, if nothing was stored.
+        """
+        if self._aside is None and self._own is None:
+            return NothingMeasuredError(f"interrupted before {unfinished}.")
+        return NothingMeasuredError(f"interrupted. The result is in {self.named(self._aside or self.path)}.")
 
     def named(self, path: Path) -> Path:
         """A path in the words of the call."""

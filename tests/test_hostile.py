@@ -118,6 +118,8 @@ def test_any_stored_result_is_judged_or_damaged(data: st.DataObject, write: Writ
         (("recommendation", "roles"), []),
         (("recommendation", "batch_size"), 0),
         (("throughput", "step_times", 0, "spread"), -1.0),
+        (("tradeoff", 0, "examples_ratio"), 0.0),
+        (("tradeoff", 0, "relative_time"), 0.0),
     ],
 )
 def test_what_arithmetic_would_stumble_over_is_damage(place: tuple[Any, ...], value: Any) -> None:

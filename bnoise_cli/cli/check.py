@@ -150,7 +150,7 @@ def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Re
     try:
         found = measure_now(spec, device, file, quiet)
     except KeyboardInterrupt:
-        raise NothingMeasuredError("interrupted before anything was measured.") from None
+        raise file.interruption("anything was measured") from None
     if found.interrupted:
         raise NothingMeasuredError(f"interrupted. {found.kept}")
     if found.failure is not None:

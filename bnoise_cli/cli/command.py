@@ -23,7 +23,7 @@ from bnoise_cli.cli.options import (
     seconds,
 )
 from bnoise_cli.cli.torchrun import prepared
-from bnoise_cli.errors import ExitCode, NothingMeasuredError
+from bnoise_cli.errors import ExitCode
 from bnoise_cli.result_file import ResultFile, default_path
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.named_files import named_files
@@ -96,9 +96,7 @@ def measuring_command(
                     )
                 )
             except KeyboardInterrupt:
-                where = target.kept
-                kept = f". The result is in {where}" if where is not None else f" before {unfinished}"
-                raise NothingMeasuredError(f"interrupted{kept}.") from None
+                raise target.interruption(unfinished) from None
             raise typer.Exit(code)
 
         command.__name__, command.__doc__ = name, run.__doc__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +65,7 @@ def report(
 
     results = [path for named in results for path in _files(named)]
     if earlier:
-        results += [each for path in results for each in history(path) if each.suffix == ".json"]
+        results += [each for path in results for each in _earlier(path)]
     outputs.require(inputs=[*results, *([config] if config is not None else [])], results=len(results))
     spec = _spec(config, override or [])
     named = list(zip(_names(results), [read_result(path) for path in results], strict=True))
@@ -90,6 +91,21 @@ def report(
 def _files(named: Path) -> list[Path]:
     """The files that an argument means: itself, or the stored results of a config."""
     return results_of(named) if named.suffix in (".yaml", ".yml") else [named]
+
+
+def _earlier(path: Path) -> Iterator[Path]:
+    """The results that gave way at a path. One that cannot be read hides no other."""
+    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.results.stored import read_result
+
+    for each in history(path):
+        if each.suffix == ".json":
+            try:
+                read_result(each)
+            except CallError as error:
+                tell(f"bnoise: left out of the history: {error}")
+            else:
+                yield each
 
 
 def _beside(paths: list[Path], named: list[tuple[str, Result]]) -> list[tuple[str, Result]]:

@@ -92,3 +92,14 @@ def test_the_history_lists_what_gave_way(bnoise: Call, write: Write) -> None:
     assert "50.0 (45.0 to 55.0)" in text
     assert ".bnoise/history/quad.probe." in text
     assert len(json.loads(bnoise("report", "quad.yaml", "--history", "--json")[1])) == 3
+
+
+def test_an_earlier_result_that_cannot_be_read_hides_no_other(bnoise: Call, both: str, write: Write) -> None:
+    Path(".bnoise/history").mkdir()
+    write(".bnoise/history/quad.probe.20260101T000000Z.json", "{")
+    code, out, err = bnoise("report", both, "--history")
+    assert code == 0
+    assert ".bnoise/quad.probe.json" in out
+    assert (
+        "left out of the history: a result is needed; .bnoise/history/quad.probe.20260101T000000Z.json" in err
+    )

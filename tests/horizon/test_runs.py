@@ -12,6 +12,7 @@ import torch
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import BudgetSpent
+from bnoise_cli.measurement.ranks import Ranks
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task, Traits
@@ -68,6 +69,13 @@ def test_a_loss_at_a_step_that_a_run_has_passed_is_that_of_a_run_from_the_start(
 def test_side_by_side_they_are_the_runs_one_by_one() -> None:
     together, alone = runs(True).extend(4, [0, 8], range(3), 9), runs(False).extend(4, [0, 8], range(3), 9)
     np.testing.assert_allclose(together, alone, rtol=1e-10)
+
+
+def test_several_ranks_never_go_side_by_side() -> None:
+    """Also if a process by itself did so, whose sweep the ranks go on with."""
+    made = runs(True)
+    made._ranks = Ranks(rank=0, size=2)
+    assert not made._stacked(4, 8)
 
 
 @pytest.mark.parametrize("stacks", [False, True])

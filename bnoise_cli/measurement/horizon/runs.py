@@ -83,6 +83,8 @@ class HorizonRuns:
                     places.pop(key, None)
 
     def _stacked(self, batch_size: int, runs: int) -> bool:
+        if self._ranks.size > 1:  # whatever a process by itself found out: every rank would take all examples
+            return False
         if batch_size not in self._pays:
             self._pays[batch_size] = (
                 self._side_by_side(batch_size)
