@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from bnoise_cli.measurement.ranks import Ranks
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task, Traits
+from bnoise_cli.measurement.training import stacking
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from tests.cases import CPU
@@ -69,6 +71,23 @@ def test_a_loss_at_a_step_that_a_run_has_passed_is_that_of_a_run_from_the_start(
 def test_side_by_side_they_are_the_runs_one_by_one() -> None:
     together, alone = runs(True).extend(4, [0, 8], range(3), 9), runs(False).extend(4, [0, 8], range(3), 9)
     np.testing.assert_allclose(together, alone, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("budget", "stacks"), [(math.inf, False), (1e9, True)])
+def test_a_budget_in_examples_asks_no_clock(
+    budget: float, stacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side is never faster by this clock; which way runs go changes their last digits."""
+
+    def slow(step: Callable[[], None]) -> float:
+        step()
+        return 1.0
+
+    monkeypatch.setattr(stacking, "_seconds", slow)
+    made = runs(True)
+    made._pays.clear()
+    made._budget = (1e9, budget)
+    assert made._stacked(4, 1) is stacks
 
 
 def test_several_ranks_never_go_side_by_side() -> None:

@@ -67,7 +67,7 @@ def measure_horizon(
     Args:
         optimizer: the one that has trained so far; every run begins with a copy of its state.
         make_optimizer: builds the config's optimizer over some parameters.
-        stacks: whether runs at a batch size go side by side; found by timing both if left out.
+        stacks: whether runs at a batch size go side by side; found by trying both if left out.
     """
     begun, length = time.monotonic(), task.batches.length
     task = copy.copy(task)

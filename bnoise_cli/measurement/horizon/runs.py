@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,8 +24,9 @@ class HorizonRuns:
     Args:
         draws: of one replicate at one batch size; the same for every learning rate, so that rates are compared on the
             same examples.
-        stacks: whether runs at a batch size go side by side; found by timing both if left out.
-        budget_seconds, budget_examples: of gradients that may be spent, or infinity.
+        stacks: whether runs at a batch size go side by side; found by trying both if left out.
+        budget_seconds, budget_examples: of gradients that may be spent, or infinity. With a budget in examples runs go
+            side by side wherever they can, whatever the clock says: they repeat exactly.
 
     Attributes:
         gradient_examples, evaluation_examples: spent so far.
@@ -90,7 +92,11 @@ class HorizonRuns:
                 self._side_by_side(batch_size)
                 if self._side_by_side is not None
                 else stacking_pays(
-                    self._runner, batch_size, min(runs, 16), lambda: self._draws(batch_size, 0)
+                    self._runner,
+                    batch_size,
+                    min(runs, 16),
+                    lambda: self._draws(batch_size, 0),
+                    by_time=math.isinf(self._budget[1]),
                 )
             )
         return self._pays[batch_size]
