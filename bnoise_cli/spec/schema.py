@@ -136,7 +136,7 @@ class Probe(Section):
         default=0.15, description="stop when the 95% interval is within this fraction on each side"
     )
     budget: Seconds = Field(
-        default=120.0, description="or when this time is spent, after the warm-up: seconds, or as in 2m"
+        default=300.0, description="or when this time is spent, after the warm-up: seconds, or as in 2m"
     )
     max_examples: Budget | None = Field(
         default=None, description="or a budget in gradient examples, which repeats exactly"

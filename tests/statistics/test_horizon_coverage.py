@@ -9,18 +9,23 @@ import pytest
 
 from tests.horizon.quadratics import search, spectra
 
-SEEDS = 50
+#: A 95% interval holds the truth in at least so many searches with a probability of 0.99: 181 of 200, and 43 of 50.
+SEEDS = {"1/i": (200, 181), "1/i, sharp trained": (200, 181), "two curvatures": (200, 181), "1/i²": (50, 43)}
 
 
-@pytest.mark.parametrize("name", ["1/i", "1/i, sharp trained", "two curvatures", "1/i²"])
+@pytest.mark.parametrize("name", list(SEEDS))
 def test_the_interval_covers_and_the_value_is_near(name: str) -> None:
-    """A 95% interval over 50 seeds holds the truth at least 43 times with a probability of 0.99."""
+    """Counted on 2026-11-26: it held in 99, 100 and 96% of 200; median errors 5.3, 4.6 and 9.2%; "1/i²" see below.
+
+    "1/i²" needs 240·K·B_crit = 0.8 million examples for four sizes, and has 2 million here.
+    """
+    seeds, least = SEEDS[name]
     quadratic = spectra()[name]
     errors, held = [], 0
-    for seed in range(SEEDS):
-        last = search(quadratic, seed, steps=16, guess=30.0, most_examples=1e6).levels[-1]
+    for seed in range(seeds):
+        last = search(quadratic, seed, steps=16, guess=30.0, most_examples=2e6).levels[-1]
         error = last.fit.log_critical - math.log(quadratic.critical_batch_size(last.loss))
         errors.append(abs(error))
         held += abs(error) <= last.fit.log_error
-    assert held >= 43
+    assert held >= least
     assert np.median(errors) <= math.log(1.15)

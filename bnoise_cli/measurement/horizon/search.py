@@ -40,7 +40,7 @@ _MOST_REPLICATES, _LEAST_REPLICATES, _AT_FIRST = 12, 2, 4
 #: Replicates are doubled at most this many times for a narrower interval.
 _MOST_DOUBLINGS = 2
 #: The loss is read when the step has grown by this factor.
-_MARK = 1.25
+_MARK = 1.4
 #: It is read as seldom as this factor of steps before any run can have arrived.
 _SELDOM = 4
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
@@ -169,6 +169,7 @@ class Search:
         try:
             self._refine()
             self._train_plan()
+            self._note()
             for _ in range(_MOST_DOUBLINGS):
                 if self._is_precise():
                     break
@@ -201,7 +202,7 @@ class Search:
         """Whether the last two doublings of K left B_crit where it was."""
         if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS:
             return False
-        if self.levels[-1].fit.log_error > math.log(2):
+        if self.levels[-1].fit.log_error > math.log(_STILL_AT_MOST):
             return False
         return all(
             abs(after.fit.log_critical - before.fit.log_critical)
@@ -297,7 +298,7 @@ class Search:
         rates = {
             point / PER_DOUBLING: rate.as_runs()
             for point, rate in self.known[size].items()
-            if len(rate.losses) > 1 and not (rate.diverged and len(rate.losses) < 3)
+            if len(rate.losses) > 1
         }
         return steps_to(size, rates, loss)
 

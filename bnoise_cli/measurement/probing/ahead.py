@@ -25,8 +25,8 @@ ONE_STEP_SHARE = 1 / 3
 #: The horizon's interval of B_crit may be this many times as wide as the one that is asked of the noise scale: it
 #: costs as many times more.
 _WIDER = 2.0
-#: The first guess of B_crit over the smaller of the noise scales.
-_BELOW = 0.25
+#: The first guess of B_crit over the simple noise scale.
+_BELOW = 0.5
 #: Gradient examples of a horizon's first level over B_crit; half as many may be less than it takes.
 _FIRST_LEVEL = 500.0
 #: Runs that are kept, each with weights and optimizer state, and the part of the host's memory that they may take.
@@ -107,12 +107,12 @@ def _why_none(found: HorizonFound) -> str:
 
 
 def _guess(measured: Measurement, planned: int) -> float:
-    """Where B_crit is looked for first: below the one-step answers, because small batches cost less to try."""
+    """Where B_crit is looked for first: training showed 0.15 to 3 times the simple noise scale on nine tasks."""
     if measured.analysis is None:
         return float(planned)
-    scales = (measured.analysis.noise_scale, measured.analysis.simple_noise_scale)
+    scales = (measured.analysis.simple_noise_scale, measured.analysis.noise_scale)
     known = [scale.value for scale in scales if scale.value is not None]
-    return max(_BELOW * min(known, default=float(planned)), 1.0)
+    return max(_BELOW * next(iter(known), float(planned)), 1.0)
 
 
 def _no_room(

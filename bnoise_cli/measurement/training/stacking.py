@@ -16,6 +16,8 @@ from bnoise_cli.measurement.training.runner import Runner
 _LARGEST = 4_000_000
 #: Stacking is used if it takes less than this part of the time; the trial takes this many steps.
 _WORTH, _STEPS = 0.8, 4
+#: Steps of a run between two readings of its loss, about.
+_BETWEEN = 4
 #: Weights of stacked runs and of single ones may differ by this part after the trial: the order of sums.
 _SAME = 1e-3
 #: The trial trains at this part of the config's learning rate, which diverges nowhere.
@@ -46,11 +48,13 @@ def stacking_pays(
     single = runner.lane(batch_size, rates[0], draws())
     alone = _seconds(lambda: single.step((0,)))
     weights = [p.detach().clone() for p in task.parameters]
+    alone += _seconds(lambda: single.losses((0,))) / _BETWEEN
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.func names operations that it does not speed up
             stacked = runner.stack(batch_size, rates, [draws() for _ in rates])
             together = _seconds(lambda: stacked.step(range(runs)))
+            together += _seconds(lambda: stacked.losses(range(runs))) / _BETWEEN
             losses = stacked.losses(range(runs))
     except Exception:  # torch.func refuses much that trains well by itself, with errors of many kinds
         return False
@@ -62,7 +66,7 @@ def stacking_pays(
     return same and all(map(math.isfinite, losses)) and faster
 
 
-def _seconds(step: Callable[[], None]) -> float:
+def _seconds(step: Callable[[], object]) -> float:
     """The shortest of a few steps, after one to warm up."""
     times = []
     for _ in range(_STEPS):

@@ -28,7 +28,7 @@ def horizon_sections(result: ProbeResult, horizon: Horizon) -> Iterator[Section]
         loss = significant(horizon.curve[-1].loss)
         yield Section(title=f"Training to a loss of {loss}", parts=[takes])
     still = Sentence(
-        "It stands still: longer runs do not change it."
+        "It stands still within its interval: longer runs did not change it further."
         if horizon.stands_still
         else "It has not stood still: it holds for training to the loss of the last row.",
         Tone.DETAIL,
