@@ -18,7 +18,7 @@ BASE = "from bnoise_cli.examples.quadratic import mean_loss\n"
 # User code that misbehaves after the warm-up, when replicates have been measured.
 LATE = (
     BASE
-    + "n = [0]\ndef loss(model, batch):\n    n[0] += 1\n    if n[0] > 3300: {0}\n    return mean_loss(model, batch)\n"
+    + "n = [0]\ndef loss(model, batch):\n    n[0] += 1\n    if n[0] > 5000: {0}\n    return mean_loss(model, batch)\n"
 )
 
 

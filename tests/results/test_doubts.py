@@ -77,7 +77,8 @@ def test_a_horizon_has_the_momentum_and_the_clipping_of_the_plan() -> None:
 @pytest.mark.parametrize(
     ("values", "code", "low", "high"),
     [
-        ((50.0,), "horizon_short", 40.0, 62.5),
+        # Over so few steps it may rise or fall by as much.
+        ((50.0,), "horizon_short", 20.0, None),
         ((100.0, 60.0), "horizon_moves", 48.0 * 0.6, 75.0),
         ((50.0, 70.0), "horizon_moves", 56.0, 87.5 * 1.4),
         # So fast a rise says nothing of where it ends.

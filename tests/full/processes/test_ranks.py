@@ -479,9 +479,10 @@ def test_a_checkpoint_and_its_optimizer_state_are_spread_over_the_ranks(
         "--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
         "--set", "checkpoint=[step_3.pt, step_6.pt]", "--set", "probe.warmup_steps=0",
     ]  # fmt: skip
-    one = together(1, "probe", *arguments).result()
+    alone = together(1, "probe", *arguments)
+    one = alone.result()
     both = together(2, "probe", *arguments, *FSDP)
-    assert both.codes == [0, 0], both.err
+    assert both.codes == [alone.codes[0], 0], both.err  # 3 if a point is not resolved
     _same(both.result(), one)
     assert len(one["trajectory"]) == 2
     found = [point["noise_scale"]["value"] for point in both.result()["trajectory"]]
