@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -27,8 +28,8 @@ from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
 from tests.cases import CPU, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, user_code
-from tests.samples import CONFIG, GOOD_STEPS, along_a_run, sweep_run
-from tests.sweeps import decide_stacks, finished, silent, stop_at, swept, without_times
+from tests.samples import CONFIG, GOOD_STEPS, HORIZON, along_a_run, sweep_run
+from tests.sweeps import decide_stacks, entries, finished, silent, stop_at, swept, without_times
 
 
 @pytest.mark.full
@@ -286,6 +287,30 @@ def test_the_auto_goal_is_what_the_planned_batch_reaches_at_its_best_rate(write:
     assert 0 < run.goal < run.start_loss
     [at_plan] = [batch for batch in sweep_result(run, spec).batches if batch.batch_size == 8]
     assert at_plan.steps == pytest.approx(20, rel=0.4)
+
+
+def test_the_search_of_the_auto_goal_goes_on_where_it_stopped(write: Write) -> None:
+    write("q.yaml", TINY_SWEEP)
+    spec = load_spec(Path("q.yaml"), ["sweep.goal=auto", "sweep.steps=10", "training.batch_size=8"])
+    ledger = Path("runs.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        swept(spec, ledger, stop_at("goal", KeyboardInterrupt(), after=20))
+    [kept] = [entry for entry in entries(ledger) if entry["kind"] == "goal at"]
+    swept(spec, ledger)
+    points = [entry["which"]["point"] for entry in entries(ledger) if entry["kind"] == "goal at"]
+    assert points[0] == kept["which"]["point"]
+    assert len(points) == len(set(points)) >= 3
+
+
+def test_a_horizon_that_fails_costs_a_sweep_nothing(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = dataclasses.replace(HORIZON, levels=(), failure=RunError("no batch of one."))
+    monkeypatch.setattr("bnoise_cli.measurement.sweeping.sweep.measure_horizon", lambda *_, **__: failed)
+    write("q.yaml", TINY_SWEEP)
+    spec = load_spec(Path("q.yaml"))
+    run = swept(spec, Path("runs.jsonl"))
+    assert run.complete
+    assert run.failure is None
+    assert sweep_result(run, spec).predicted_by_horizon is None
 
 
 def test_the_range_is_found_around_the_critical_batch_size(write: Write) -> None:

@@ -91,8 +91,15 @@ class _Horizon(_Entry):
     evaluation_examples: Count
 
 
+class _GoalAt(_Entry):
+    """What the planned batch size reaches at one learning rate; None: it diverges."""
+
+    loss: float | None
+
+
 _FACTS: dict[str, TypeAdapter[Any]] = {
     "goal": TypeAdapter(Annotated[float, Field(strict=True, allow_inf_nan=False)]),
+    "goal at": TypeAdapter(_GoalAt),
     "probed": TypeAdapter(_Probed),
     "horizon": TypeAdapter(_Horizon),
 }

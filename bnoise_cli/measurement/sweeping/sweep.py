@@ -213,6 +213,13 @@ class _Run:
 
     def _loss_at(self, point: int, start_loss: float) -> float | None:
         """The smoothed loss of the planned batch size after `sweep.steps` at a learning rate; None if it diverges."""
+        if (known := self.known.fact("goal at", point=point)) is not None:
+            return known["loss"]  # type: ignore[no-any-return]
+        loss = self._train_to_loss(point, start_loss)
+        self.known.add_fact("goal at", {"loss": loss}, point=point)
+        return loss
+
+    def _train_to_loss(self, point: int, start_loss: float) -> float | None:
         wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.rate(point), 0)
         steps, losses = [0], [start_loss]
         stride = max(1, wanted // 50)
@@ -274,7 +281,8 @@ class _Run:
     def _horizon(self) -> dict[str, Any] | None:
         """What short runs from the same start predict, for a part of the examples; None if no batch size arrived.
 
-        It ends with the budget and is kept then, whatever it found: a second call does not begin it again.
+        It ends with the budget and keeps the levels that it reached. Its failure costs the sweep nothing: the runs are
+        the measurement.
         """
         if self._fit()[1] is None:
             return None
@@ -303,14 +311,13 @@ class _Run:
         )
         if found.interrupted:
             raise KeyboardInterrupt
-        if found.failure is not None:
-            raise found.failure
         value = {
             "curve": [asdict(level.point()) for level in found.levels],
             "gradient_examples": found.gradient_examples,
             "evaluation_examples": found.evaluation_examples,
         }
-        self.known.add_fact("horizon", value)
+        if found.levels or self.plan.budget is None:
+            self.known.add_fact("horizon", value)
         return value
 
     def _stacks(self, batch_size: int) -> bool:

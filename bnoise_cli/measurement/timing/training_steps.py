@@ -18,7 +18,7 @@ from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, giv
 from bnoise_cli.measurement.task.passes import cut_short
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.task.threads import use_threads
+from bnoise_cli.measurement.task.threads import cpu_quota, use_threads
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import Threads, Throughput
@@ -171,7 +171,7 @@ class TrainingSteps:
                 torch.nn.utils.clip_grad_norm_(task.trainable, self._max_grad_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        done, busy = self._now(), time.process_time() - busy
+        done, busy = self._now(), (time.process_time() - busy) / min(1.0, cpu_quota() or 1.0)
         here_alone = self._device.type == "cpu" and task.ranks.size == 1
         return TimedStep(
             seconds=done - begun,
