@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -131,6 +132,7 @@ class StackedLanes:
     def step(self, lanes: Sequence[int]) -> None:
         task = self._task
         task.model.train()
+        self._part_from(lanes)
         streams = {id(self._draws[lane]): self._draws[lane] for lane in lanes}
         indices = {
             key: draws.indices(self._batch_size, task.batches.length) for key, draws in streams.items()
@@ -154,6 +156,14 @@ class StackedLanes:
             with user_code("the optimizer's step"):
                 self._optimizers[lane].step()
             self._optimizers[lane].zero_grad(set_to_none=True)
+
+    def _part_from(self, lanes: Sequence[int]) -> None:
+        """Give the runs that stay behind a copy of their stream, so that each draws what it would draw alone."""
+        going = {id(self._draws[lane]) for lane in lanes}
+        copies: dict[int, Draws] = {}
+        for lane, draws in enumerate(self._draws):
+            if lane not in lanes and id(draws) in going:
+                self._draws[lane] = copies.setdefault(id(draws), copy.deepcopy(draws))
 
     def losses(self, lanes: Sequence[int]) -> list[float]:
         with evaluating(*(self._optimizers[lane] for lane in lanes)):

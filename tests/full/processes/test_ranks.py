@@ -478,6 +478,7 @@ def test_a_checkpoint_and_its_optimizer_state_are_spread_over_the_ranks(
     arguments = [
         "--set", "optimizer={_target_: torch.optim.AdamW, lr: 1e-3}",
         "--set", "checkpoint=[step_3.pt, step_6.pt]", "--set", "probe.warmup_steps=0",
+        "--set", "probe.max_examples=12000",
     ]  # fmt: skip
     alone = together(1, "probe", *arguments)
     one = alone.result()
