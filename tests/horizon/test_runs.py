@@ -73,6 +73,15 @@ def test_side_by_side_they_are_the_runs_one_by_one() -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-10)
 
 
+def test_runs_that_fall_out_of_step_draw_what_they_would_draw_alone() -> None:
+    parted = runs(True)
+    parted.extend(4, [0, 8], range(2), 3)
+    parted.extend(4, [0], range(2), 7)
+    np.testing.assert_allclose(
+        parted.extend(4, [8], range(2), 5), runs(False).extend(4, [8], range(2), 5), rtol=1e-10
+    )
+
+
 @pytest.mark.parametrize(("budget", "stacks"), [(math.inf, False), (1e9, True)])
 def test_a_budget_in_examples_asks_no_clock(
     budget: float, stacks: bool, monkeypatch: pytest.MonkeyPatch
