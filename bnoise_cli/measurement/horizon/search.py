@@ -202,7 +202,7 @@ class Search:
         """Whether the last two doublings of K left B_crit where it was."""
         if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS:
             return False
-        if self.levels[-1].fit.log_error > math.log(_STILL_AT_MOST):
+        if self.levels[-1].fit.log_error > math.log(2):
             return False
         return all(
             abs(after.fit.log_critical - before.fit.log_critical)
