@@ -159,10 +159,11 @@ class StackedLanes:
 
     def _part_from(self, lanes: Sequence[int]) -> None:
         """Give the runs that stay behind a copy of their stream, so that each draws what it would draw alone."""
-        going = {id(self._draws[lane]) for lane in lanes}
+        going = set(lanes)
+        streams = {id(self._draws[lane]) for lane in going}
         copies: dict[int, Draws] = {}
         for lane, draws in enumerate(self._draws):
-            if lane not in lanes and id(draws) in going:
+            if lane not in going and id(draws) in streams:
                 self._draws[lane] = copies.setdefault(id(draws), copy.deepcopy(draws))
 
     def losses(self, lanes: Sequence[int]) -> list[float]:
