@@ -131,9 +131,8 @@ def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch:
     assert "please report" in err
 
 
-@pytest.mark.full
-def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
-    config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 120s")
+def well_under_way(write: Write, folder: Path, config: str) -> subprocess.Popen[str]:
+    """A probe in a process of its own that has called the loss many times."""
     write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
     write("user.py", MARKING)
     running = subprocess.Popen(
@@ -142,7 +141,14 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(tmp_path / "well under way")
+    wait_for(folder / "well under way")
+    return running
+
+
+@pytest.mark.full
+def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
+    config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 120s")
+    running = well_under_way(write, tmp_path, config)
     for _ in range(2):  # an impatient user
         running.send_signal(signal.SIGINT)
         time.sleep(0.05)
@@ -156,15 +162,7 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Path) -> None:
     config = QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000")
-    write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
-    write("user.py", MARKING)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(tmp_path / "well under way")
+    running = well_under_way(write, tmp_path, config)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
