@@ -275,7 +275,7 @@ class SweepPlan:
     dataset_length: int
     evaluation_examples: int
     start_loss: float
-    #: None: the loss that the planned run has after `steps`.
+    #: None: what the planned batch size reaches in `steps` at its best learning rate.
     goal: float | None
     #: Only the first ones if the range is found on the way.
     batch_sizes: tuple[int, ...]

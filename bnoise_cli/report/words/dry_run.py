@@ -33,7 +33,7 @@ def dry_run_sections(plan: DryRun) -> list[Section]:
 def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
     """The plan of a sweep."""
     goal = (
-        f"the loss of the planned run after {count(plan.steps)} steps (sweep.steps)"
+        f"what the planned batch size reaches in {count(plan.steps)} steps (sweep.steps) at its best rate"
         if plan.goal is None
         else f"a loss of {significant(plan.goal, 4)}"
         + (f", which the planned run reaches in {count(plan.steps)} steps" if plan.arrived else "")
@@ -43,13 +43,7 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
     assumed = "" if plan.goal is None or plan.arrived else f", if the goal takes {count(plan.steps)} steps"
     return plan_sections(
         (
-            ("device", plan.device),
-            ("trainable parameters", count(plan.parameters)),
-            (
-                "dataset",
-                f"{count(plan.dataset_length)} examples, the loss of {count(plan.evaluation_examples)}",
-            ),
-            ("from", f"a loss of {significant(plan.start_loss, 4)}"),
+            *_start_rows(plan),
             ("to", goal),
             ("batch sizes", ", ".join(map(count, plan.batch_sizes))),
             ("runs", f"about {count(plan.runs)}"),
@@ -58,17 +52,22 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
     )
 
 
+def _start_rows(plan: SweepPlan) -> list[tuple[str, str]]:
+    """What is trained, and where all runs begin."""
+    dataset = f"{count(plan.dataset_length)} examples, the loss of {count(plan.evaluation_examples)}"
+    return [
+        ("device", plan.device),
+        ("trainable parameters", count(plan.parameters)),
+        ("dataset", dataset),
+        ("from", f"a loss of {significant(plan.start_loss, 4)}"),
+    ]
+
+
 def _branch_sections(plan: SweepPlan, examples: int) -> list[Section]:
     sizes = ", ".join(map(count, plan.batch_sizes))
     return plan_sections(
         (
-            ("device", plan.device),
-            ("trainable parameters", count(plan.parameters)),
-            (
-                "dataset",
-                f"{count(plan.dataset_length)} examples, the loss of {count(plan.evaluation_examples)}",
-            ),
-            ("from", f"a loss of {significant(plan.start_loss, 4)}"),
+            *_start_rows(plan),
             ("branches", f"of {count(examples)} examples each, at batch sizes {sizes}"),
             ("runs", count(plan.runs)),
             ("time", f"about {seconds(plan.seconds)} after the warm-up; each finished branch is kept"),
