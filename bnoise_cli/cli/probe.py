@@ -10,7 +10,8 @@ from bnoise_cli.result_file import ResultFile
 from bnoise_cli.spec.load import Spec
 
 if TYPE_CHECKING:
-    from bnoise_cli.cli.measuring import Found
+    from bnoise_cli.api.measure import Found
+    from bnoise_cli.results.probe import ProbeResult
 
 #: Follows the name of the command in the example of its help.
 EXAMPLE = "config.yaml --budget 2m --plot noise.svg"
@@ -45,9 +46,10 @@ def _dry_run(call: Call) -> ExitCode:
     return show_plan(plan, dry_run_sections(plan), call.outputs)
 
 
-def measure_now(spec: Spec, device: str, target: ResultFile, quiet: bool) -> Found:
+def measure_now(spec: Spec, device: str, target: ResultFile, quiet: bool) -> Found[ProbeResult]:
     """Probe, and keep the result in `target`."""
-    from bnoise_cli.cli.measuring import measure, on_device
+    from bnoise_cli.api.measure import measure
+    from bnoise_cli.cli.measuring import on_device
 
     with on_device(device, quiet=quiet) as (own, ranks, line):
         from bnoise_cli.measurement.probing.session import Session

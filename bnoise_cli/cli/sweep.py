@@ -115,7 +115,8 @@ def _dry_run(call: Call, ledger: Ledger) -> ExitCode:
 
 
 def _train(call: Call, ledger: Ledger) -> ExitCode:
-    from bnoise_cli.cli.measuring import finish, measure, on_device
+    from bnoise_cli.api.measure import measure
+    from bnoise_cli.cli.measuring import finish, on_device
     from bnoise_cli.cli.streams import tell
 
     if ledger.entries:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,11 +26,18 @@ TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A well-formed config, and the file it came from."""
+    """A well-formed config, and the file it came from.
+
+    Attributes:
+        given: objects of a Python program, by the key of the target in whose place they are used.
+        step: training steps that a given model has taken.
+    """
 
     config: Config
     source: Source
     path: Path
+    given: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
 
     @property
     def folder(self) -> Path:
@@ -38,12 +45,12 @@ class Spec:
         return self.source.folder
 
     def require_targets(self) -> None:
-        """Import all targets and check their arguments. This runs the user's code.
+        """Import all targets that are used, and check their arguments. This runs the user's code.
 
         Raises:
             ConfigError: with all mistakes.
         """
-        keys = [key for key in TARGET_KEYS if getattr(self.config, key) is not None]
+        keys = [key for key in TARGET_KEYS if getattr(self.config, key) is not None and key not in self.given]
         if check_targets(self.source, keys):
             raise self.source.error()
 
@@ -68,6 +75,22 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
     source = read_source(path)
     for override in overrides:
         apply_override(source, override)
+    return validated(source, path, at_hand=at_hand)
+
+
+def validated(
+    source: Source, path: Path, *, given: Mapping[str, Any] | None = None, step: int = 0, at_hand: bool = True
+) -> Spec:
+    """A spec from what was read.
+
+    Args:
+        given, step: as the spec has them. The target of a given object only describes it.
+        at_hand: as for `load_spec`.
+
+    Raises:
+        ConfigError: as `load_spec`.
+    """
+    given = given or {}
     _note_interpolations(source, source.data, ())
     unconverted = convert_tokens(source)
     told = {problem.place for problem in source.problems}
@@ -79,7 +102,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
             if place not in unconverted and source.places.get(place) not in told:
                 _note(source, place, mistakes)
     for key in TARGET_KEYS:
-        if source.data.get(key) is not None and isinstance(source.data[key], dict):
+        if key not in given and isinstance(source.data.get(key), dict):
             check_form(source, key, installed=at_hand)
     if source.data.get("loss") is not None and source.data.get("objective") is not None:
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
@@ -90,7 +113,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
         _note_the_checkpoints(source, source.data.get("checkpoint"))
     if source.problems or config is None:
         raise source.error()
-    return Spec(config=config, source=source, path=path)
+    return Spec(config=config, source=source, path=path, given=given, step=step)
 
 
 def _note_interpolations(source: Source, value: Any, path: KeyPath) -> None:

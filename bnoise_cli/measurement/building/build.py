@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.dataset import build_batches
-from bnoise_cli.measurement.building.instantiate import build, build_function
+from bnoise_cli.measurement.building.instantiate import build, function_part, part
+from bnoise_cli.measurement.building.live import another, continue_from, own_copy
 from bnoise_cli.measurement.building.weights import load_weights
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import require_known
@@ -67,12 +69,12 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
         ConfigError: a target or its arguments are wrong.
         RunError: the user's code failed, or what it built cannot be probed.
     """
-    config, folder = spec.config, spec.folder
+    config = spec.config
     _require_alike(spec, ranks)
     spec.require_targets()
     torch.manual_seed(config.probe.seed)
     with enough_memory("building the model"), user_code("building the model"):
-        model = build(config.model, folder)
+        model = own_copy(spec.given["model"]) if "model" in spec.given else part(spec, "model")
     if not isinstance(model, nn.Module):
         raise RunError(f"`model:` must build a torch.nn.Module; it built {kind_of(model)}.")
     if ranks.size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
@@ -138,7 +140,10 @@ def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Opti
     """
     try:
         with user_code("building the optimizer"):
-            optimizer = build(spec.config.optimizer, spec.folder, first=(list(parameters),))
+            if "optimizer" in spec.given:
+                optimizer = another(spec.given["optimizer"], spec.given["model"], parameters)
+            else:
+                optimizer = build(spec.config.optimizer, spec.folder, first=(list(parameters),))
     except RunError as error:
         raise CallError(f"`optimizer:` {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -168,6 +173,12 @@ def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:
     return optimizer
 
 
+def resume(spec: Spec, optimizer: torch.optim.Optimizer) -> None:
+    """Give a new optimizer the state of the one that the user's program trains with, if one was given."""
+    if "optimizer" in spec.given:
+        continue_from(spec.given["optimizer"], spec.given["model"], optimizer)
+
+
 def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
     """The learning rate of the first group.
 
@@ -181,18 +192,16 @@ def learning_rate_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def _objective(spec: Spec, device: torch.device) -> Objective:
-    config = spec.config
-    if config.objective is not None:
-        with user_code("building the objective"):
-            objective: Callable[[nn.Module, Any], Tensor] = build_function(config.objective, spec.folder)
+    by_config = "objective" if spec.config.objective is not None else "loss"
+    key = next((key for key in ("objective", "loss") if key in spec.given), by_config)
+    with user_code(f"building the {key}"):
+        function = function_part(spec, key)
+    if key == "objective":
+        objective: Objective = function
         return objective
-    if config.loss is not None:
-        with user_code("building the loss"):
-            criterion = build_function(config.loss, spec.folder)
-        if isinstance(criterion, nn.Module):
-            criterion.to(device)
-        return _Criterion(criterion)
-    return _own_loss
+    if isinstance(function, nn.Module):
+        function = copy.deepcopy(function).to(device)
+    return _own_loss if function is None else _Criterion(function)
 
 
 class _Criterion:

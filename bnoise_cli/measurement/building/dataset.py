@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.measurement.building.instantiate import build, build_function
+from bnoise_cli.measurement.building.instantiate import function_part, part
 from bnoise_cli.measurement.building.population import (
     as_tensors,
     is_array,
@@ -35,9 +35,8 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
     Raises:
         RunError: the user's code failed, or built no dataset.
     """
-    folder = spec.folder
     with enough_memory("building the dataset"), user_code("building the dataset"):
-        dataset = build(spec.config.dataset, folder)
+        dataset = part(spec, "dataset")
         if callable(dataset) and not hasattr(dataset, "__getitem__"):
             dataset = dataset()
     require_one_dataset(dataset)
@@ -49,8 +48,7 @@ def build_batches(spec: Spec, device: torch.device) -> Batches:
         ready = loader.batch_sampler is None
         dataset, collate = loader.dataset, None if ready else loader.collate_fn
     with user_code("building the collate function"):
-        if spec.config.collate is not None:
-            collate = build_function(spec.config.collate, folder)
+        collate = function_part(spec, "collate") or collate
     if isinstance(dataset, Mapping):
         raise RunError(
             f"`dataset:` must build one dataset; it built several by name: {', '.join(map(str, dataset))}. "

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.spec.imports import resolve
+from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.targets import PARTIAL, arguments, is_target, target_name
+
+
+def part(spec: Spec, key: str) -> Any:
+    """The object that was given for a key of the config, or what its target builds."""
+    return spec.given[key] if key in spec.given else build(getattr(spec.config, key), spec.folder)
+
+
+def function_part(spec: Spec, key: str) -> Any:
+    """The same for `loss`, `objective` and `collate`; None if the config names none."""
+    if key in spec.given:
+        return spec.given[key]
+    value = getattr(spec.config, key)
+    return None if value is None else build_function(value, spec.folder)
 
 
 def build(value: Any, folder: Path, first: tuple[Any, ...] = ()) -> Any:

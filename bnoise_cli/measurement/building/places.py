@@ -28,18 +28,19 @@ class Place:
     step: int
 
 
-def places_to_probe(plan: Probe, starts: Sequence[tuple[Path, int | None]]) -> list[Place]:
+def places_to_probe(plan: Probe, starts: Sequence[tuple[Path, int | None]], taken: int = 0) -> list[Place]:
     """Every place, in the order of training.
 
     Args:
         starts: the checkpoints with their step counters.
+        taken: training steps that the model has taken if there is no checkpoint.
 
     Raises:
         RunError: the step of one of several checkpoints is not known, or two have the same.
     """
     if len(starts) > 1:
         return _trajectory(plan.warmup_steps, starts)
-    path, counted = starts[0] if starts else (None, None)
+    path, counted = starts[0] if starts else (None, taken)
     return [
         Place(checkpoint=None if i else path, warmup_steps=steps, step=(counted or 0) + steps)
         for i, steps in enumerate(plan.at_steps or [plan.warmup_steps])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bnoise_cli.errors import BnoiseError, CallError, RunError
-from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name
+from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.building.places import Place, places_to_probe
@@ -47,7 +47,9 @@ class Session:
         self.spec, self.config, self.device, self.ranks = spec, spec.config, device, ranks
         self.task = build_task(spec, device, ranks)
         self.optimizer, self.trainer = self._fresh()
-        self.places = places_to_probe(self.config.probe, [self._checked(path) for path in spec.checkpoints()])
+        resume(spec, self.optimizer)
+        starts = [self._checked(path) for path in spec.checkpoints()]
+        self.places = places_to_probe(self.config.probe, starts, spec.step)
         self.findings = check_task(self.task, self.config.probe.seed)
         self.unused_states: list[str] = []
         self.warmup: LossChange | None = None

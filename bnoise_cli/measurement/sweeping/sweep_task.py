@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bnoise_cli.maths.rate_search import rate_at
-from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer
+from bnoise_cli.measurement.building.build import build_task, learning_rate_of, make_optimizer, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.probing.checks import check_task
@@ -56,7 +56,7 @@ class SweepTask:
     def runner(self) -> Runner:
         """Makes the runs; they begin after the warm-up, with the optimizer's state."""
         config, task = self.config, self.task
-        optimizer = self._optimizer_of_the_checkpoint()
+        optimizer = self._optimizer_at_the_start()
         if config.sweep.warmup_steps:
             trainer = Trainer(
                 task,
@@ -75,9 +75,10 @@ class SweepTask:
             max_grad_norm=config.training.max_grad_norm,
         )
 
-    def _optimizer_of_the_checkpoint(self) -> torch.optim.Optimizer:
-        """The config's optimizer, with the state that the checkpoint kept of it."""
+    def _optimizer_at_the_start(self) -> torch.optim.Optimizer:
+        """The config's optimizer, with the state that the checkpoint or the user's program kept of it."""
         optimizer = make_optimizer(self.spec, self.task.trainable)
+        resume(self.spec, optimizer)
         if self.config.checkpoints:
             saved = read_checkpoint(self.spec.checkpoints()[0]).optimizer_state
             if saved is not None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bnoise_cli.measurement.task.sharding import local_part
+
+#: Objects, and items of one list or mapping, that are looked at for generators; merely chosen.
+_MOST_OBJECTS, _MOST_ITEMS = 10_000, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,7 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
         buffers = HeldBuffers(buffer_places(model.named_modules()))
     gradients = [(p, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with random_streams():
         try:
             random.seed(seed)
             np.random.seed(seed % 2**32)
@@ -101,5 +104,48 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
                 parameter.grad = gradient
             for module, mode in modes:
                 module.training = mode
+
+
+@contextmanager
+def random_streams(*holders: Any) -> Iterator[None]:
+    """Give back the global random streams of torch (CPU and CUDA), NumPy and Python as they were.
+
+    Args:
+        holders: objects whose own generators are given back too, such as a dataset that augments.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    undo = [back for holder in holders for back in _own_streams(holder)]
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+            for back in undo:
+                back()
+
+
+def _own_streams(holder: Any) -> Iterator[Callable[[], object]]:
+    """For every generator that an object holds in its attributes, lists and mappings: what puts its state back."""
+    seen: set[int] = set()
+    left = [holder]
+    while left and len(seen) < _MOST_OBJECTS:
+        value = left.pop()
+        if id(value) in seen or isinstance(value, Tensor | np.ndarray | str | bytes | int | float | type):
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Generator):
+            yield partial(value.set_state, value.get_state())
+        elif isinstance(value, random.Random):
+            yield partial(value.setstate, value.getstate())
+        elif isinstance(value, np.random.RandomState):
+            yield partial(value.set_state, value.get_state())
+        elif isinstance(value, np.random.Generator):
+            yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+        elif isinstance(value, Mapping):
+            left += list(value.values())[:_MOST_ITEMS]
+        elif isinstance(value, list | tuple):
+            left += value[:_MOST_ITEMS]
+        else:
+            left += getattr(value, "__dict__", {}).values()

@@ -1,0 +1,1 @@
+"""The door from Python: measurements of live objects, and what can be done with their results."""
