@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "bnoise_cli"
 #: Each layer may import those after it.
 LAYERS = [
     "cli",
+    "callbacks",
     "api",
     "report",
     "check",

@@ -59,7 +59,7 @@ def probe(
         ConfigError, CallError: an argument is wrong.
         RunError, KeyboardInterrupt: before anything was measured.
     """
-    given = _given(model, dataset, loss, optimizer, objective, collate)
+    given = given_objects(model, dataset, loss, optimizer, objective, collate)
     spec = spec_of_call("probe", given, settings, config=config, step=step)
     with _measuring(spec, quiet) as (device, line):
         from bnoise_cli.measurement.probing.session import Session
@@ -87,7 +87,7 @@ def sweep(
     Its finished runs are kept in memory alone: what an interruption leaves is in the result. The arguments are those of
     `probe`; settings are looked for in `sweep:` first.
     """
-    given = _given(model, dataset, loss, optimizer, objective, collate)
+    given = given_objects(model, dataset, loss, optimizer, objective, collate)
     spec = spec_of_call("sweep", given, settings, config=config, step=step)
     with _measuring(spec, quiet) as (device, line), TemporaryDirectory() as folder:
         from bnoise_cli.measurement.sweeping.sweep import SweepSession
@@ -116,7 +116,7 @@ probe.__signature__ = signature_of("probe", inspect.signature(probe))  # type: i
 sweep.__signature__ = signature_of("sweep", inspect.signature(sweep))  # type: ignore[attr-defined]
 
 
-def _given(
+def given_objects(
     model: Any, dataset: Any, loss: Any, optimizer: Any, objective: Any, collate: Any
 ) -> dict[str, Any]:
     """The objects by the keys of the config in whose place they are used."""

@@ -65,7 +65,7 @@ def _keys(command: str) -> Iterator[tuple[KeyPath, str, Any]]:
         for name, field in _SECTIONS[section].model_fields.items():
             yield (section, name), name, field
     for name, field in Config.model_fields.items():
-        if name not in (*TARGET_KEYS, "version"):
+        if name not in (*TARGET_KEYS, "version", "checkpoint"):
             yield (name,), name, field
 
 

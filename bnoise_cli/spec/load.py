@@ -29,7 +29,8 @@ class Spec:
     """A well-formed config, and the file it came from.
 
     Attributes:
-        given: objects of a Python program, by the key of the target in whose place they are used.
+        given: objects of a Python program, by the key of the target in whose place they are used; a model also takes
+            the place of the checkpoint.
         step: training steps that a given model has taken.
     """
 
@@ -59,8 +60,8 @@ class Spec:
         return self.config.model_dump(mode="json")
 
     def checkpoints(self) -> list[Path]:
-        """The paths of the checkpoints, in the order of the config."""
-        return [self.folder / name for name in self.config.checkpoints]
+        """The paths of the checkpoints that are loaded, in the order of the config."""
+        return [] if "model" in self.given else [self.folder / name for name in self.config.checkpoints]
 
 
 def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True) -> Spec:
@@ -108,8 +109,9 @@ def validated(
         source.problem(("objective",), "both `loss` and `objective`", "one of them")
     if config is not None:
         _note_the_plan(source, config)
-        _note_the_trajectory(source, config)
-    if at_hand:
+        if "model" not in given:
+            _note_the_trajectory(source, config)
+    if at_hand and "model" not in given:
         _note_the_checkpoints(source, source.data.get("checkpoint"))
     if source.problems or config is None:
         raise source.error()

@@ -83,8 +83,8 @@ def build_task(spec: Spec, device: torch.device, ranks: Ranks = ALONE) -> Task:
             "processes make passes of their own. Build it without convert_sync_batchnorm: a batch is then made of "
             "groups of what one device takes at once."
         )
-    if config.checkpoints:
-        load_weights(model, read_checkpoint(spec.checkpoints()[0]))
+    if checkpoints := spec.checkpoints():
+        load_weights(model, read_checkpoint(checkpoints[0]))
     mixed = config.probe.precision_mode == "bf16-mixed"
     with enough_memory("moving the model to the device"), user_code("moving the model to the device"):
         if mixed:

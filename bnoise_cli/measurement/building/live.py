@@ -19,6 +19,8 @@ from bnoise_cli.measurement.task.user_code import kind_of
 _WRAPPED = ("module", "_orig_mod")
 #: A LightningModule holds the trainer, and with it the whole run.
 _NOT_COPIED = "_trainer"
+#: accelerate keeps the model's forward() here, and puts one with autocast in its place.
+_FORWARD = "_original_forward"
 
 
 def device_of(model: Any) -> torch.device:
@@ -71,12 +73,16 @@ def own_copy(model: nn.Module) -> nn.Module:
         id(vars(module)[_NOT_COPIED]): None for module in model.modules() if _NOT_COPIED in vars(module)
     }
     try:
-        return copy.deepcopy(model, kept)
+        copied = copy.deepcopy(model, kept)
     except Exception as error:
         raise RunError(
             f"a copy of the model is needed to measure with, and copy.deepcopy(model) failed with "
             f"{type(error).__name__}: {error}. Measure with `bnoise probe`, which builds the model itself."
         ) from error
+    for module in copied.modules():
+        if vars(module).pop(_FORWARD, None) is not None:
+            del module.forward
+    return copied
 
 
 def another(given: Any, model: nn.Module, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:

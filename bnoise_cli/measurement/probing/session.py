@@ -94,7 +94,7 @@ class Session:
         return ProbeRun(
             points=tuple(points),
             findings=self.findings,
-            from_checkpoint=bool(self.config.checkpoints),
+            from_checkpoint=bool(self.spec.checkpoints()),
             warmup=self.warmup,
             unused_states=tuple(self.unused_states),
             momentum=momentum_of(self.optimizer),

@@ -79,8 +79,8 @@ class SweepTask:
         """The config's optimizer, with the state that the checkpoint or the user's program kept of it."""
         optimizer = make_optimizer(self.spec, self.task.trainable)
         resume(self.spec, optimizer)
-        if self.config.checkpoints:
-            saved = read_checkpoint(self.spec.checkpoints()[0]).optimizer_state
+        if checkpoints := self.spec.checkpoints():
+            saved = read_checkpoint(checkpoints[0]).optimizer_state
             if saved is not None:
                 self.unused_state = load_optimizer_state(optimizer, self.task.trainable, saved)
         return optimizer
