@@ -14,10 +14,16 @@ from bnoise_cli.spec.template import example_names
 from bnoise_cli.storage import write_whole
 
 #: Follows the name of the command in the example of its help.
-EXAMPLE = "--model train.py:build_model --dataset train.py:data"
+EXAMPLE = "train.py"
 
 
 def init(
+    script: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SCRIPT", help="Your training script: it is read, not run.", show_default=False
+        ),
+    ] = None,
     example: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"Begin with one of {', '.join(example_names())}."),
@@ -37,7 +43,7 @@ def init(
         bool, typer.Option("--schema", metavar=FLAG, help="Print the JSON Schema of a config, for editors.")
     ] = False,
 ) -> None:
-    """Write a commented config: an example, or one for your own model and dataset.
+    """Write a commented config: an example, one for your training script, or one for the pieces that you name.
 
     With --model, the code that is named is imported and run.
     """
@@ -53,6 +59,13 @@ def init(
         raise CallError(f"{out} is there already. Name another file with --out, or move it away.")
     named = {"model": model, "dataset": dataset, "collate": collate, "loss": loss, "objective": objective}
     targets = {key: name for key, name in named.items() if name is not None}
+    if script is not None and (example is not None or targets):
+        raise CallError(
+            f"{script} is read for all pieces. Leave the other options out, and change what is written."
+        )
+    if script is not None:
+        _from_script(script, out)
+        return
     if example is not None and targets:
         raise CallError(
             f"--example is a whole config; found --{next(iter(targets))} too. Leave one of them out."
@@ -84,6 +97,25 @@ def init(
         tell(f"{own}Try it with `{call} --dry-run`, then measure with `{call}`.")
     except ConfigError as error:
         tell(f"{error}\nFill that in. {own}Then try it with `{call} --dry-run`.")
+
+
+def _from_script(script: Path, out: Path) -> None:
+    """Write what the text of a script says. No code is run."""
+    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.spec.load import load_spec
+    from bnoise_cli.spec.script.pieces import read_script
+    from bnoise_cli.spec.script.syntax import Script
+    from bnoise_cli.spec.script.text import config_of_script, summary
+
+    found = read_script(Script.read(script, out.resolve().parent))
+    _write(out, config_of_script(found))
+    call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
+    tell(f"{out} is written. {summary(found)}")
+    try:
+        load_spec(out)
+        tell(f"Look it over, and try it with `{call} --dry-run`.")
+    except ConfigError as error:
+        tell(f"{error}\nFill that in, then try it with `{call} --dry-run`.")
 
 
 def _default_example() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,38 @@ def config_for(targets: dict[str, str], folder: Path) -> str:
             lines += _target(key, targets[key], found[key])
     if not {"loss", "objective"} & targets.keys():
         lines.append("# loss, objective: neither is named, so the loss is model(**batch).loss")
-    for name, section, keys in _SHOWN:
-        lines.append(_with(f"{name}:", section.__doc__ or ""))
-        for key in keys:
+    return "\n".join([*lines, *settings()]) + "\n"
+
+
+def settings(known: Mapping[tuple[str, str], Any] | None = None) -> list[str]:
+    """The lines of the sections that a new config shows.
+
+    Args:
+        known: values by section and key; a key that is not shown otherwise is added.
+    """
+    known, lines = known or {}, []
+    for name, section, shown in _SHOWN:
+        lines.append(commented(f"{name}:", section.__doc__ or ""))
+        for key in (*shown, *(key for place, key in known if place == name and key not in shown)):
             field = section.model_fields[key]
-            lines.append(_with(f"  {key}: {_value(field.default)}", field.description or ""))
-    return "\n".join(lines) + "\n"
+            value = known.get((name, key), field.default)
+            lines.append(commented(f"  {key}: {_value(value)}", field.description or ""))
+    return lines
 
 
 def _target(key: str, name: str, found: Any) -> list[str]:
     lines = [
-        _with(f"{key}:", Config.model_fields[key].description or ""),
+        commented(f"{key}:", Config.model_fields[key].description or ""),
         f"  _target_: {_value(name)}",
     ]
     for parameter in _parameters(key, found):
         default = parameter.default
         kind = "" if parameter.annotation is parameter.empty else f": {_annotation(parameter.annotation)}"
         if default is parameter.empty:
-            lines.append(_with(f"  # {parameter.name}:", f"needed{kind}"))
+            lines.append(commented(f"  # {parameter.name}:", f"needed{kind}"))
         elif default is None or not _is_plain(default):
             usual = getattr(default, "__qualname__", repr(default))
-            lines.append(_with(f"  # {parameter.name}:", f"{_short(usual)} unless given{kind}"))
+            lines.append(commented(f"  # {parameter.name}:", f"{_short(usual)} unless given{kind}"))
         else:
             lines.append(f"  {parameter.name}: {_value(default)}")
     return lines
@@ -143,7 +154,7 @@ def _short(text: str) -> str:
     return textwrap.shorten(text, 60, placeholder=" …")
 
 
-def _with(line: str, comment: str) -> str:
+def commented(line: str, comment: str) -> str:
     """A line with a comment that begins at a fixed column."""
     return f"{line:<{_COLUMN}}# {comment}" if comment else line
 

@@ -1,0 +1,314 @@
+"""The syntax of a script, read without running it: what its names stand for, as far as the text says so."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bnoise_cli.errors import CallError
+from bnoise_cli.spec.check_targets import MOST_PARSED
+from bnoise_cli.spec.source import is_file
+from bnoise_cli.storage import read_plain
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+#: Names that stand for names that stand for names.
+_DEEPEST = 20
+#: Methods that give the object back, and wrappers of a model; a model is looked for inside them.
+SAME_OBJECT = ("to", "cuda", "cpu", "train", "eval", "float", "double", "half", "bfloat16", "requires_grad_")
+WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "script")
+
+
+class UnknownError(Exception):
+    """The text does not say what an expression is; carries the expression."""
+
+
+@dataclass
+class Script:
+    """A file of Python by its definitions.
+
+    Attributes:
+        path: as the config names it, relative to its folder.
+        tree: its syntax tree.
+    """
+
+    path: str
+    folder: Path
+    tree: ast.Module
+    _depth: int = field(default=0, repr=False)
+
+    @classmethod
+    def read(cls, path: Path, folder: Path, depth: int = 0) -> Script:
+        """
+        Raises:
+            CallError: it cannot be read, or is not Python.
+        """
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(read_plain(path, MOST_PARSED))
+        except OSError as error:
+            raise CallError(
+                f"a Python script is needed; {path} cannot be read ({error.strerror or error})."
+            ) from None
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise CallError(f"a Python script is needed; {path} cannot be parsed ({error}).") from None
+        name = path.resolve()
+        base = folder.resolve()
+        shown = name.relative_to(base).as_posix() if name.is_relative_to(base) else str(name)
+        return cls(shown, folder, tree, depth)
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """Local name → dotted name."""
+        found: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.split(".")[0]
+                    found[alias.asname or top] = alias.name if alias.asname else top
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        return found
+
+    @cached_property
+    def classes(self) -> dict[str, ast.ClassDef]:
+        """Classes of the file itself, at its top."""
+        return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
+
+    @cached_property
+    def functions(self) -> dict[str, Function]:
+        """Functions of the file itself, at its top."""
+        return {node.name: node for node in self.tree.body if isinstance(node, Function)}
+
+    @cached_property
+    def beside(self) -> list[Script]:
+        """Files in the folder of the script that it imports from, and what those import."""
+        if self._depth > 2:
+            return []
+        found: dict[Path, Script] = {}
+        here = (self.folder / self.path).parent
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom):
+                parts = [part for part in (node.module or "").split(".") if part]
+                levels = [here, *here.parents][max(node.level - 1, 0)]
+                names = [[], *[[alias.name] for alias in node.names if alias.name != "*"]]
+            elif isinstance(node, ast.Import):
+                parts, levels, names = [], here, [alias.name.split(".") for alias in node.names]
+            else:
+                continue
+            for more in names:
+                place = levels.joinpath(*parts, *more)
+                for path in (place.with_suffix(".py"), place / "__init__.py"):
+                    if place != levels and is_file(path) and path not in found:
+                        found[path] = Script.read(path, self.folder, self._depth + 1)
+        return [script for each in found.values() for script in (each, *each.beside)]
+
+    @cached_property
+    def options(self) -> dict[str, ast.expr]:
+        """Options of argparse or click by the name that the script reads, with their defaults."""
+        found = {}
+        for call in calls_in(self.tree):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            if name in ("add_argument", "option"):
+                flags = [str(a.value) for a in call.args if isinstance(a, ast.Constant)]
+                long = next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
+                keywords = {k.arg: k.value for k in call.keywords}
+                default = keywords.get("default")
+                named = keywords.get("dest")
+                dest = (
+                    str(named.value)
+                    if isinstance(named, ast.Constant)
+                    else long.lstrip("-").replace("-", "_")
+                )
+                action = keywords.get("action")
+                kind = action.value if isinstance(action, ast.Constant) else None
+                if default is None and kind in ("store_true", "store_false"):
+                    default = ast.Constant(kind == "store_false")
+                if default is not None:
+                    found[dest] = default
+        return found
+
+    def definition(self, name: str) -> tuple[Script, ast.ClassDef | Function] | None:
+        """The class or function of a name, here or in a file beside."""
+        own = name.rpartition(".")[2]
+        for script in (self, *self.beside):
+            node = script.classes.get(own) or script.functions.get(own)
+            if node is not None:
+                return script, node
+        return None
+
+    def dotted(self, node: ast.expr) -> str:
+        """The dotted name of an expression, its first part as imported; empty if it is none."""
+        if isinstance(node, ast.Name):
+            return self.imports.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            outer = self.dotted(node.value)
+            return f"{outer}.{node.attr}" if outer else ""
+        return ""
+
+    def assigned(self, name: str, scope: ast.AST) -> list[ast.expr]:
+        """What a name was given: in a function first, then at the top of the file; the latest first."""
+        found = []
+        for place in (scope, self.tree):
+            values = [value for target, value in _assignments(place) if target == name]
+            found += [value for value in reversed(values) if value not in found]
+        return found
+
+    def constant(self, node: ast.expr, scope: ast.AST, within: tuple[ast.AST, ...] = ()) -> Any:
+        """The value of an expression of literals, names of such, and defaults of options.
+
+        Args:
+            within: the expressions whose values are being found, which this one cannot be.
+
+        Raises:
+            UnknownError: the text does not say it.
+        """
+        if len(within) > _DEEPEST or node in within:
+            raise UnknownError(ast.unparse(node))
+        deeper = (*within, node)
+        inner: Callable[[ast.expr], Any] = lambda each: self.constant(each, scope, deeper)  # noqa: E731
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None):
+                return node.value
+            case ast.List() | ast.Tuple():
+                return [inner(item) for item in node.elts]
+            case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
+                pairs = zip(node.keys, node.values, strict=True)
+                return {str(key.value): inner(value) for key, value in pairs if isinstance(key, ast.Constant)}
+            case ast.UnaryOp(op=ast.USub()):
+                value = inner(node.operand)
+                if isinstance(value, int | float):
+                    return -value
+            case ast.BinOp():
+                one, other = inner(node.left), inner(node.right)
+                apply = _OPERATORS.get(type(node.op))
+                if (
+                    apply is not None
+                    and all(isinstance(value, int | float) for value in (one, other))
+                    and other
+                ):
+                    return apply(one, other)
+            case ast.Call() if self.dotted(node.func) == "os.path.join" and not node.keywords:
+                return "/".join(str(inner(part)) for part in node.args)
+            case ast.Name():
+                for value in self.assigned(node.id, scope):
+                    try:
+                        return inner(value)
+                    except UnknownError:
+                        continue
+                if isinstance(scope, Function):
+                    return self._parameter(node.id, scope, deeper)
+            case ast.Subscript(slice=ast.Constant(value=key)):
+                held = inner(node.value)
+                if isinstance(held, dict) and key in held:
+                    return held[key]
+            case ast.Call(func=ast.Name(id="int" | "float" as kind), args=[part], keywords=[]):
+                number = inner(part)
+                if isinstance(number, int | float):
+                    return int(number) if kind == "int" else float(number)
+            case ast.Attribute():
+                if node.attr in self.options:
+                    return inner(self.options[node.attr])
+                if ast.unparse(node.value) == "self.hparams":
+                    return self._hyperparameter(node.attr, scope, deeper)
+                for place in self._methods_beside(scope) if ast.unparse(node.value) == "self" else (scope,):
+                    if values := self.assigned(ast.unparse(node), place):
+                        return self.constant(values[0], place, deeper)
+                return inner(self._field(node, scope))
+        raise UnknownError(ast.unparse(node))
+
+    def _parameter(self, name: str, function: Function, within: tuple[ast.AST, ...]) -> Any:
+        """What the script gives for a parameter where it calls the function, or the default."""
+        names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+        for place in scopes(self.tree):
+            for call in calls_in(place):
+                if name in names and self.dotted(call.func) == function.name and place is not function:
+                    given = dict(zip(names, call.args, strict=False)) | {
+                        k.arg: k.value for k in call.keywords if k.arg
+                    }
+                    if name in given:
+                        return self.constant(given[name], place, within)
+        defaults = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
+        pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        defaults |= {argument.arg: value for argument, value in pairs if value is not None}
+        if name not in defaults:
+            raise UnknownError(name)
+        return self.constant(defaults[name], self.tree, within)
+
+    def _hyperparameter(self, name: str, method: ast.AST, within: tuple[ast.AST, ...]) -> Any:
+        """The default of an argument of the class of a method, which keeps its arguments as Lightning does."""
+        for start in self._methods_beside(method):
+            if start.name == "__init__":
+                return self._parameter(name, start, within)
+        raise UnknownError(name)
+
+    def _methods_beside(self, method: ast.AST) -> list[Function]:
+        """All methods of the class of a method."""
+        found = [node for node in self.classes.values() if method in node.body]
+        return [part for node in found for part in node.body if isinstance(part, Function)]
+
+    def _field(self, node: ast.Attribute, scope: ast.AST) -> ast.expr:
+        """The default of a field of a settings class of the script, as in `config.lr`."""
+        if isinstance(node.value, ast.Name):
+            named = [node.value, *self.assigned(node.value.id, scope)]
+            for each in named:
+                found = self.classes.get(self.dotted(each.func if isinstance(each, ast.Call) else each))
+                for target, value in _assignments(found) if found is not None else ():
+                    if target == node.attr:
+                        return value
+        raise UnknownError(ast.unparse(node))
+
+
+def calls_in(scope: ast.AST) -> Iterator[ast.Call]:
+    """Every call, in the order of the text."""
+    calls = [node for node in ast.walk(scope) if isinstance(node, ast.Call)]
+    return iter(sorted(calls, key=lambda call: (call.lineno, call.col_offset)))
+
+
+def scopes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every function, methods among them, and then the file itself."""
+    yield from (node for node in ast.walk(tree) if isinstance(node, Function))
+    yield tree
+
+
+def _assignments(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Names and what they are given inside a scope, without the functions and classes in it."""
+    left: list[ast.AST] = list(ast.iter_child_nodes(scope))
+    while left:
+        node = left.pop(0)
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _pairs(target, node.value)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield from _pairs(node.target, node.value)
+        elif isinstance(node, ast.With):
+            for item in node.items:
+                if item.optional_vars is not None:
+                    yield from _pairs(item.optional_vars, item.context_expr)
+        if not isinstance(node, Function | ast.ClassDef | ast.Lambda):
+            left[:0] = ast.iter_child_nodes(node)
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    if isinstance(target, ast.Name | ast.Attribute):
+        yield ast.unparse(target), value
+    elif isinstance(target, ast.Tuple | ast.List):
+        several = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+        for i, part in enumerate(target.elts):
+            if len(several) == len(target.elts):
+                yield from _pairs(part, several[i])
+            elif isinstance(part, ast.Name | ast.Attribute):
+                yield ast.unparse(part), value
