@@ -231,7 +231,7 @@ def _max_improvement(
         return Estimate(value=None, low=0.0, high=None)
     estimate = intervals.ratio_interval(float(2 * alpha / slope**2), 2 * alpha_out / slope_out**2)
     if noise_scale.value is None:
-        return Estimate(value=None, low=estimate.low, high=estimate.high)
+        return Estimate(value=None, low=estimate.low, high=None)
     return estimate
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,9 @@ def _damaged(path: Path, how: str, kind: Kind) -> CallError:
 def _checks(result: Result) -> Iterator[tuple[str, bool]]:
     """Relations between values that arithmetic relies on, and whether they hold."""
     for place, found in _estimates(result, ""):
-        known = [limit for limit in (found.low, found.value, found.high) if limit is not None]
-        yield place, all(one <= other * (1 + 1e-9) for one, other in pairwise(known))
+        value, low, high = found.value, found.low, found.high
+        ordered = value is None or low <= value * (1 + 1e-9)
+        yield place, ordered and (high is None or (value is not None and value <= high * (1 + 1e-9)))
     plan = result.plan
     training = plan.training
     yield "config.optimizer", bool(plan.optimizer)

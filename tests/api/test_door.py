@@ -340,10 +340,12 @@ def test_a_result_is_seen_kept_and_loaded(bnoise: Call, write: Write) -> None:
     assert {"noise_scale", "report"} <= set(dir(found))
 
 
+@pytest.mark.full
 def test_the_page_runs() -> None:
     pytest.importorskip("sklearn")
     names: dict[str, Any] = {}
+    quick = "goal=1.5, batch_sizes=[8, 32, 128]"
     for block in blocks(DOCS / "python.md", "python"):
-        exec(block.replace('budget="2m"', 'budget="2s"').replace("seeds=1", 'seeds=1, budget="1s"'), names)
+        exec(block.replace('budget="2m"', 'budget="2s"').replace("goal=0.5", quick), names)
     assert names["found"].kind == "probe"
     assert names["swept"].kind == "sweep"
