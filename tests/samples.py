@@ -67,6 +67,7 @@ POINTS = tuple(
 
 ANALYSIS = Analysis(
     noise_scale=GOOD,
+    half_width_by_chance=0.11,
     max_improvement=Estimate(value=0.02, low=0.018, high=0.022),
     simple_noise_scale=Estimate(value=250.0, low=200.0, high=310.0),
     quadratic=Quadratic(curvature=0.5, noise=52.0, noise_scale=104.0, ratio=1.04),

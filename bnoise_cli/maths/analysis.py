@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnoise_cli.maths import intervals, law, line, support
+from bnoise_cli.maths import intervals, law, line, misfit, support
 from bnoise_cli.records import Estimate, Fit, Point, Quadratic
 
 Array = NDArray[np.float64]
@@ -76,6 +77,9 @@ class Analysis:
     """What the replicates say."""
 
     noise_scale: Estimate
+    # relative half width of the noise scale's interval by chance alone, which more replicates make narrower; infinite
+    # if that alone leaves it open
+    half_width_by_chance: float
     max_improvement: Estimate
     simple_noise_scale: Estimate
     quadratic: Quadratic
@@ -118,11 +122,18 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     fitted = alpha + beta / B
 
     seen = _slope_is_seen(limit, slope, slope_out) or _curvature_is_seen(alpha / beta, alpha_out / beta_out)
-    noise_scale = _noise_scale(design, alpha, beta, alpha_out, beta_out, seen)
     residuals = (kappa - fitted) / law.positive(fitted)
     residuals_out = (kappa_out - (alpha_out[:, None] + beta_out[:, None] / B)) / law.positive(fitted)
     test = intervals.residual_test(residuals, residuals_out)
-    misfit = float(np.sqrt(np.mean(residuals**2)))
+    size_of_misfit = float(np.sqrt(np.mean(residuals**2)))
+    b, c = _second_order(design, curves, weight)
+    discrepancy = math.hypot(
+        _misfit(design, kappa, weight, residuals, residuals_out),
+        misfit.distance_of_witness(float(alpha), float(beta), b, c),
+    )
+    noise_scale, by_chance = (
+        _noise_scale(design, alpha, beta, alpha_out, beta_out, seen, beside) for beside in (discrepancy, 0.0)
+    )
     simple = _simple_noise_scale(design, replicates)
     slopes = replicates.slopes if limit is None else np.full(len(replicates), limit.slope)
     gap = support.slope_gap(replicates.curves, design.scales, slopes)
@@ -131,17 +142,19 @@ def analyse(design: Design, replicates: Replicates) -> Analysis:
     contradicted = support.is_contradicted(gap) or design.lower_at is not None
     supported = not contradicted and not beyond.any() and not outgrown.any()
     if not supported:
-        noise_scale = Estimate(value=None, low=0.0, high=None)
+        noise_scale = by_chance = Estimate(value=None, low=0.0, high=None)
     return Analysis(
         noise_scale=noise_scale,
-        max_improvement=_max_improvement(noise_scale, slope, alpha, slope_out, alpha_out),
+        half_width_by_chance=by_chance.relative_half_width,
+        max_improvement=_max_improvement(by_chance, slope, alpha, slope_out, alpha_out),
         simple_noise_scale=simple,
-        quadratic=_quadratic(design, curves, weight, noise_scale.value),
+        quadratic=_quadratic(b, c, by_chance.value),
         points=_points(design, len(replicates), slope, kappa, slope_out, kappa_out, steps, fitted, simple),
         fit=_fit_quality(kappa, residuals, test, slope),
         beyond_at=_batch_sizes(design, beyond),
         outgrown_at=_batch_sizes(design, outgrown),
-        law_holds=supported and not (test is not None and test[2] < _LAW_P_VALUE and misfit > _LAW_MISFIT),
+        law_holds=supported
+        and not (test is not None and test[2] < _LAW_P_VALUE and size_of_misfit > _LAW_MISFIT),
         slope=float(slope),
         slope_error=intervals.jackknife_error(slope_out),
         slope_gap=gap,
@@ -156,6 +169,24 @@ def _fit(design: Design, kappa: Array, weight: Array | None) -> tuple[Array, Arr
     alpha = design.limit.effective_curvature
     beta = law.fit_noise(design.batch_sizes, kappa, alpha, weight)
     return np.full_like(beta, alpha), beta
+
+
+def _misfit(design: Design, kappa: Array, weight: Array, residuals: Array, residuals_out: Array) -> float:
+    """What the misfit of the law adds to the interval of log B_noise; the limit may deviate as the points do."""
+
+    def fit(points: Array) -> tuple[Array, Array]:
+        measured = points[..., : len(kappa)]
+        if design.limit is None:
+            alpha, beta = law.fit_curvature(design.batch_sizes, measured, weight)
+        else:
+            alpha = points[..., -1]
+            beta = law.fit_noise(design.batch_sizes, measured, alpha, weight)
+        fitted = alpha[..., None] + beta[..., None] / design.batch_sizes
+        with np.errstate(invalid="ignore", divide="ignore"):  # of no use where α or β is not positive
+            return np.log(beta / alpha), (measured - fitted) / law.positive(fitted)
+
+    limit = [] if design.limit is None else [design.limit.effective_curvature]
+    return misfit.misfit_of_points(fit, np.append(kappa, limit), residuals, residuals_out)
 
 
 def _weight(design: Design, alpha: Array, beta: Array) -> Array:
@@ -177,18 +208,26 @@ def _curvature_is_seen(inverse: Array, inverse_out: Array) -> bool:
 
 
 def _noise_scale(
-    design: Design, alpha: Array, beta: Array, alpha_out: Array, beta_out: Array, seen: bool
+    design: Design,
+    alpha: Array,
+    beta: Array,
+    alpha_out: Array,
+    beta_out: Array,
+    seen: bool,
+    discrepancy: float,
 ) -> Estimate:
     if beta <= 0 or bool(np.any(beta_out <= 0)):
         return Estimate(value=None, low=0.0, high=None)
     if design.limit is not None:
         if alpha <= 0:
             return Estimate(value=None, low=0.0, high=None)
-        estimate = intervals.scale_interval(float(beta / alpha), beta_out / alpha_out)
+        estimate = intervals.scale_interval(float(beta / alpha), beta_out / alpha_out, discrepancy)
     else:
         inverse_out = alpha_out / beta_out
-        half_width = intervals.t_quantile(len(alpha_out)) * intervals.jackknife_error(inverse_out)
-        estimate = intervals.inverse_interval(float(alpha / beta), half_width, design.batch_sizes[-1])
+        inverse = float(alpha / beta)
+        chance = intervals.t_quantile(len(alpha_out)) * intervals.jackknife_error(inverse_out)
+        half_width = math.hypot(chance, discrepancy * inverse)
+        estimate = intervals.inverse_interval(inverse, half_width, design.batch_sizes[-1])
     return estimate if seen and _is_narrow(estimate) else Estimate(value=None, low=estimate.low, high=None)
 
 
@@ -235,13 +274,17 @@ def _max_improvement(
     return estimate
 
 
-def _quadratic(design: Design, curves: Array, weight: Array, noise_scale: float | None) -> Quadratic:
+def _second_order(design: Design, curves: Array, weight: Array) -> tuple[float, float]:
+    """b = GᵀPHPG and c = tr(PHPΣ), from the curvatures at the start of the lines."""
     kappa = line.curvature(curves, design.scales)
     if design.limit is None:
-        b, c = (float(value) for value in law.fit_curvature(design.batch_sizes, kappa, weight))
-    else:
-        b = design.limit.curvature
-        c = float(law.fit_noise(design.batch_sizes, kappa, b, weight))
+        flat, noise = law.fit_curvature(design.batch_sizes, kappa, weight)
+        return float(flat), float(noise)
+    b = design.limit.curvature
+    return b, float(law.fit_noise(design.batch_sizes, kappa, b, weight))
+
+
+def _quadratic(b: float, c: float, noise_scale: float | None) -> Quadratic:
     value = c / b if b > 0 and c > 0 else None
     ratio = value / noise_scale if value is not None and noise_scale is not None else None
     return Quadratic(curvature=b, noise=c, noise_scale=value, ratio=ratio)

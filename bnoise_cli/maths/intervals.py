@@ -60,11 +60,16 @@ def inverse_interval(inverse: float, half_width: float, largest: float) -> Estim
     return Estimate(value=1.0 / inverse, low=bound, high=1.0 / low)
 
 
-def scale_interval(value: float, leave_one_out: Array) -> Estimate:
-    """A positive quantity whose error is proportional to it: symmetric in its logarithm."""
+def scale_interval(value: float, leave_one_out: Array, discrepancy: float = 0.0) -> Estimate:
+    """A positive quantity whose error is proportional to it: symmetric in its logarithm.
+
+    Args:
+        discrepancy: half width of the logarithm's interval that has another cause than chance.
+    """
     if value <= 0 or bool(np.any(leave_one_out <= 0)):
         return Estimate(value=None, low=0.0, high=None)
-    half_width = t_quantile(len(leave_one_out)) * jackknife_error(np.log(leave_one_out))
+    chance = t_quantile(len(leave_one_out)) * jackknife_error(np.log(leave_one_out))
+    half_width = math.hypot(chance, discrepancy)
     return Estimate(value=value, low=value * math.exp(-half_width), high=value * math.exp(half_width))
 
 
@@ -88,6 +93,25 @@ def residual_test(residuals: Array, leave_one_out: Array) -> tuple[float, int, f
     Returns:
         (T², rank, p-value), or None if there are too few replicates for the rank.
     """
+    space = residual_space(leave_one_out)
+    if space is None:
+        return None
+    variances, directions = space
+    count, rank = len(leave_one_out), len(variances)
+    t2 = float(np.sum((residuals @ directions) ** 2 / variances))
+    f = t2 * (count - rank) / (rank * (count - 1))
+    return t2, rank, float(special.fdtrc(rank, count - rank, f))
+
+
+def residual_space(leave_one_out: Array) -> tuple[Array, Array] | None:
+    """The directions in which residuals can scatter, and their statistical variances.
+
+    Args:
+        leave_one_out: residuals without each replicate, shape (R, K).
+
+    Returns:
+        (variances, directions), shapes (rank,) and (K, rank), or None if there are too few replicates for the rank.
+    """
     count = len(leave_one_out)
     deviations = leave_one_out - leave_one_out.mean(axis=0)
     covariance = (count - 1) / count * deviations.T @ deviations
@@ -98,6 +122,4 @@ def residual_test(residuals: Array, leave_one_out: Array) -> tuple[float, int, f
     rank = int(kept.sum())
     if rank == 0 or count < 2 * rank + 2:
         return None
-    t2 = float(np.sum((vectors[:, kept].T @ residuals) ** 2 / eigenvalues[kept]))
-    f = t2 * (count - rank) / (rank * (count - 1))
-    return t2, rank, float(special.fdtrc(rank, count - rank, f))
+    return eigenvalues[kept], vectors[:, kept]

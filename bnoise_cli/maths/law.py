@@ -50,16 +50,19 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
     return alpha, beta
 
 
-def fit_noise(batch_sizes: Array, curvatures: Array, limit: float, weight: Array | None = None) -> Array:
-    """β of κ(B) = α + β/B where α is known exactly; otherwise as `fit_curvature`."""
+def fit_noise(
+    batch_sizes: Array, curvatures: Array, limit: Array | float, weight: Array | None = None
+) -> Array:
+    """β of κ(B) = α + β/B where α is known exactly, shape (...,); otherwise as `fit_curvature`."""
     inverse = 1.0 / batch_sizes
+    limit = np.broadcast_to(limit, curvatures.shape[:-1])
     fitted = positive(curvatures)
     beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
         slope = inverse / fitted
-        data = (curvatures - limit) / fitted
+        data = (curvatures - limit[..., None]) / fitted
         beta = _product(slope, data, weight) / _product(slope, slope, weight)
-        fitted = _floored(np.full_like(beta, limit), beta, inverse)
+        fitted = _floored(limit, beta, inverse)
     return beta
 
 

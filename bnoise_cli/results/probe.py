@@ -124,6 +124,14 @@ def _noise_scale(run: ProbeRun, point: Measurement) -> Estimate:
     return estimate if point.analysis.law_holds else Estimate(value=None, low=estimate.low, high=None)
 
 
+def _by_one_step(run: ProbeRun, point: Measurement) -> Estimate:
+    """B_crit by the noise scale; without a value if that exceeds the dataset, because no batch is worth more."""
+    estimate, most = _noise_scale(run, point), float(run.dataset_length)
+    if estimate.value is None or estimate.value <= most:
+        return estimate
+    return Estimate(value=None, low=min(estimate.low, most), high=None)
+
+
 def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     """B_crit of one point is its horizon's, or else its noise scale; of several their mean, weighted by progress.
 
@@ -132,7 +140,7 @@ def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     points = run.points
     ahead = [horizon_estimate(point.horizon) for point in points if point.horizon is not None]
     shown = len(ahead) == len(points)
-    scales = ahead if shown else [_noise_scale(run, point) for point in points]
+    scales = ahead if shown else [_by_one_step(run, point) for point in points]
     steps = [point.step for point in points]
 
     def weighted(values: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ _FEW_REPLICATES = 8
 _OF_ONE_STEP = frozenset({
     "momentum", "weight_decay", "clipping", "not_quadratic", "negative_curvature", "law", "slope", "range", "rounding",
     "two_descents", "steps_too_short", "outgrown", "unresolved", "imprecise", "few_replicates", "below_one",
-    "below_a_group", "small_dataset",
+    "below_a_group", "small_dataset", "beyond_dataset",
 })  # fmt: skip
 #: A gain must be this many times the rounding error of one line's losses.
 _ROUNDING_MARGIN = 10
@@ -94,14 +95,18 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
     if last.analysis is None or last.analysis.noise_scale.high is None:
         low = last.analysis.noise_scale.low if last.analysis is not None else 0.0
         known = f"it is at least {significant(low)}" if low >= 1 else "nothing is known of it"
+        longer = "Probe longer (--budget, probe.max_examples). If that changes nothing, the mean gradient here may be "
+        longer += "zero: probe another point of training."
+        other = "More data would not narrow it. Set probe.horizon: auto, run a sweep, or probe other weights."
+        misfit = last.analysis is not None and math.isfinite(last.analysis.half_width_by_chance)
         yield Doubt(
             code="unresolved",
-            finding=f"the data cannot tell the noise scale; {known}",
-            remedy="Probe longer (--budget, probe.max_examples). If that changes nothing, the mean gradient here "
-            "may be zero: probe another point of training.",
+            finding=f"the {'law misses the points by too much to' if misfit else 'data cannot'} tell the noise scale; "
+            f"{known}",
+            remedy=other if misfit else longer,
         )
     elif last.stop is StopReason.BUDGET:
-        width = last.analysis.noise_scale.relative_half_width
+        width = last.analysis.half_width_by_chance
         if width > config.probe.precision:
             yield Doubt(
                 code="imprecise",
@@ -164,7 +169,7 @@ def _about_the_law(design: Design | None, analysis: Analysis) -> Iterator[Doubt]
             code="law",
             finding=f"the points do not follow the law within their errors (p = {fit.p_value:.1g}, R² = "
             f"{'none' if fit.r_squared is None else format(fit.r_squared, '.3f')})"
-            + ("" if analysis.law_holds else ": it does not hold here"),
+            + ("; the interval allows for that" if analysis.law_holds else ": it does not hold here"),
             remedy="Read the measured points instead of the fit, or probe later in training.",
         )
     if quadratic.curvature <= 0:
@@ -220,7 +225,15 @@ def _sizes(batch_sizes: tuple[int, ...]) -> str:
 
 def _about_the_dataset(run: ProbeRun, analysis: Analysis) -> Iterator[Doubt]:
     value = analysis.noise_scale.value
-    if value is not None and run.dataset_length < _SMALL_DATASET * value:
+    if value is not None and analysis.law_holds and run.dataset_length < value:
+        yield Doubt(
+            code="beyond_dataset",
+            finding=f"the noise scale {significant(value)} exceeds the dataset's {count(run.dataset_length)} examples, "
+            "and no batch is worth more than the whole dataset: one step gives a lower limit alone",
+            remedy="A larger batch makes a better step, up to the whole dataset. Set probe.horizon: auto with a larger "
+            "--budget, or run a sweep, to see what it saves in training.",
+        )
+    elif value is not None and run.dataset_length < _SMALL_DATASET * value:
         yield Doubt(
             code="small_dataset",
             finding=f"the dataset's {count(run.dataset_length)} examples are not many times the noise scale: "

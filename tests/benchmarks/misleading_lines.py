@@ -3,9 +3,9 @@
     python tests/benchmarks/misleading_lines.py [--seeds 20] [--first 0] [--only graphs]
 
 A row is one task at the weights of one training, with a budget in gradient examples. The truth is the law
-fitted to the best mean gains of brute force. closed: seeds with a value and both limits; median, least and
-most: of their values; off: closed ones that are wrong by more than a factor of two; holds: intervals, open
-ones included, that hold the truth. The row of T5 needs transformers.
+fitted to the best mean gains of brute force, with its standard error. closed: seeds with a value and both
+limits; median, least and most: of their values; off: closed ones that are wrong by more than a factor of two;
+holds: intervals, open ones included, that hold the truth. The row of T5 needs transformers.
 """
 
 from __future__ import annotations
@@ -23,21 +23,18 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bnoise_cli.measurement.probing.probe import ProbeSettings, probe
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.records import Estimate
 from tests import brute_force
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A task, the budget of its probes, and where brute force looks."""
+    """A task, the budgets of its probes, and the batch sizes and draws of brute force."""
 
     build: Callable[[], Task]
     budgets: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     draws: tuple[int, ...]
-    steps: tuple[float, float]
 
 
 def t5_task() -> Task:
@@ -65,32 +62,27 @@ ROWS = {
         build=brute_force.graph_task,
         budgets=(8000,),
         batch_sizes=(8, 32, 128, 512),
-        draws=(200, 100, 60, 30),
-        steps=(1e-3, 1.0),
+        draws=(30, 30, 30, 30),
     ),
     "tokens": Row(
         build=brute_force.token_task,
         budgets=(6000,),
         batch_sizes=(8, 32, 128),
         draws=(30, 20, 12),
-        steps=(8e-3, 0.15),
     ),
     "policy": Row(
         build=brute_force.policy_task,
         budgets=(6000, 40_000),
         batch_sizes=(8, 64, 512),
-        draws=(200, 100, 40),
-        steps=(1e-2, 4.0),
+        draws=(1500, 400, 200),
     ),
     "T5": Row(
         build=t5_task,
         budgets=(6000,),
         batch_sizes=(8, 32, 128, 512),
         draws=(24, 16, 10, 6),
-        steps=(1e-3, 1.0),
     ),
 }
-_STEPS = 16
 
 
 def main() -> None:
@@ -101,31 +93,26 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("task      budget    truth   closed   median    least     most  off  holds")
+    print("task      budget        truth   closed   median    least     most  off  holds")
     for name, row in ROWS.items():
         if arguments.only not in name or (name == "T5" and importlib.util.find_spec("transformers") is None):
             continue
         task = row.build()
-        gains = brute_force.mean_gains(task, row.batch_sizes, row.draws, np.geomspace(*row.steps, _STEPS))
-        truth = brute_force.noise_scale_of(row.batch_sizes, gains)
+        truth = brute_force.brute_force(task, row.batch_sizes, row.draws)
         for budget in row.budgets:
             print(f"{name:<8}{_line(task, budget, truth, arguments.first, arguments.seeds)}", flush=True)
 
 
-def _line(task: Task, budget: int, truth: float, first: int, seeds: int) -> str:
-    found = []
-    for seed in range(first, first + seeds):
-        analysis = probe(task, ProbeSettings(seed=seed, max_examples=budget, budget_seconds=600)).analysis
-        assert analysis is not None
-        known = analysis.noise_scale
-        # Where the law does not hold, a probe gives a lower limit alone.
-        found.append(known if analysis.law_holds else Estimate(value=None, low=known.low, high=None))
+def _line(task: Task, budget: int, known: brute_force.Truth, first: int, seeds: int) -> str:
+    truth = known.noise_scale
+    found = [brute_force.found_of(task, seed, budget) for seed in range(first, first + seeds)]
     closed = np.array([e.value for e in found if e.value is not None and e.high is not None])
     off = sum(not truth / 2 < value < truth * 2 for value in closed)
     holds = sum(e.low <= truth and (e.high is None or truth <= e.high) for e in found)
     values = (np.median(closed), closed.min(), closed.max()) if len(closed) else (np.nan,) * 3
     figures = "".join(f"{value:>9.4g}" for value in values)
-    return f"{budget:>8}{truth:>9.4g}{f'{len(closed)}/{seeds}':>9}{figures}{off:>5}{f'{holds}/{seeds}':>7}"
+    about = f"{truth:.4g} ± {known.error:.2g}"
+    return f"{budget:>8}{about:>13}{f'{len(closed)}/{seeds}':>9}{figures}{off:>5}{f'{holds}/{seeds}':>7}"
 
 
 if __name__ == "__main__":

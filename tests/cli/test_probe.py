@@ -118,3 +118,12 @@ def test_version_and_help(bnoise: Call) -> None:
         "--quiet",
     ):
         assert option in out
+
+
+def test_a_noise_scale_beyond_the_dataset_is_no_headline(bnoise: Call, write: Write) -> None:
+    few = ["--set", "dataset.examples=32", "--set", "model.noise_scale=100"]
+    code, out, _ = bnoise("probe", str(write("q.yaml", QUADRATIC_CONFIG)), *few, "--quiet")
+    assert code == 3
+    headline, reason = " ".join(out.split()).split(". But ")
+    assert headline.endswith("Critical batch size: cannot tell (at least 32.0 examples, no upper bound)")
+    assert "exceeds the dataset's 32 examples" in reason

@@ -108,7 +108,7 @@ def test_a_start_at_the_noise_floor_is_named() -> None:
         ("failed", dataclasses.replace(RUN, failure=RunError("the disk fell out"))),
         ("interrupted", dataclasses.replace(RUN, interrupted=True)),
         ("unresolved", changed(noise_scale=OPEN)),
-        ("imprecise", changed(noise_scale=Estimate(value=100.0, low=70.0, high=150.0), stop=StopReason.BUDGET)),
+        ("imprecise", changed(half_width_by_chance=0.4, stop=StopReason.BUDGET)),
         ("few_replicates", changed(replicates=5)),
         ("memory", changed(shortened_from=256)),
         ("at_initialisation", changed(step=0)),
@@ -145,6 +145,7 @@ def test_a_start_at_the_noise_floor_is_named() -> None:
         ("not_quadratic", changed(quadratic=Quadratic(curvature=1.0, noise=3.0, noise_scale=250.0, ratio=2.5))),
         ("slope", changed(slope_gap=-0.2)),
         ("small_dataset", dataclasses.replace(RUN, dataset_length=300)),
+        ("beyond_dataset", dataclasses.replace(RUN, dataset_length=90)),
     ],
 )  # fmt: skip
 def test_every_doubt_can_be_reached(code: str, run: ProbeRun) -> None:
@@ -168,7 +169,7 @@ def test_a_warm_up_without_evidence_is_not_said_to_diverge(warmup: LossChange | 
 
 
 def test_a_planned_batch_beyond_the_dataset_is_a_doubt() -> None:
-    assert codes(dataclasses.replace(RUN, dataset_length=60)) == ["batch_beyond_dataset", "small_dataset"]
+    assert codes(dataclasses.replace(RUN, dataset_length=60)) == ["batch_beyond_dataset", "beyond_dataset"]
 
 
 def test_clipping_is_a_doubt() -> None:

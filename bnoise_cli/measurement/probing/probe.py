@@ -201,7 +201,7 @@ class _Run:
 
     def _is_precise(self) -> bool:
         found = self.analysis
-        return found is not None and found.noise_scale.relative_half_width <= self.settings.precision
+        return found is not None and found.half_width_by_chance <= self.settings.precision
 
     def _attempts(self, plan: Plan, replans: int) -> list[Replicate | RunError]:
         """The next replicates, in the order of their draws: one of all ranks together, or one of each."""

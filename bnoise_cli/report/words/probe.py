@@ -167,7 +167,7 @@ def probe_progress(progress: Progress | HorizonProgress | WarmupProgress) -> str
     else:
         running = (
             f"noise scale {significant(scale.value)} ({significant(scale.low)} to {significant(scale.high)}, "
-            f"±{percent(scale.relative_half_width)}, wanted ±{percent(progress.precision)})"
+            f"±{percent(progress.analysis.half_width_by_chance)} by chance, wanted ±{percent(progress.precision)})"
         )
     return f"{running}, {progress.replicates} replicates, {clock}"
 

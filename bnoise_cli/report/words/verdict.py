@@ -18,7 +18,7 @@ from bnoise_cli.results.result import Result
 _ABOUT_THE_ANSWER = (
     "diverged", "failed", "not_a_mean", "weighted_mean", "below_a_group", "at_initialisation", "one_step",
     "annealing", "horizon_moves", "horizon_short", "law", "two_descents", "steps_too_short",
-    "outgrown", "goal_not_reached", "goal_near", "one_sided",
+    "outgrown", "beyond_dataset", "goal_not_reached", "goal_near", "one_sided",
     "not_monotone", "unresolved", "interrupted",
 )  # fmt: skip
 #: Doubts that undermine a recommendation by step times, the gravest first.
@@ -52,8 +52,15 @@ def answer_tone(result: Result) -> Tone:
 
 
 def undermining(result: Result) -> list[Doubt]:
-    """The doubts that undermine the verdict, the gravest first."""
-    return _named(result, (*_ABOUT_THE_ANSWER, *_ABOUT_THE_TIMES))
+    """The doubts that undermine the verdict, the gravest first.
+
+    If B_crit has no value, the reason for that comes before the doubt that it rests on one step.
+    """
+    answer = list(_ABOUT_THE_ANSWER)
+    if result.critical_batch_size.value is None:
+        answer.remove("one_step")
+        answer.append("one_step")
+    return _named(result, (*answer, *_ABOUT_THE_TIMES))
 
 
 def _named(result: Result, codes: tuple[str, ...]) -> list[Doubt]:
