@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bnoise_cli.spec.defaults import compose_defaults
 from bnoise_cli.spec.described import described, plain
 from bnoise_cli.spec.imports import nearest
 from bnoise_cli.spec.load import TARGET_KEYS, Spec, validated
@@ -44,6 +45,7 @@ def spec_of_call(
         source.data |= {key: described(value) for key, value in given.items()}
     else:
         source = read_source(Path(config))
+        compose_defaults(source)
     for key, value in settings.items():
         _set(source, command, key, plain(value))
     path = Path(config) if config is not None else Path(source.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,14 @@ from pydantic import ValidationError
 
 from bnoise_cli.spec.check_targets import check_form, check_targets
 from bnoise_cli.spec.checkpoints import WEIGHTS, weights_file
+from bnoise_cli.spec.defaults import compose_defaults
 from bnoise_cli.spec.imports import nearest
+from bnoise_cli.spec.interpolation import resolve_interpolations
 from bnoise_cli.spec.override import apply_override
 from bnoise_cli.spec.schema import Config, Section
 from bnoise_cli.spec.source import MOST_TOLD, KeyPath, Source, cut, is_folder, read_source
 from bnoise_cli.spec.units import convert_tokens
 
-#: OmegaConf's.
-_INTERPOLATION = re.compile(r"\$\{[^}]+\}")
 TARGET_KEYS = ("model", "dataset", "collate", "loss", "objective", "optimizer")
 
 
@@ -74,6 +73,7 @@ def load_spec(path: Path, overrides: Sequence[str] = (), *, at_hand: bool = True
         ConfigError: with all mistakes that can be found without running code.
     """
     source = read_source(path)
+    compose_defaults(source)
     for override in overrides:
         apply_override(source, override)
     return validated(source, path, at_hand=at_hand)
@@ -92,7 +92,7 @@ def validated(
         ConfigError: as `load_spec`.
     """
     given = given or {}
-    _note_interpolations(source, source.data, ())
+    resolve_interpolations(source)
     unconverted = convert_tokens(source)
     told = {problem.place for problem in source.problems}
     config = None
@@ -116,20 +116,6 @@ def validated(
     if source.problems or config is None:
         raise source.error()
     return Spec(config=config, source=source, path=path, given=given, step=step)
-
-
-def _note_interpolations(source: Source, value: Any, path: KeyPath) -> None:
-    """Note `${...}` of OmegaConf and Hydra, which plain YAML leaves as they are."""
-    if isinstance(value, str) and _INTERPOLATION.fullmatch(value.strip()):
-        source.problem(
-            path,
-            f"the interpolation `{cut(value, 80)}`",
-            "the value itself: bnoise reads plain YAML; OmegaConf.to_yaml(config, resolve=True) writes it",
-        )
-    elif isinstance(value, dict | list):
-        entries = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in entries:
-            _note_interpolations(source, item, (*path, key))
 
 
 def _note_the_plan(source: Source, config: Config) -> None:

@@ -13,8 +13,8 @@ from bnoise_cli.spec.source import is_file
 
 
 def named_files(spec: Spec) -> list[Path]:
-    """The config, its code and checkpoints, and every file that one of its values is the path of."""
-    named = [spec.path, *code_files(spec).values()]
+    """The config and its parts, its code and checkpoints, and every file that one of its values is the path of."""
+    named = [spec.path, *spec.source.files, *code_files(spec).values()]
     named += [file for path in spec.checkpoints() for file in files_of(path)]
     values = [value for key in spec.source.data for value in _texts(spec.source.data[key])]
     named += [base / value for value in values for base in (spec.folder, spec.source.here)]

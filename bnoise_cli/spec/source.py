@@ -45,6 +45,7 @@ class Source:
     places: dict[KeyPath, str] = field(default_factory=dict)
     written: dict[KeyPath, str] = field(default_factory=dict)  # places in the file, whatever overrides say
     problems: list[Problem] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # read besides, for `defaults:`
 
     def place(self, path: KeyPath) -> str:
         """`file:line:column` of the value at `path`, or of the nearest thing around it."""
