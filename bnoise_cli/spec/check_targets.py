@@ -131,7 +131,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         )
         missing = f"an importable module, but there is no `{top}` here or among the installed packages"
         if top in usual:
-            raise TargetError(f"`{name}`", f"{missing} (pip install {top})", None)
+            raise TargetError(f"`{name}`", f"{missing} ({sys.executable} -m pip install {top})", None)
         raise TargetError(f"`{name}`", missing, nearest(top, [*here, *usual]))
 
 

@@ -146,6 +146,9 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
 
 
 def _cause(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.split(".")[0]
+        return f"ModuleNotFoundError: {error} (if it is a package: {sys.executable} -m pip install {top})"
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # an error of the user's that cannot be shown

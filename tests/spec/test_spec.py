@@ -161,7 +161,7 @@ def test_a_usual_package_that_is_missing_is_no_misspelling(
     config.write_text(
         QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", "transformers.Net")
     )
-    with pytest.raises(ConfigError, match=r"\(pip install transformers\)") as caught:
+    with pytest.raises(ConfigError, match=r"\(\S+ -m pip install transformers\)") as caught:
         load_spec(config)
     assert "did you mean" not in str(caught.value)
 
@@ -403,3 +403,12 @@ def test_a_loss_class_is_built_and_a_function_is_bound(write: Write, tmp_path: P
     assert build_function({"_target_": "torch.nn.MSELoss"}, tmp_path)(one, three) == 4
     assert build_function({"_target_": "user_model.py:criterion"}, tmp_path)(one, three) == 4
     assert build_function({"_target_": "user_model.py:criterion", "power": 3}, tmp_path)(one, three) == 8
+
+
+def test_a_package_that_a_users_file_lacks_names_the_python(write: Write) -> None:
+    write("own.py", "import none_such.part\n")
+    text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "own.py:none_such")
+    spec = load_spec(write("c.yaml", text))
+    said = r"No module named 'none_such' \(if it is a package: \S+ -m pip install none_such\)"
+    with pytest.raises(ConfigError, match=said):
+        spec.require_targets()
