@@ -44,6 +44,9 @@ class TrainingProbe:
         settings: as for `bnoise_cli.probe`. `at_steps` are the steps to probe at; without them it is at checkpoints.
             No steps are trained before a probe.
 
+    Attributes:
+        seconds: what all probes have taken.
+
     Raises:
         ConfigError, CallError: an argument is wrong.
     """
@@ -68,10 +71,10 @@ class TrainingProbe:
         given = given_objects(model, dataset, loss, optimizer, objective, collate)
         self._spec = spec_of_call("probe", given, settings, config=config)
         self._share, self._log = share, log
-        self._begun, self._spent = time.monotonic(), 0.0
+        self._begun, self.seconds = time.monotonic(), 0.0
         self._run: ProbeRun | None = None
         self._due: list[int] = []
-        self._left = list(self._spec.config.probe.at_steps or [])
+        self._left: list[int] | None = None
         self._late: dict[int, int] = {}  # steps that were asked for → steps that were probed
         self._active = process_number() == 0
         name = Path("training") if config is None else Path(config)
@@ -85,6 +88,8 @@ class TrainingProbe:
         Args:
             step: training steps taken so far; 0 before the first one.
         """
+        if self._left is None:  # what a run that is resumed has left behind is over
+            self._left = [asked for asked in self._spec.config.probe.at_steps or [] if asked >= step]
         self._due += [asked for asked in self._left if asked <= step]
         self._left = [asked for asked in self._left if asked > step]
         self._probe_if_due(step)
@@ -99,7 +104,7 @@ class TrainingProbe:
         if not self._active or not self._due or (self._run is not None and self._run.points[-1].step == step):
             return
         begun = time.monotonic()
-        saved = None if self._share is None else self._share * (begun - self._begun) - self._spent
+        saved = None if self._share is None else self._share * (begun - self._begun) - self.seconds
         if saved is not None and saved < _LEAST_SECONDS:
             return
         asked, self._due = self._due, []
@@ -109,7 +114,7 @@ class TrainingProbe:
             said = str(error) if isinstance(error, BnoiseError) else traceback.format_exc()
             warnings.warn(f"bnoise: no probe at step {step}: {said}", RuntimeWarning, stacklevel=3)
         finally:
-            self._spent += time.monotonic() - begun
+            self.seconds += time.monotonic() - begun
 
     def _probe(self, step: int, asked: list[int], saved: float | None) -> None:
         """Measure at the present weights, and store the trajectory so far.
@@ -145,7 +150,7 @@ class TrainingProbe:
         plan = self._spec.config.probe
         seconds, most = plan.budget, plan.max_examples
         if plan.at_steps is not None:
-            points, shares = self._run.points if self._run is not None else (), len(self._left) + 1
+            points, shares = self._run.points if self._run is not None else (), len(self._left or []) + 1
             seconds = max(seconds - sum(point.seconds for point in points), 0.0) / shares
             if most is not None:
                 most = (most - sum(point.gradient_examples for point in points)) // shares

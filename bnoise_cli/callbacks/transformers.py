@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from bnoise_cli.callbacks.training_probe import TrainingProbe
 
 
-class TrainerProbe(TrainerCallback):
+class TrainerProbe(TrainerCallback):  # type: ignore[misc]
     """A `TrainingProbe` for a Trainer: `trainer.add_callback(TrainerProbe(trainer, at_steps=[100, 1000]))`.
 
     Model, dataset, collator, optimizer, batch size and loss are the Trainer's, and the figures go to its trackers.

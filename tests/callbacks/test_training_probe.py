@@ -187,11 +187,24 @@ def test_a_late_probe_says_so(write: Write) -> None:
     write("empty", "")
     model = net()
     probe = probing(at_steps=[10, 20])(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    probe.after_step(1)
     probe.after_step(35)
     [doubt] = [
         doubt for doubt in bnoise_cli.load(".bnoise/training.probe.json").doubts if doubt.code == "late"
     ]
     assert "at step 35 instead of 10, 35 instead of 20" in doubt.finding
+
+
+def test_a_run_that_is_resumed_has_its_earlier_steps_behind_it(write: Write) -> None:
+    write("empty", "")
+    model = net()
+    probe = probing(at_steps=[10, 20])(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    probe.after_step(15)
+    assert not Path(".bnoise/training.probe.json").exists()
+    probe.after_step(20)
+    found = bnoise_cli.load(".bnoise/training.probe.json")
+    assert found.step == 20
+    assert not [doubt for doubt in found.doubts if doubt.code == "late"]
 
 
 def test_a_failure_is_a_warning_and_training_goes_on(write: Write) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,8 @@ def _own_streams(holder: Any) -> Iterator[Callable[[], object]]:
             yield partial(value.set_state, value.get_state())
         elif isinstance(value, np.random.Generator):
             yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
-        elif isinstance(value, Mapping):
-            left += list(value.values())[:_MOST_ITEMS]
+        elif isinstance(value, dict):  # another mapping may read a file for every value
+            left += islice(value.values(), _MOST_ITEMS)
         elif isinstance(value, list | tuple):
             left += value[:_MOST_ITEMS]
         else:
