@@ -78,11 +78,12 @@ def test_a_limit_for_each_fit_gives_each_its_own_noise() -> None:
 
 
 def test_the_interval_reaches_half_the_way_to_the_quadratic_witness() -> None:
-    """Nothing on a quadratic loss, where c/b and β/α are the same, or if c/b has no meaning."""
+    """Nothing on a quadratic loss, where c/b and β/α are the same; a factor of 1.5 if the witness is useless."""
     assert distance_of_witness(2.0, 200.0, 3.0, 300.0) == pytest.approx(0.0)
-    assert distance_of_witness(1.0, 100.0, 1.0, 400.0) == pytest.approx(math.log(2))
-    assert distance_of_witness(1.0, 400.0, 1.0, 100.0) == pytest.approx(math.log(2))
-    assert distance_of_witness(1.0, 100.0, -1.0, 400.0) == 0.0
+    assert distance_of_witness(1.0, 100.0, 1.0, 144.0) == pytest.approx(math.log(1.2))
+    assert distance_of_witness(1.0, 144.0, 1.0, 100.0) == pytest.approx(math.log(1.2))
+    for b, c in ((0.001, 100.0), (-1.0, 100.0), (1.0, -100.0)):
+        assert distance_of_witness(1.0, 100.0, b, c) == pytest.approx(math.log(1.5))
 
 
 @pytest.mark.parametrize("limit", [None, LIMIT])
