@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -133,6 +134,12 @@ def quadratic_task(
     return task
 
 
+def quadratic(task: Task) -> NoisyQuadratic:
+    """The model of `quadratic_task`."""
+    assert isinstance(task.model, NoisyQuadratic)
+    return task.model
+
+
 def cross_entropy(model: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
@@ -151,3 +158,9 @@ def mlp_task(*layers: nn.Module, micro_batch_size: int = 8, dtype: torch.dtype =
 def user_code(name: str) -> str:
     """The text of tests/user_code/NAME.py, a file as users write them."""
     return (ROOT / "tests" / "user_code" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def legend(axes: Axes) -> list[str]:
+    """The labels in the legend of a panel."""
+    found = axes.get_legend()
+    return [] if found is None else [text.get_text() for text in found.get_texts()]

@@ -32,6 +32,7 @@ from bnoise_cli.records import (
     HorizonRun,
     Limits,
     NoiseScale,
+    Parallel,
     Point,
     Provenance,
     Quadratic,
@@ -214,7 +215,7 @@ def timed(device: Device | None = None, most: int = 1 << 14) -> Throughput:
 
 
 def together(
-    found: ProbeResult, world_size: int, *, exchange: float = 0.0, parallel: str = "ddp"
+    found: ProbeResult, world_size: int, *, exchange: float = 0.0, parallel: Parallel = "ddp"
 ) -> ProbeResult:
     """The same advised result, as if so many devices had taken its steps and waited so long for one another.
 

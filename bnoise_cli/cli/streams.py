@@ -92,23 +92,17 @@ def show_content(content: Any) -> None:
         show_json(content)
 
 
+#: Control characters that JSON leaves as they are, and the beginning of a command of a CI runner.
+_STEERING = re.compile(r"##(?=\w*\[)|[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
 def show_json(data: Any) -> None:
     """Print a result and nothing else on stdout."""
     stdout = _results()
     if stdout is not None:
         ascii_only = not (stdout.encoding or "").lower().startswith("utf")
         text = json.dumps(data, indent=1, ensure_ascii=ascii_only)
-        _write(
-            stdout,
-            re.sub(
-                r"##(?=\w*\[)|[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]", _escaped, text
-            )
-            + "\n",
-        )
-
-
-#: Control characters that JSON leaves as they are, and the beginning of a command of a CI runner.
-_STEERING = re.compile(r"##(?=\w*\[)|[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+        _write(stdout, _STEERING.sub(_escaped, text) + "\n")
 
 
 def _escaped(found: re.Match[str]) -> str:

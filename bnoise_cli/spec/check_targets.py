@@ -103,7 +103,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             where = (
-                f"has a syntax error in line {line} ({error})"
+                f"has a syntax error in line {line} ({getattr(error, 'msg', error)})"
                 if line is not None
                 else f"cannot be parsed ({error})"
             )
@@ -196,7 +196,7 @@ def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], foun
     try:
         signature.bind(*[None] * (extra + len(positional)), **keywords)
     except TypeError as error:
-        source.problem(path, f"a call with {error}", call)
+        source.problem(path, f"a call with mistakes ({error})", call)
 
 
 def _takes_any_keyword(signature: inspect.Signature) -> bool:

@@ -109,7 +109,7 @@ def read_source(path: Path) -> Source:
     try:
         text = read_plain(path, _MOST_BYTES).decode()
     except FileNotFoundError:
-        expected = f"a config file at {path.resolve()}"
+        expected = f"a config file of this name in {path.resolve().parent}"
         if path == Path("bnoise.yaml"):
             expected += ", or the name of another config as the first argument"
         raise ConfigError([Problem(place=str(path), found="no such file", expected=expected)]) from None

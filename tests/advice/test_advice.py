@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ from bnoise_cli.advice.choices import Options
 from bnoise_cli.advice.learning_rate import learning_rate
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
-from bnoise_cli.records import Estimate, Recommendation, Threads
-from bnoise_cli.report.export.page import markdown
+from bnoise_cli.records import Estimate, Parallel, Recommendation, Threads
+from bnoise_cli.report.markdown import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.results.probe import ProbeResult
@@ -257,7 +258,7 @@ def test_fewer_devices_than_fsdp_was_timed_on_are_not_offered() -> None:
     ],
 )  # fmt: skip
 def test_times_of_other_devices_than_the_planned_are_told(
-    world: int, parallel: str, devices: int, way: str, finding: str, remedy: str
+    world: int, parallel: Parallel, devices: int, way: Parallel, finding: str, remedy: str
 ) -> None:
     alone = plan(about(1000.0), batch_size=64, world_size=world, parallel=parallel)
     found = together(alone, devices, exchange=2e-3, parallel=way)
@@ -267,7 +268,7 @@ def test_times_of_other_devices_than_the_planned_are_told(
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_the_planned_devices_timed_as_planned_leave_no_doubt(parallel: str) -> None:
+def test_the_planned_devices_timed_as_planned_leave_no_doubt(parallel: Parallel) -> None:
     several = plan(about(1000.0), world_size=8, parallel=parallel)
     assert codes(several) == ["communication"]
     assert codes(together(several, 8, exchange=2e-3, parallel=parallel)) == []
@@ -316,7 +317,7 @@ def test_a_deadline_takes_the_least_device_time_that_meets_it() -> None:
 
 
 def test_an_impossible_deadline_names_what_would_make_it_possible() -> None:
-    settings = {"world_size": 2, "steps": 100_000}
+    settings: dict[str, Any] = {"world_size": 2, "steps": 100_000}
     fastest = role(plan(about(1000.0), **settings), "fastest").row.run_seconds
     assert fastest is not None
     found = plan(about(1000.0), **settings, deadline=fastest / 2)
@@ -528,7 +529,7 @@ def test_a_stored_result_comes_back_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_times_of_several_devices_come_back_the_same(tmp_path: Path, parallel: str) -> None:
+def test_times_of_several_devices_come_back_the_same(tmp_path: Path, parallel: Parallel) -> None:
     found = together(plan(world_size=4, parallel=parallel), 4, exchange=2e-3, parallel=parallel)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(found.to_json()))
@@ -614,7 +615,7 @@ def test_a_torn_result_is_one_clear_message(tmp_path: Path, text: str) -> None:
         read_result(path)
 
 
-_LEAVES = (
+_LEAVES: st.SearchStrategy[object] = (
     st.none()
     | st.booleans()
     | st.integers(-3, 3)
@@ -679,10 +680,10 @@ def test_a_result_changed_anywhere_is_advised_on_or_refused(data: st.DataObject)
     path = Path(_folder) / "r.json"
     path.write_text(json.dumps(tree))
     try:
-        found = read_result(path)
+        read = read_result(path)
     except CallError:
         return
-    for shown in (found, advise(found)):
+    for shown in (read, advise(read)):
         sections = report_sections([("r", shown)], drawing_width=80)
         assert render(layout(sections, 80), width=80, color=False, encoding="utf-8")
         assert markdown("r", sections, None)

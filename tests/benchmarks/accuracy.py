@@ -1,6 +1,6 @@
 """How near the probe comes to known noise scales, how often its intervals hold, against a naive twin.
 
-    python tests/benchmarks/accuracy.py [--seeds 20] [--only digits]
+    python -m tests.benchmarks.accuracy [--seeds 20] [--only digits]
 
 A row is one task over many seeds. |error| is the median of |value/exact − 1|; cover, how often the 95%
 interval holds the exact value, open ones included; lost, the runs without a value. The errors of both
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from naive_twin import naive_noise_scale
-from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
 from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.task import Task
+from tests.benchmarks.naive_twin import naive_noise_scale
+from tests.benchmarks.tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
 _PROCESSES = 2
 #: An estimate that is wrong by more than a hundred times counts as wrong by a hundred.

@@ -1,6 +1,6 @@
 """What an answer to ±15% costs, beside other ways to one, and how that grows.
 
-    python tests/benchmarks/cost.py [--seeds 6] [--only digits] [--world-sizes 1,2,4] [--widths 32,316,1000,3162]
+    python -m tests.benchmarks.cost [--seeds 6] [--only digits] [--world-sizes 1,2,4] [--widths 32,316,1000,3162]
 
 A cost is in forward passes of one example: a gradient counts 3, an evaluation 1. Seconds are of the processor, which
 others on the machine disturb less; with several processes, of the clock. Both stand as median (lowest to highest) of
@@ -43,22 +43,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from accuracy import squared_log_error
-from logged_b_simple import Array, exponential_average, signals_and_noises, steps_until_it_stays
-from naive_twin import naive_noise_scale
-from overhead import Recorder, batches_of, replay, timed
-from tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
 from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
+from tests.benchmarks.accuracy import squared_log_error
+from tests.benchmarks.logged_b_simple import (
+    Array,
+    exponential_average,
+    signals_and_noises,
+    steps_until_it_stays,
+)
+from tests.benchmarks.naive_twin import naive_noise_scale
+from tests.benchmarks.overhead import Recorder, batches_of, replay, timed
+from tests.benchmarks.tasks import Exact, digits_mlp, linear_regression, noisy_quadratic
 
 Build = Callable[[], tuple[Task, Exact]]
 
@@ -280,7 +286,7 @@ def main() -> None:
             print_logged(build, few, arguments.decay)
     rows: dict[str, Build] = {}
     for width in arguments.widths:
-        rows[f"parameters: {width**2:,}"] = lambda width=width: linear_regression(width, width, 64.0)
+        rows[f"parameters: {width**2:,}"] = partial(linear_regression, width, width, 64.0)
     for noise_scale in NOISE_SCALES:
         rows[f"B_noise: {noise_scale:,}"] = _quadratic(noise_scale)
     for name, build in rows.items():

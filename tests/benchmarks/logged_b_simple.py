@@ -17,7 +17,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from bnoise_cli.measurement.task.draws import Draws
-from bnoise_cli.measurement.task.gradients import gradient
+from bnoise_cli.measurement.task.gradients import loss_and_gradient
 from bnoise_cli.measurement.task.task import Task
 
 Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ def signals_and_noises(
         total = task.zeros()
         for _ in range(devices):
             batch = task.batches.fetch(draws.indices(b, task.batches.length))
-            of_batch = gradient(task, batch, b, draws)
+            _, of_batch = loss_and_gradient(task, batch, b, draws)
             small[step] += _squared_norm(of_batch) / devices
             torch._foreach_add_(total, of_batch, alpha=1 / devices)
         large[step] = _squared_norm(total)

@@ -1,6 +1,6 @@
 """Probes of losses whose lines mislead, against brute force in float64: who is answered, and how far off.
 
-    python tests/benchmarks/misleading_lines.py [--seeds 20] [--first 0] [--only graphs]
+    python -m tests.benchmarks.misleading_lines [--seeds 20] [--first 0] [--only graphs]
 
 A row is one task at the weights of one training, with a budget in gradient examples. The truth is the law
 fitted to the best mean gains of brute force, with its standard error. closed: seeds with a value and both
@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bnoise_cli.measurement.task.task import Task
 from tests import brute_force
@@ -44,7 +40,7 @@ def t5_task() -> Task:
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=48, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0,
-        decoder_start_token_id=0,
+        decoder_start_token_id=0,  # type: ignore[call-arg]
     )  # fmt: skip
     model, tensors = T5ForConditionalGeneration(config), brute_force.sentences()
     brute_force.train(model, _t5_loss, tensors, torch.optim.AdamW(model.parameters(), 1e-3), 300)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from tasks import Exact
 
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.task import Task
+from tests.benchmarks.tasks import Exact
 
 #: Step sizes over the best one: eight, from a quarter to four times.
 _GRID = np.geomspace(0.25, 4.0, 8)

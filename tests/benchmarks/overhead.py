@@ -1,6 +1,6 @@
 """What the probe costs beside the bare passes it makes, in time and in memory, on the byte-level GPT.
 
-    python tests/benchmarks/overhead.py
+    python -m tests.benchmarks.overhead
 
 Time: every pass of a probe of configs/stdlib_gpt.yaml is recorded, then exactly those passes are replayed
 alone, forward and backward or forward only, on batches of the same sizes that were fetched before; probe and

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -44,11 +45,11 @@ def compare(shared: SweepTask, batch_size: int, runs: int) -> tuple[float, float
     alone, together, difference = [], [], 0.0
     for _ in range(_ROUNDS):
         stacked = shared.stack(batch_size, rates, seeds)
-        together.append(seconds(lambda s=stacked: train(s, range(runs)), shared.device))
+        together.append(seconds(partial(train, stacked, range(runs)), shared.device))
         whole = 0.0
         for lane in range(runs):
             single = shared.lane(batch_size, rates[lane], seeds[lane])
-            whole += seconds(lambda s=single: train(s, (0,)), shared.device)
+            whole += seconds(partial(train, single, (0,)), shared.device)
             for one, other in zip(shared.task.parameters, stacked.weights(lane), strict=True):
                 scale = float(one.detach().abs().max())
                 difference = max(difference, float((one.detach() - other).abs().max()) / scale)

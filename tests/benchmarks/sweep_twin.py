@@ -253,7 +253,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plain, sizes = load_spec(_CONFIG), arguments.sizes
     start = [value.detach() for value in build_task(plain, _CPU).parameters]
-    data = Digits().tensors
+    images, labels = Digits().tensors
     rate = float(plain.config.optimizer["lr"])
     powers = range(round(_PER_DOUBLING * _LOWEST), round(_PER_DOUBLING * _HIGHEST) + 1)
     rates = [rate * 2 ** (power / _PER_DOUBLING) for power in powers]
@@ -262,7 +262,7 @@ def main() -> None:
     ]
     begun = time.monotonic()
     curves = {
-        size: [train_grid(start, data, rates, size, seed, min(arguments.goals)) for seed in seeds]
+        size: [train_grid(start, (images, labels), rates, size, seed, min(arguments.goals)) for seed in seeds]
         for size in sizes
     }
     print(f"twin: {len(rates)} rates x {len(seeds)} seeds in {time.monotonic() - begun:.0f} s for all goals")

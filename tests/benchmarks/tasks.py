@@ -173,7 +173,7 @@ def exact_of_mlp(model: MLP, data: Digits) -> Exact:
     def loss(at: dict[str, Tensor]) -> Tensor:
         return cross_entropy(functional_call(model, at, (inputs,)), classes)
 
-    gradient, along = jvp(grad(loss), (weights,), (grad(loss)(weights),))
+    gradient, along, *_ = jvp(grad(loss), (weights,), (grad(loss)(weights),))
     signal = sum(float((value**2).sum()) for value in gradient.values())
     curvature = sum(float((gradient[name] * along[name]).sum()) for name in gradient)
     norms, curvatures = _per_example(weights, inputs, targets)

@@ -96,9 +96,9 @@ def test_a_weighted_sampler_gives_the_noise_scale_of_the_data_as_it_draws_them()
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
     gradients = []
-    for x, y in data():
-        found = torch.autograd.grad(objective(model, (x[None], y[None])), list(model.parameters()))
-        gradients.append(torch.cat([g.flatten() for g in found]).double())
+    for x, y in zip(*data().tensors, strict=True):
+        parts = torch.autograd.grad(objective(model, (x[None], y[None])), list(model.parameters()))
+        gradients.append(torch.cat([g.flatten() for g in parts]).double())
     of_examples, chances = torch.stack(gradients), (WEIGHTS / WEIGHTS.sum()).double()
     mean = chances @ of_examples
     exact = float(chances @ (of_examples - mean).square().sum(1) / mean.square().sum())

@@ -16,7 +16,7 @@ from tests.samples import store
 COMMAND = re.compile(r"::(error|warning|notice) ([^:]*)::(.*)")
 
 
-def annotations(text: str) -> list[tuple[str, dict[str, str], str]]:
+def workflow_commands(text: str) -> list[tuple[str, dict[str, str], str]]:
     """GitHub's workflow commands, read as its runner does."""
 
     def plain(value: str) -> str:
@@ -47,16 +47,16 @@ def test_annotations_stand_on_the_very_line(
     where = {"file": f"{Path.cwd().name}/c.yaml", "line": str(line), "col": "15"}
     code, out, _ = bnoise("check", config, "--batch-size", "3200", "--format", "github")
     assert code == 1
-    [(level, place, text)] = annotations(out)
+    [(level, place, text)] = workflow_commands(out)
     assert (level, place) == ("error", {**where, "title": "bnoise check: fail"})
     assert text.startswith("a batch of 3,200 examples takes 33.0")
     assert text.endswith("Set training.batch_size to 96 or less.")
     _, out, _ = bnoise("check", config, "--batch-size", "105", "--format", "github")
-    assert [(level, place["line"]) for level, place, _ in annotations(out)] == [("warning", str(line))]
+    assert [(level, place["line"]) for level, place, _ in workflow_commands(out)] == [("warning", str(line))]
     _, out, _ = bnoise("check", config, "--batch-size", "3200", "--format", "github", "--exit-zero")
-    assert [level for level, _, _ in annotations(out)] == ["warning"]
+    assert [level for level, _, _ in workflow_commands(out)] == ["warning"]
     _, out, _ = bnoise("check", config, "--format", "github")
-    assert annotations(out) == []
+    assert workflow_commands(out) == []
     assert out.startswith("pass: c.yaml: ")
 
 
@@ -65,7 +65,7 @@ def test_every_mistake_of_a_config_has_its_annotation(bnoise: Call, write: Write
     code, out, _ = bnoise("check", "c.yaml", "--format", "github")
     assert code == 2
     lines = QUADRATIC_CONFIG.splitlines()
-    found = {place["line"]: text for _, place, text in annotations(out)}
+    found = {place["line"]: text for _, place, text in workflow_commands(out)}
     assert set(found) == {str(lines.index("  batch_size: 32") + 1), str(len(lines) + 1)}
     assert "50%, a: b" in found[str(lines.index("  batch_size: 32") + 1)]
 
@@ -78,7 +78,7 @@ def test_names_cannot_give_commands(bnoise: Call, write: Write, monkeypatch: pyt
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     code, out, _ = bnoise("check", name, "--format", "github")
     assert code == 2
-    [(_, place, _)] = annotations(out)
+    [(_, place, _)] = workflow_commands(out)
     assert place["file"] == name.replace("\n", "\\n")
     assert outputs(Path("out.txt").read_text())["verdict"] == "invalid"
     for form in ("text", "markdown"):
@@ -106,7 +106,7 @@ def test_nothing_in_a_log_steers_it(bnoise: Call, write: Write, form: str) -> No
             assert "::" not in line
         assert "##[" not in line
     if form == "github":
-        assert len(annotations(out)) == 3
+        assert len(workflow_commands(out)) == 3
 
 
 def outputs(text: str) -> dict[str, str]:

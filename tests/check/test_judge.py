@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -137,7 +138,9 @@ def test_after_a_wide_interval_the_advice_is_surely_enough() -> None:
 
 def test_a_law_that_does_not_hold_leaves_nothing_to_judge() -> None:
     """A probe has no value then; a sweep has one beside the doubt; of a trajectory one point may have failed."""
-    swept = dataclasses.replace(probed(critical_batch_size=KNOWN, doubts=(doubt("law"),)), kind="sweep")
+    swept = dataclasses.replace(
+        probed(critical_batch_size=KNOWN, doubts=(doubt("law"),)), kind=cast(Any, "sweep")
+    )
     assert judge(swept, 126, 1, Check()).verdict == "cannot_tell"
     along = probed(critical_batch_size=critical(None, 40.0, None, "trajectory"), doubts=())
     assert judge(along, 1, 1, Check()).verdict == "cannot_tell"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bnoise_cli.records import CriticalBatchSize, Doubt
+from bnoise_cli.records import Basis, CriticalBatchSize, Doubt
 
 
 def critical(
-    value: float | None, low: float, high: float | None, basis: str = "horizon"
+    value: float | None, low: float, high: float | None, basis: Basis = "horizon"
 ) -> CriticalBatchSize:
     return CriticalBatchSize(value=value, low=low, high=high, basis=basis)
 

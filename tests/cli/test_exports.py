@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from bnoise_cli.report.export.export import Export
 from bnoise_cli.report.export.page import PAGE
 from bnoise_cli.report.export.plot import PLOT
 from bnoise_cli.report.export.trackers import LOG_TO, Tracker
+from bnoise_cli.results.result import Result
 from tests.samples import ADVISED
 
 
@@ -54,8 +56,8 @@ def test_a_page_links_to_the_picture_of_the_same_call_alone(
 
 
 def test_a_failed_export_leaves_the_others_and_the_other_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    def log(results: object, tracker: Tracker, written: object) -> str:
-        [(name, _)] = results  # type: ignore[misc]
+    def log(results: Sequence[tuple[str, Result]], tracker: Tracker, written: object) -> str:
+        [(name, _)] = results
         if name == "b":
             raise RunError("no server.")
         return f"Logged {name}."

@@ -60,7 +60,7 @@ def test_quiet_says_nothing_on_stderr(bnoise: Call, write: Write) -> None:
 def test_the_default_config_is_bnoise_yaml(bnoise: Call, write: Write) -> None:
     code, _, err = bnoise("probe")
     assert code == 2
-    assert "bnoise.yaml: found no such file; expected a config file at" in err
+    assert "bnoise.yaml: found no such file; expected a config file of this name in " in err
     write("bnoise.yaml", QUADRATIC_CONFIG)
     assert bnoise("probe", "--quiet")[0] == 0
     assert Path(".bnoise/bnoise.probe.json").exists()

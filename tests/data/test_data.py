@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_windows_of_a_token_file(write: Write, dtype: Any, context: int, stride:
     """Every window, and the token after it, is where the file has it."""
     ids = np.random.default_rng(0).integers(0, 60_000, 100)
     ids.astype(dtype).tofile("train.bin")
-    data = TokenFile("train.bin", context, dtype, stride)
+    data: Any = TokenFile("train.bin", context, dtype, stride)
     step = stride or context
     starts = [start for start in range(0, 100, step) if start + context + 1 <= 100]
     assert len(data) == len(starts)
@@ -38,7 +38,7 @@ def test_windows_of_a_token_file(write: Write, dtype: Any, context: int, stride:
 
 
 def test_the_form_of_transformers_has_labels_that_its_models_shift() -> None:
-    data = Windows(np.arange(10), 5, form="transformers")
+    data: Any = Windows(np.arange(10), 5, form="transformers")
     assert len(data) == 2
     batch = default_collate(data.__getitems__([0, 1]))
     assert batch["input_ids"].tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -47,7 +47,8 @@ def test_the_form_of_transformers_has_labels_that_its_models_shift() -> None:
 
 def test_text_is_bytes(write: Write) -> None:
     write("t.txt", "Größe ab")
-    x, y = TextFile("t.txt", 9)[0]
+    text: Any = TextFile("t.txt", 9)
+    x, y = text[0]
     assert bytes(x.tolist()) + bytes(y.tolist()[-1:]) == "Größe ab".encode()
 
 
@@ -57,7 +58,8 @@ def test_text_by_a_tokenizer_file(write: Write) -> None:
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     made.save("tokenizer.json")
     write("t.txt", "a b a c b")
-    x, y = TextFile("t.txt", 4, "tokenizer.json")[0]
+    text: Any = TextFile("t.txt", 4, "tokenizer.json")
+    x, y = text[0]
     assert x.tolist() + y.tolist()[-1:] == [5, 7, 5, 0, 7]
 
 
@@ -102,10 +104,10 @@ def test_other_content_has_another_hash(write: Write) -> None:
     (lambda: TextFile("odd.bin", 1, "no.json"), "a file of a tokenizer is needed at {here}/no.json"),
     (lambda: Arrays(["no.npy"]), "a file of arrays is needed at {here}/no.npy"),
     (lambda: TokenFile("odd.bin", 4), "has 3 bytes, which are no whole number of uint16"),
-    (lambda: TokenFile("even.bin", 4, "int8"), "`dtype` must be uint16 or uint32; found 'int8'"),
+    (lambda: TokenFile("even.bin", 4, cast(Any, "int8")), "`dtype` must be uint16 or uint32; found 'int8'"),
     (lambda: TokenFile("even.bin", 2), "a window of 2 tokens is needed; found 2 tokens in all"),
     (lambda: TokenFile("even.bin", 0), "must be at least 1; found 0"),
-    (lambda: TokenFile("even.bin", 1, form="x"), "`form` must be pair or transformers; found 'x'"),
+    (lambda: TokenFile("even.bin", 1, form=cast(Any, "x")), "`form` must be pair or transformers; found 'x'"),
     (lambda: Arrays("odd.bin"), "a file ending in .npy, .npz or .safetensors is needed"),
     (lambda: Arrays(["a.npz", "odd.bin"]), "several files must be .npy"),
     (lambda: Arrays("a.npz"), "arrays of one length are needed; found {{'x': 2, 'y': 3}}"),

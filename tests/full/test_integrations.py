@@ -133,7 +133,7 @@ def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, wri
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
-    text = StdlibText(context=32, form="transformers")
+    text: Any = StdlibText(context=32, form="transformers")
 
     def loss_of(indices: np.ndarray[Any, Any]) -> Tensor:
         ids = torch.stack([text[int(i)]["input_ids"] for i in indices])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ SIZES = np.array([4.0, 16.0, 64.0, 256.0])
 def test_the_fit_recovers_a_law_exactly(alpha: float, beta: float, weighted: bool) -> None:
     kappa = alpha + beta / SIZES
     blocks = np.array([16, 6, 1, 0])
-    weight = np.linalg.inv(law.relative_scatter(SIZES, blocks, alpha, beta)) if weighted else None
+    weight: Any = np.linalg.inv(law.relative_scatter(SIZES, blocks, alpha, beta)) if weighted else None
     found = law.fit_curvature(SIZES, kappa, weight)
     assert float(found[0]) == pytest.approx(alpha, abs=1e-7 * beta)
     assert float(found[1]) == pytest.approx(beta, rel=1e-6)
@@ -537,7 +538,7 @@ def test_a_top_is_believed_only_where_the_nodes_support_it(shape: str, scale: fl
     noise = 0.02 * np.random.default_rng(0).standard_normal(8)
     nodes = np.array(line.NODES)
     curves = np.array([line.coefficients(SHAPES[shape](nodes * scale) + s * scale * nodes) for s in noise])
-    close = np.array([SHAPES[shape](x * scale / 8) for x in (-1.0, 1.0)])
+    close = SHAPES[shape](scale / 8 * np.array([-1.0, 1.0]))
     starts = (close[1] - close[0]) * 4 + noise * scale
     assert support.lines_are_supported(curves, starts, scale, 0.0) is supported
 
@@ -580,7 +581,7 @@ LINES: dict[str, tuple[Callable[[Array], Array], bool]] = {
 def test_a_second_descent_is_seen_beyond_the_noise(name: str) -> None:
     """Noise-free, and on four sets of examples whose slopes differ; a line that is all noise has no second descent."""
     loss, falls_again = LINES[name]
-    steps = 1.25 ** np.arange(-6, 13)
+    steps: Any = 1.25 ** np.arange(-6, 13)
     changes = loss(steps)[None, :]
     assert (support.second_descent(steps, changes) is not None) is falls_again
     slopes = 0.005 * np.random.default_rng(0).standard_normal((4, 1))

@@ -283,6 +283,7 @@ class Follower(nn.Module):
     def __init__(self, place: Callable[[nn.Module], None]) -> None:
         super().__init__()
         self.inner = model()
+        self.center: Tensor
         place(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -305,7 +306,7 @@ def follower_task(place: Callable[[nn.Module], None]) -> Task:
 
 def test_buffers_that_a_pass_changes_are_held() -> None:
     task = follower_task(as_buffer)
-    center = task.model.center
+    center = task.model.get_buffer("center")
     findings = check_task(task, 0)
     assert (findings.held_buffers, findings.is_mean, findings.stochastic) == (("center",), False, False)
     assert task.model.center is center

@@ -17,7 +17,7 @@ from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.task import Task, Traits
-from tests.cases import CPU, quadratic_task
+from tests.cases import CPU, quadratic, quadratic_task
 
 
 def examples(count: int, **options: Any) -> ProbeSettings:
@@ -54,8 +54,9 @@ def test_a_simple_noise_scale_fifty_times_larger_does_not_mislead() -> None:
     task = quadratic_task(20.0, decay=2.5, noise_decay=-0.5)
     found = probe(task, examples(500_000))
     assert found.analysis is not None
-    h = task.model.hessian.double()
-    simple = float((task.model.noise_std.double() ** 2).sum() / (h**2).sum())
+    model = quadratic(task)
+    h = model.hessian.double()
+    simple = float((model.noise_std.double() ** 2).sum() / (h**2).sum())
     assert simple > 50 * 20
     assert value(found) == pytest.approx(20, rel=0.3)
     estimate = found.analysis.simple_noise_scale
@@ -70,7 +71,7 @@ def test_a_small_dataset_is_used_whole() -> None:
     assert found.design.limit is not None
     assert found.stop is StopReason.PRECISION
     assert value(found) == pytest.approx(100, rel=0.25)
-    G = (task.model.hessian.double() * 1.0).numpy()
+    G = (quadratic(task).hessian.double() * 1.0).numpy()
     assert found.design.limit.signal == pytest.approx(float(G @ G), rel=1e-4)
     assert found.analysis is not None
     assert found.analysis.quadratic.curvature == pytest.approx(float(G @ (G * G)), rel=1e-3)
@@ -114,7 +115,7 @@ def test_with_a_tenth_of_the_budget_the_interval_is_wider() -> None:
 def test_without_a_mean_gradient_there_is_no_number(seed: int) -> None:
     task = quadratic_task(50.0)
     with torch.no_grad():
-        task.model.theta.zero_()
+        quadratic(task).theta.zero_()
     found = probe(task, examples(6000, seed=seed)).analysis
     assert found is not None
     assert found.noise_scale.value is None
@@ -124,7 +125,7 @@ def test_without_a_mean_gradient_there_is_no_number(seed: int) -> None:
 def test_a_gradient_that_cancels_over_a_whole_small_dataset_gives_no_number() -> None:
     task = quadratic_task(50.0, examples=500)
     with torch.no_grad():
-        task.model.theta.zero_()
+        quadratic(task).theta.zero_()
     found = probe(task, examples(20_000))
     assert found.design is not None
     assert found.design.limit is None
@@ -136,7 +137,8 @@ def test_a_gradient_that_cancels_over_a_whole_small_dataset_gives_no_number() ->
 def test_a_preconditioner_equals_rescaled_coordinates() -> None:
     """With P the probe must see tr(PHPΣ)/(GᵀPHPG), which is SGD's in the coordinates θ/√P."""
     task = quadratic_task(100.0, decay=1.0, noise_decay=0.0)
-    h, s2 = task.model.hessian.double(), task.model.noise_std.double() ** 2
+    model = quadratic(task)
+    h, s2 = model.hessian.double(), model.noise_std.double() ** 2
     P = (1.0 / h).clamp(max=20.0)
     task.preconditioner = [P.float()]
     exact = float((P * h * P * s2).sum() / (h * P * h * P * h).sum())

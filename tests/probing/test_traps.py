@@ -420,6 +420,7 @@ def test_buffers_are_given_back_where_forward_replaces_them() -> None:
     class Replacing(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.seen: torch.Tensor
             self.register_buffer("seen", torch.zeros(3))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 # Written out by hand: batch 96 = 8 × 4 × 3, 1000.2 steps rounded up.
-EXPECTED = {
+EXPECTED: dict[str, dict[str, object]] = {
     "hf": {
         "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "learning_rate": 3e-05, "max_steps": 1001,
     },

@@ -25,6 +25,7 @@ from bnoise_cli.report.terminal import layout, render
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
+from tests.cases import legend
 from tests.samples import HORIZON, plan, result
 from tests.sweeping.test_branches import branches
 
@@ -108,7 +109,7 @@ def test_several_results_are_compared_and_overlaid(tmp_path: Path) -> None:
     assert re.search(r"r0 .*100 .*90\.0–112", text)
     assert re.search(r"r1 .*\? .*at least 300", text)
     figure = draw([("small", plan()), ("large", plan())])
-    names = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    names = legend(figure.axes[0])
     assert names == ["small", "large"]
 
 

@@ -31,7 +31,7 @@ from bnoise_cli.results.probe import ProbeResult, probe_result
 from bnoise_cli.results.schedule import scheduled
 from bnoise_cli.results.stored import checked_result
 from bnoise_cli.spec.load import load_spec
-from tests.cases import QUADRATIC_CONFIG
+from tests.cases import QUADRATIC_CONFIG, legend
 from tests.samples import ANALYSIS, OPEN, POINT, RUN, plan
 
 
@@ -219,14 +219,14 @@ def test_pages_and_pictures_show_the_trajectory(tmp_path: Path) -> None:
     figure = draw([("r", found)])
     assert [axes.get_ylabel() for axes in figure.axes[-2:]] == ["batch size (examples)", "loss (dotted)"]
     assert "along training" in figure.axes[-2].get_title(loc="left")
-    labels = [text.get_text() for text in figure.axes[-2].get_legend().get_texts()]
+    labels = legend(figure.axes[-2])
     assert {"adaptive batch", "tr(Σ)/|G|²", "B_noise, 95% interval"} <= set(labels)
     assert any(label.startswith("B_crit = ") for label in labels)
     unresolved = draw([("r", probed(about(50), OPEN, about(800)))])
-    labels = [text.get_text() for text in unresolved.axes[-2].get_legend().get_texts()]
+    labels = legend(unresolved.axes[-2])
     assert "B_noise at least" in labels
     assert "adaptive batch" not in labels
     several = draw([("a", found), ("b", probed(about(20), OPEN, about(90)))])
-    assert [text.get_text() for text in several.axes[-1].get_legend().get_texts()] == ["a", "b"]
+    assert legend(several.axes[-1]) == ["a", "b"]
     alone = dataclasses.replace(found, points=(), tradeoff=())
     assert len(draw([("r", alone)]).axes) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ sweep:
 """
 
 
-def ends(losses: dict[int, list[float | None]]) -> list[BranchEnd]:
+def ends(losses: Mapping[int, Sequence[float | None]]) -> list[BranchEnd]:
     return [
         BranchEnd(
             batch_size=size, learning_rate=0.1, seed=seed, loss=loss, taken=1000 // size, evaluations=3, seconds=0.1
@@ -159,7 +160,7 @@ def test_branches_that_are_not_named_well(
     assert words in err
 
 
-def branches(losses: dict[int, list[float | None]], *doubts: Doubt) -> BranchResult:
+def branches(losses: Mapping[int, Sequence[float | None]], *doubts: Doubt) -> BranchResult:
     """A result of branches with these losses of their seeds."""
     made = ends(losses)
     shared = {
@@ -208,11 +209,12 @@ def test_what_the_branches_do_not_show_is_not_judged() -> None:
 
 
 def test_the_bracket_of_the_branches_is_not_called_an_interval() -> None:
-    for losses, words in (
+    cases: list[tuple[dict[int, list[float | None]], str]] = [
         (LOSSES, "between the branches of 32 and 64"),
         ({8: [1.0], 16: [1.0]}, "at least 16 examples; no larger branch was trained"),
         ({8: [None], 16: [1.0]}, "cannot tell: the branches of the smallest batch diverged"),
-    ):
+    ]
+    for losses, words in cases:
         first = report_sections([("b", branches(losses))])[0]
         assert first.headline is not None
         assert words in first.headline.text

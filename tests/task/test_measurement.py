@@ -63,7 +63,7 @@ def test_gradient_sums_equal_one_backward_pass(micro_batch_size: int) -> None:
 
 def test_frozen_parameters_take_no_part_and_tied_ones_count_once() -> None:
     task = mlp_task()
-    model = task.model
+    model: Any = task.model
     next(model.parameters()).requires_grad_(False)
     model.add_module("again", model[0])
     again = Task(model, cross_entropy, task.batches, micro_batch_size=4)
@@ -264,8 +264,9 @@ def test_a_replicate_equals_its_naive_twin() -> None:
     stages, scales = plan_pass([2, 8, 20]), [0.1, 0.2, 0.3]
     with preserved(task.model, 0) as origin:
         found = measure_replicate(task, origin, stages, scales, 12, Draws(7, Stream.REPLICATE))
-    draws, drawn, curves = Draws(7, Stream.REPLICATE), [], []
-    gradients = []
+    draws = Draws(7, Stream.REPLICATE)
+    drawn: list[int] = []
+    curves, gradients = [], []
     for stage, scale in zip(stages, scales, strict=True):
         lines = []
         for _ in range(stage.lines):
@@ -315,7 +316,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "modes": [module.training for module in model.modules()],
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].copy(),  # type: ignore[index,union-attr]
+        "numpy": np.random.get_state()[1].copy(),  # type: ignore[index]
         "python": random.getstate(),
     }
 
@@ -358,7 +359,7 @@ def test_the_probe_gives_everything_back_bit_for_bit(objective: Any) -> None:
     task.adopt(Traits(group=8))
     cross_entropy(task.model, task.batches.fetch(np.arange(9))).backward()
     task.parameters[1].grad = None
-    task.model[1].eval()
+    base.model.get_submodule("1").eval()
     before = state_of(task.model)
     settings = ProbeSettings(max_examples=2000, precision=0.001)
     if objective is cross_entropy:

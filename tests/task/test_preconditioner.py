@@ -46,7 +46,8 @@ def test_an_update_is_the_rate_times_p_times_the_gradient(kind: Any, options: di
 
 def test_learning_rates_of_groups_are_part_of_p() -> None:
     slow, fast = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.01}, {"params": [fast]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [slow], "lr": 0.01}, {"params": [fast]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
     found = preconditioner(optimizer, [slow, fast])
     assert found is not None
     assert torch.allclose(found[0], torch.full((2,), 0.1))

@@ -51,7 +51,7 @@ def test_an_exchange_never_takes_longer_than_the_step_it_is_part_of() -> None:
     """Of nine visits five wait for another program in the exchange; the step time is that of the other four."""
 
     class Busy:
-        memory_bytes = None
+        memory_bytes: int | None = None
         visits = 0
 
         def step(self, micro_batch_size: int) -> TimedStep:
