@@ -10,16 +10,37 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from bnoise_cli import __version__
-from bnoise_cli.cli.options import FLAG
 from bnoise_cli.cli.streams import tell
 from bnoise_cli.cli.torchrun import join_ranks
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.results.kinds import COMMANDS
 
+
+class _PlainFlags:
+    """A command whose help shows no type behind a flag; typer writes <bool>."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = " "
+        return parameters
+
+
+class _Command(_PlainFlags, TyperCommand):
+    pass
+
+
+class _Group(_PlainFlags, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="bnoise",
+    cls=_Group,
     help="Which batch size? Measures the critical batch size of your model on your data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,6 +72,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 for _name in (*COMMANDS, "check", "report", "init", "explain"):
     _module = import_module(f"bnoise_cli.cli.{_name}")
     app.command(
+        cls=_Command,
         epilog=f"Example: bnoise {_name} {_module.EXAMPLE}",
         context_settings={"help_option_names": ["-h", "--help"]},
     )(_guarded(getattr(_module, _name)))
@@ -67,7 +89,7 @@ def _root(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback acts
         bool,
-        typer.Option("--version", metavar=FLAG, callback=_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand in COMMANDS:  # all others ignore torchrun's variables

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
-from bnoise_cli.cli.options import FLAG, DeviceOption, QuietOption, SetOption
+from bnoise_cli.cli.options import DeviceOption, QuietOption, SetOption
 from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.report.export.ci import WRITERS, Format
 from bnoise_cli.report.words.check import check_sections
@@ -38,7 +38,8 @@ def _batch_size(text: str) -> str:
 
 def check(
     configs: Annotated[
-        list[str] | None, typer.Argument(help="YAML configs, or patterns such as 'configs/**/*.yaml'.")
+        list[str] | None,
+        typer.Argument(metavar="CONFIG", help="YAML configs, or patterns such as 'configs/**/*.yaml'."),
     ] = None,
     override: SetOption = None,
     batch_size: Annotated[
@@ -51,19 +52,19 @@ def check(
     ] = None,
     result: Annotated[
         list[Path] | None,
-        typer.Option(help="Stored results to choose among; repeatable. [default: those in .bnoise/]"),
+        typer.Option(
+            metavar="FILE", help="Stored results to choose among; repeatable. \\[default: those in .bnoise/]"
+        ),
     ] = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", metavar=FLAG, help="Probe now where no result matches.")
-    ] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Probe now where no result matches.")] = False,
     device: DeviceOption = "auto",
     form: Annotated[Format, typer.Option("--format", help="How the verdicts are written.")] = Format.TEXT,
-    strict: Annotated[bool, typer.Option("--strict", metavar=FLAG, help="A warning fails too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
     exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", metavar=FLAG, help="Say what is wrong, but fail for no verdict.")
+        bool, typer.Option("--exit-zero", help="Say what is wrong, but fail for no verdict.")
     ] = False,
     validate_only: Annotated[
-        bool, typer.Option("--validate-only", metavar=FLAG, help="Only whether the configs are well formed.")
+        bool, typer.Option("--validate-only", help="Only whether the configs are well formed.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:

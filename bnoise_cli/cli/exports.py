@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from bnoise_cli.cli.options import FLAG, OUTPUT
+from bnoise_cli.cli.options import OUTPUT
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.report.export.as_json import JSON
@@ -155,7 +155,7 @@ def _parameter(export: Export[Any]) -> inspect.Parameter:
     is_flag = export.type is bool
     option = typer.Option(
         export.option,
-        metavar=FLAG if is_flag else export.metavar,
+        metavar=None if is_flag else export.metavar,
         help=export.help,
         rich_help_panel=OUTPUT,
     )

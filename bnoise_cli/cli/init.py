@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.cli.options import FLAG
 from bnoise_cli.errors import CallError, ConfigError, RunError
 from bnoise_cli.spec.template import example_names
 from bnoise_cli.storage import write_whole
@@ -40,7 +39,7 @@ def init(
         "bnoise.yaml"
     ),
     schema: Annotated[
-        bool, typer.Option("--schema", metavar=FLAG, help="Print the JSON Schema of a config, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON Schema of a config, for editors.")
     ] = False,
 ) -> None:
     """Write a commented config: an example, one for your training script, or one for the pieces that you name.

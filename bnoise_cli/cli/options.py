@@ -13,8 +13,6 @@ from bnoise_cli.spec.schema import Seconds
 
 #: Headings of groups of options in the help.
 MEASURING, OUTPUT = "Measuring", "Output"
-#: Of an option without a value, which the help would call <bool>.
-FLAG = " "
 
 
 def seconds(text: str) -> str:
@@ -47,7 +45,6 @@ DryRunOption = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        metavar=FLAG,
         help="Build everything, run one batch, print the plan.",
         rich_help_panel=MEASURING,
     ),
@@ -65,7 +62,6 @@ QuietOption = Annotated[
     typer.Option(
         "--quiet",
         "-q",
-        metavar=FLAG,
         help="Print the verdict alone; no progress.",
         rich_help_panel=OUTPUT,
     ),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bnoise_cli.cli.exports import Outputs, result_name, tell_unmet, with_exports
-from bnoise_cli.cli.options import FLAG, QuietOption
+from bnoise_cli.cli.options import QuietOption
 from bnoise_cli.errors import BnoiseError, CallError, ExitCode
 from bnoise_cli.report.export.as_json import JSON
 from bnoise_cli.result_file import history
@@ -34,7 +34,7 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULT...", help="Stored results, or a config (.yaml) whose stored results are meant."
+            metavar="RESULT", help="Stored results, or a config (.yaml) whose stored results are meant."
         ),
     ],
     config: Annotated[
@@ -50,9 +50,7 @@ def report(
     ] = None,
     earlier: Annotated[
         bool,
-        typer.Option(
-            "--history", metavar=FLAG, help="List what was measured when, earlier results among it."
-        ),
+        typer.Option("--history", help="List what was measured when, earlier results among it."),
     ] = False,
     *,
     outputs: Outputs,

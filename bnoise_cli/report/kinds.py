@@ -30,6 +30,8 @@ class ReportKind(Generic[R]):
     """How one kind of result is told."""
 
     sections: Callable[[R], list[Section]]
+    #: From where the measurement looks how far, as in `looks at one step alone after 100 steps of training`.
+    stretch: Callable[[R], str]
     panels: tuple[Panel[R], ...]
     #: The measurements at each batch size, for an experiment tracker.
     curves: Callable[[R], Curves]

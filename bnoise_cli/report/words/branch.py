@@ -7,7 +7,7 @@ from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 from bnoise_cli.report.kinds import Curves, ReportKind
 from bnoise_cli.report.plots.branch import BRANCHES
 from bnoise_cli.report.words.advice import closing_sections
-from bnoise_cli.report.words.sweep import sweep_progress, training_cost
+from bnoise_cli.report.words.sweep import after_warm_up, sweep_progress, training_cost
 from bnoise_cli.results.branch import BranchResult
 
 
@@ -82,8 +82,14 @@ def _curves(result: BranchResult) -> Curves:
         yield batch.batch_size, {f"batches/{name}": getattr(batch, name) for name in names}
 
 
+def _stretch(result: BranchResult) -> str:
+    amount = f"trains branches of {count(result.examples)} examples"
+    return f"{amount}{after_warm_up(result)}, at learning rates scaled with the batch size"
+
+
 REPORT = ReportKind[BranchResult](
     sections=branch_sections,
+    stretch=_stretch,
     panels=(BRANCHES,),
     curves=_curves,
     missing="run arrived",

@@ -18,6 +18,7 @@ from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.plots.trajectory import TRAJECTORY
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.horizon import below_the_headline, horizon_progress, horizon_sections
+from bnoise_cli.report.words.related import after
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.probe import ProbeResult
 
@@ -179,8 +180,18 @@ def _curves(result: ProbeResult) -> Curves:
             yield point.batch_size, {f"points/{name}": getattr(point, name) for name in names}
 
 
+def _stretch(result: ProbeResult) -> str:
+    if result.horizon is not None:
+        ahead = f"{count(result.horizon.curve[-1].steps)} steps of a large batch ahead"
+        return f"looks {ahead}{after(result.step)}, each batch size at its best learning rate"
+    if len(result.trajectory) > 1:
+        return f"joins {count(len(result.trajectory))} points of training"
+    return f"looks at one step alone{after(result.step)}"
+
+
 REPORT = ReportKind[ProbeResult](
     sections=probe_sections,
+    stretch=_stretch,
     chart=improvement_chart,
     panels=(HORIZON, TRADEOFF, IMPROVEMENT, SPEED, TRAJECTORY),
     curves=_curves,

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from bnoise_cli.amounts import EXAMPLES
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.results.branch import BranchResult
-from bnoise_cli.results.probe import ProbeResult
+from bnoise_cli.report.kinds import report_kind
 from bnoise_cli.results.result import Result
-from bnoise_cli.results.sweep import SweepResult
 
 
 def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Section:
@@ -28,34 +26,14 @@ def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Sect
 
 def stretch(result: Result) -> str:
     """From where a result looks how far, and at which learning rates: `looks at one step after 100 steps`."""
-    match result:
-        case ProbeResult(horizon=horizon) if horizon is not None:
-            ahead = f"{count(horizon.curve[-1].steps)} steps of a large batch ahead"
-            return f"looks {ahead}{_after(result.step)}, each batch size at its best learning rate"
-        case ProbeResult() if len(result.trajectory) > 1:
-            return f"joins {count(len(result.trajectory))} points of training"
-        case ProbeResult():
-            return f"looks at one step alone{_after(result.step)}"
-        case SweepResult():
-            goal = f"trains to a loss of {significant(result.goal)}"
-            return f"{goal}{_after(_warm_up(result))}, each batch size at its best learning rate"
-        case BranchResult():
-            amount = f"trains branches of {count(result.examples)} examples"
-            return f"{amount}{_after(_warm_up(result))}, at learning rates scaled with the batch size"
-        case _:
-            return f"is a {result.kind}"
+    return report_kind(result.kind).stretch(result)
 
 
-def _after(steps: int | None) -> str:
+def after(steps: int | None) -> str:
+    """The training before a measurement; nothing if that is not known."""
     if steps is None:
         return ""
     return f" after {count(steps)} steps of training" if steps else " from the start"
-
-
-def _warm_up(result: Result) -> int | None:
-    section = result.config.get("sweep")
-    steps = section.get("warmup_steps") if isinstance(section, dict) else None
-    return steps if isinstance(steps, int) else None
 
 
 def history_section(results: Sequence[tuple[str, Result]]) -> Section:

@@ -14,6 +14,7 @@ from bnoise_cli.report.plots.sweep import RATES, STEPS
 from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.probe import along_training
+from bnoise_cli.report.words.related import after
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.sweep import SweepResult
@@ -147,8 +148,21 @@ def _curves(result: SweepResult) -> Curves:
         yield batch.batch_size, {f"batches/{name}": getattr(batch, name) for name in names}
 
 
+def after_warm_up(result: Result) -> str:
+    """The training before the runs of a sweep."""
+    section = result.config.get("sweep")
+    steps = section.get("warmup_steps") if isinstance(section, dict) else None
+    return after(steps if isinstance(steps, int) else None)
+
+
+def _stretch(result: SweepResult) -> str:
+    goal = f"trains to a loss of {significant(result.goal)}"
+    return f"{goal}{after_warm_up(result)}, each batch size at its best learning rate"
+
+
 REPORT = ReportKind[SweepResult](
     sections=sweep_sections,
+    stretch=_stretch,
     panels=(STEPS, RATES, TRADEOFF),
     curves=_curves,
     missing="run arrived",

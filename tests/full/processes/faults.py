@@ -9,18 +9,20 @@ from bnoise_cli.errors import RunError
 from bnoise_cli.measurement import meeting
 from bnoise_cli.measurement.building import build
 from bnoise_cli.measurement.horizon import search
+from bnoise_cli.measurement.timing import training_steps
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
 from bnoise_cli.measurement.training.lanes import SingleLane
 
 
 def prepare_rank() -> None:
-    """Lose silent ranks within seconds, and let one rank fail outside the user's code as the environment says.
+    """Shorten waits, and let one rank fail outside the user's code as the environment says.
 
-    FAULT_OUTSIDE=KIND:RANK names a fault, ELSEWHERE=RANK:FOLDER the working folder of one rank. FEW_REPLICATES shortens
-    a horizon.
+    Silent ranks are lost within seconds, and steps are timed for two seconds at most. FAULT_OUTSIDE=KIND:RANK names a
+    fault, ELSEWHERE=RANK:FOLDER the working folder of one rank. FEW_REPLICATES shortens a horizon.
     """
     if "FEW_REPLICATES" in os.environ:
         search._MOST_REPLICATES = search._LEAST_REPLICATES
+    training_steps._SHARE = 1 / 1800  # of the budget of an hour
     meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
     where, _, folder = os.environ.get("ELSEWHERE", "none").partition(":")

@@ -421,7 +421,7 @@ def test_torchrun_starts_it(alone: Alone, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(USER)
     (tmp_path / "bnoise.yaml").write_text(CONFIG)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = launch([*torchrun, "-m", "bnoise_cli", "probe", "--json"], tmp_path)
+    done = launch([*torchrun, "-m", "bnoise_cli", "probe", "--json", "--budget", "90s"], tmp_path)
     out, err = done.communicate(timeout=PATIENCE)
     assert done.returncode == 0, err
     _same(json.loads(out), alone().result())
@@ -441,8 +441,9 @@ def test_two_machines_end_together(tmp_path: Path, there: str, code: int, words:
         (folder / name).write_text(CONFIG)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
                 "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
+    short = ["--set", "probe.max_examples=600", "--budget", "60s"]
     started = [
-        launch([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml"], folder)
+        launch([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml", *short], folder)
         for node, folder in enumerate(machines)
     ]
     try:
