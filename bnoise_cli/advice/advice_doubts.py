@@ -13,7 +13,7 @@ from bnoise_cli.spec.schema import Advice, Training
 
 #: A measured time that is further than this part from the line t₀ + t₁·m raises a doubt.
 MISFIT = 0.25
-#: A larger micro-batch that trains this many times fewer examples a second raises a doubt: usually it trains more.
+#: A larger micro-batch usually trains more examples a second. If it trains this many times fewer, that is a doubt.
 _SLOWER = 1.3
 
 
@@ -43,7 +43,7 @@ def unjudged_doubts(wishes: Advice, why: str = "no step was timed") -> Iterator[
 def advice_doubts(
     options: Options, throughput: Throughput, wishes: Advice, choice: limits.Choice | None
 ) -> Iterator[Doubt]:
-    """The doubts about a trade-off and what the step times choose; None: no option meets the user's limits."""
+    """The doubts about a trade-off and about `choice`, which is None if no option meets the user's limits."""
     if choice is None:
         yield limits.impossible(options, wishes)
     option = choice.option if choice is not None else options.fastest

@@ -27,7 +27,7 @@ from bnoise_cli.spec.schema import Training
 _SAME = 1.01
 #: Run times that differ by at most this part are told as the same.
 SAME_TIME = 0.03
-#: A batch size is near the closed form if that is at most this many times as large: usual sizes lie closer together.
+#: A batch size is near the closed form within this factor: neighbouring usual sizes lie closer together.
 _NEAR = 2.0
 #: The limits of a figure are the extremes at this many values of B_crit across its interval; merely chosen.
 _ACROSS = 9
@@ -116,7 +116,8 @@ class Options:
     def bound(self, option: Option) -> str | None:
         """What keeps a batch size away from the closed form, as the end of a sentence; None if it is near it.
 
-        Groups always do: each is a pass of its own, so that the step time is not a straight line in the batch size.
+        Groups always keep it away: each group is a pass of its own, so that the step time is not a straight line in the
+        batch size.
         """
         if self._group > 1:
             return f"batches are made of groups of {counted(self._group, 'example')}"

@@ -30,9 +30,9 @@ class Choice:
     """What the step times choose."""
 
     option: Option
-    #: Options that may be clearly better, because step times have an uncertainty: none, and the choice is known.
+    #: Options that may be clearly faster than the chosen one: step times have an uncertainty. Usually empty.
     rivals: tuple[Option, ...]
-    #: Of the options that meet the limits, the one nearest to B_crit, which no step time chose.
+    #: The option nearest to B_crit among those that meet the limits. It needs no step time.
     balanced: Option
 
 

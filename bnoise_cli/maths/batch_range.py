@@ -8,7 +8,7 @@ from collections.abc import Collection
 #: Batch sizes reach from a sixth of B_crit to six times it, a factor of two apart: there S is 7 times the fewest
 #: steps at one end and E 7 times the fewest examples at the other.
 SIDE = 6.0
-#: So far apart are the first three, at the plan's batch and on both sides of it.
+#: The factor between the first three batch sizes: the planned one and one on either side.
 _FIRST = 2
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: The smoothed loss at a step is made of the evaluations within this factor of the step, before and after.
+#: The smoothed loss at a step averages the evaluations within this factor of the step, before and after it.
 WINDOW = 1.3
 #: A window with fewer evaluations is not smoothed.
 _FEWEST = 3
@@ -20,7 +20,7 @@ _TOO_EARLY = 64
 def crossing(steps: Sequence[int], losses: Sequence[float], goal: float) -> float | None:
     """The step at which the smoothed loss first reaches `goal`; None: not yet.
 
-    Provisional until the last step is `WINDOW` times the crossing: up to there the window lacks its later half.
+    The result is provisional until the run is `WINDOW` times as long: before, the window lacks its later half.
     Between evaluations the step is interpolated on the logarithms of step and loss.
 
     Args:

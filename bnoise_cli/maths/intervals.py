@@ -33,7 +33,7 @@ def t_quantile(replicates: int, confidence: float = CONFIDENCE) -> float:
 
 
 def inverse_interval(inverse: float, half_width: float, largest: float) -> Estimate:
-    """B from an estimate of ψ = 1/B whose noise grows with ψ, inverted.
+    """B from an estimate of ψ = 1/B whose noise grows with ψ.
 
     On 1/B the noisy quantity is the numerator. Its variance is not constant: the curvature along a
     noisy gradient is a quadratic form with mean b + c/B and variance proportional to 2b + c/B (the
@@ -47,7 +47,7 @@ def inverse_interval(inverse: float, half_width: float, largest: float) -> Estim
         largest: B₊, the largest batch size measured.
 
     Returns:
-        The estimate of B. `value` and `high` are None where the interval of ψ reaches zero.
+        The estimate of B. `value` and `high` are None if the interval of ψ reaches zero.
     """
     base = 1.0 / float(largest)
     growth = half_width**2 / max(2 * inverse + base, 0.2 * base)

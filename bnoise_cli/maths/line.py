@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 #: Where a line is evaluated, in units of its step-size scale. Half to twice the expected best step, and
 #: one negative step: with the start that is a polynomial of degree 4, which a quadratic loss meets exactly.
 NODES = (-0.5, 0.5, 1.0, 2.0)
-#: The furthest step that is looked at; beyond the last node a polynomial only guesses.
+#: No best step is looked for beyond this one: there the polynomial has no nodes and only guesses.
 LAST_NODE = NODES[-1]
 
 _POWERS = np.arange(1, len(NODES) + 1)
@@ -34,8 +34,8 @@ def coefficients(changes: Array) -> Array:
 def best_step(curves: Array) -> tuple[Array, Array]:
     """The highest point of averaged curves for x in [0, 2], where x = 0 counts as no gain.
 
-    The maximum is taken of a smooth average, never of single draws: the average of each draw's own
-    best does not vanish as B → 0.
+    Takes the maximum of the averaged curve, never of single draws: the mean of the draws' own maxima does not
+    vanish as B → 0.
 
     Args:
         curves: p₁, p₂, …, shape (..., degree).
@@ -78,7 +78,7 @@ def _second_derivative(p: Array, x: Array) -> Array:
 def coefficients_given_slope(changes: Array, slope: float) -> Array:
     """Polynomial of degree 5 through ΔL at the `NODES` that leaves the start with the exact slope.
 
-    It uses all five conditions, where `effective_curvature` replaces one of four by the slope.
+    It meets the four changes and the slope. `effective_curvature` replaces one of the changes by the slope.
 
     Args:
         changes: ΔL at the `NODES`, shape (4,), without noise.
@@ -96,8 +96,8 @@ def effective_curvature(curves: Array, slope: Array, scale: Array) -> tuple[Arra
     """a²/(2·ΔL_opt): the curvature of the parabola with this slope and this best improvement.
 
     On a quadratic loss it is b + c/B itself (M18 eq. 2.5 to 2.7), so the law for ΔL_opt(B) reads
-    "effective curvature is linear in 1/B". It stays finite and linear in the data where the slope is
-    lost in noise, which 1/ΔL_opt does not. It is not positive where the loss falls without end.
+    "effective curvature is linear in 1/B". It stays finite and linear in the data if the slope is
+    lost in noise; 1/ΔL_opt does not. It is not positive if the loss falls without end.
 
     Args:
         curves: p₁ … p₄ averaged over draws, shape (..., K, 4). p₁ is replaced: E[slope] = a for every

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 #: More blocks than this at one batch size add lines to evaluate and hardly any precision.
 MOST_BLOCKS = 16
-#: The measured batch sizes, as parts of the largest. A finer list binds examples in few medium blocks that
-#: are worth more as many small ones (relative error of 1/B_noise in simulation 0.22; at ratio two 0.32).
+#: The measured batch sizes, as parts of the largest. With a ratio of two, medium
+#: blocks use examples that are worth more in small ones (relative error of 1/B_noise in simulation 0.32, here 0.22).
 PARTS = (64, 16, 4, 1)
 
 

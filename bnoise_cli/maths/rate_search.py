@@ -57,8 +57,8 @@ def next_rate(
 def is_steep(found: Mapping[int, float | None], distance: int, factor: float = _STEEP) -> bool:
     """Whether a closer look around the best pays: a neighbour at `distance` is far worse, or did not arrive.
 
-    Of a curve like S = c/ε up to the edge of stability a grid may miss as much as neighbours differ; in the round
-    valley of smaller batches it misses an eighth of that.
+    At large batches S falls as c/ε up to the edge of stability and then jumps: the best point of a grid can be off by
+    the whole difference of two neighbours. In the smooth valley of small batches it is off by an eighth of it.
     """
     best = fastest(found)
     if best is None:

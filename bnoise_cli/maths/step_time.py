@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression, nnls
 from bnoise_cli.records import Throughput
 
 Array = NDArray[np.float64]
-#: Training may use this part of the memory, with a margin for what varies from step to step.
+#: Training may use this part of the memory; the rest is a margin, because its use varies from step to step.
 MEMORY_PART = 0.95
 #: A micro-batch that was not timed is chosen only if the best timed one takes this many times as long.
 _WORTH = 1.02
@@ -78,7 +78,7 @@ class StepTimes:
     time would make micro-batches cost nothing.
 
     Between measured sizes t(m) is interpolated and does not follow the fitted line, because devices are not linear. A
-    larger micro-batch never takes less time, with the exchange or without; if noise says that it does, neighbours are
+    larger micro-batch never takes less time, with the exchange or without: if measured times fall, neighbours are
     averaged. If a larger micro-batch than the largest timed one may fit, its memory and its time without the exchange
     follow their lines, and the exchange takes no longer.
     """
@@ -113,7 +113,7 @@ class StepTimes:
         return alone + self.exchange_seconds(micro_batch_size) if exchange else alone
 
     def exchange_seconds(self, micro_batch_size: int) -> float:
-        """e(m), what each step waits for the exchange of gradients, in seconds."""
+        """e(m): the time that each step waits for the exchange of gradients, in seconds."""
         return float(np.interp(micro_batch_size, self._sizes, self._exchange))
 
     def split(self, micro_batch_size: int, accumulation_steps: int, *, exchange: bool = True) -> Split:
@@ -130,8 +130,8 @@ class StepTimes:
     def best_split(self, examples: int, *, exchange: bool = True, group: int = 1) -> Split:
         """The fastest split of one device's examples into equal micro-batches that fit the memory.
 
-        Of splits that take the same time it has the fewest accumulation steps. A micro-batch beyond what was tried must
-        save time that is worth the doubt.
+        Of splits that take the same time it has the fewest accumulation steps. A micro-batch above the
+        largest timed one must save much time, because its own time is an extrapolation.
 
         Args:
             group: examples that must go through the model together; a multiple of them is split into these.

@@ -1,4 +1,4 @@
-"""Whether what is concluded about a line agrees with the losses that were measured on it."""
+"""Tests of conclusions about a line: do the losses that were measured on it support them?"""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ Array = NDArray[np.float64]
 _SLOPE_TOLERANCE = 1 / 3
 #: A believed top is at most this many times as high as the highest node: a parabola's is at most 1.125 times as high.
 _HIGHEST_TOP = 1.3
-#: A slope differs from zero or from another one beyond chance if it does so by this many standard errors of few lines.
+#: With few lines: two slopes differ beyond chance if they differ by this many standard errors.
 _STANDARD_ERRORS = 5.0
-#: Beyond chance in many replicates: chance alone shows it once in a thousand times.
+#: With many replicates: two values differ beyond chance if they differ by this many standard errors, which chance
+#: alone shows once in a thousand times.
 _P_VALUE = 1e-3
 #: The last node of a line may be this many times as high as the middle one. A parabola's is if its top lies 2.5 times
 #: as far as the middle node, a quarter beyond the last one.
 _STEEPEST_END = 1.5
 #: A batch may gain this part more than the whole dataset's gradient before the law counts as broken.
 _OUTGROWN = 0.2
-#: The claimed gain of a noise-free line may differ from an evaluated one by this part of it.
+#: The gain that is claimed for a noise-free line may differ from the evaluated gain by this part of it.
 _CLAIM_TOLERANCE = 0.2
 #: A loss that has risen along a line counts as falling again from this part of its best gain on.
 _SECOND_DESCENT = 0.1
 
 
 def lines_are_supported(curves: Array, starts: Array, slope: float, slope_error: float) -> bool:
-    """Whether a few lines, evaluated at one scale, support a curve that is given the slope of the gradient.
+    """Whether a few lines, evaluated at one scale, support a curve whose slope at the start is the gradient's.
 
-    Two slopes are held against each other on the same examples, so that hardly any noise is left: the slope of the
-    polynomial through the nodes, and the slope close to the start. They differ if the loss turns before the first
+    Compares two slopes on the same examples, so that hardly any noise is left: the slope of the polynomial through
+    the nodes, and the slope close to the start. They differ if the loss turns before the first
     node. If it turns even closer to the start, both are far from the slope of the gradient, beyond their own scatter.
 
     Args:

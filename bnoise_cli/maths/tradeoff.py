@@ -24,8 +24,8 @@ def fastest_batch_size(
 ) -> float:
     """The B of least S(B)·t(B) if t = t₀ + t₁·B/K: sqrt(B_crit·K·t₀/t₁).
 
-    S(B)·t(B) = S_min·(t₀ + t₁·B_crit/K + t₁·B/K + t₀·B_crit/B), whose last two terms are equal there; infinite
-    where examples take no time.
+    S(B)·t(B) = S_min·(t₀ + t₁·B_crit/K + t₁·B/K + t₀·B_crit/B), whose last two terms are equal there. It is
+    infinite if examples take no time.
     """
     if seconds_per_example <= 0:
         return math.inf

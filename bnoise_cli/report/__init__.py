@@ -1,1 +1,1 @@
-"""Words and pictures made from results, and nothing else."""
+"""Words, pictures and exports of results."""

@@ -24,10 +24,10 @@ _WITNESS_FACTOR = 1.5
 #: The noise scale is bracketed by measured batch sizes this many times on each side.
 _BRACKET = 4
 _MISFIT_P_VALUE = 0.01
-#: Slopes along the updates that differ from the gradient's by more than this part are worth a word.
+#: A doubt is raised if slopes along the updates differ from the gradient's by more than this part.
 _SLOPE_GAP = 0.1
 _FEW_REPLICATES = 8
-#: Doubts about a single step that do not touch what training runs show: those have the momentum, the weight decay and
+#: Doubts about one step alone. They do not concern a horizon, whose runs train with the momentum, the weight decay and
 #: the clipping of the plan.
 _OF_ONE_STEP = frozenset({
     "momentum", "weight_decay", "clipping", "not_quadratic", "negative_curvature", "law", "slope", "range", "rounding",
@@ -62,7 +62,7 @@ def _at(step: int, doubt: Doubt) -> Doubt:
 
 
 def below_a_group(run: ProbeRun, point: Measurement) -> bool:
-    """Whether the noise scale is less than one of the groups that batches are made of, where nothing was measured."""
+    """Whether the noise scale is smaller than a group. Batches are made of groups, so none that small was measured."""
     value = point.analysis.noise_scale.value if point.analysis is not None else None
     return value is not None and run.findings.group > 1 and value < run.findings.group
 

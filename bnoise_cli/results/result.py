@@ -62,7 +62,7 @@ class Plan:
         )
 
     def amounts(self, provenance: Provenance) -> Amounts:
-        """How this plan writes numbers of examples; what it does not say of tokens, the measurement may know."""
+        """How this plan writes numbers of examples. If it names no tokens per example, the measured number counts."""
         if self.unit == "examples":
             return Amounts()
         return Amounts(self.training.tokens_per_example or provenance.tokens_per_example)
@@ -159,7 +159,7 @@ class Kind:
     identity: Callable[[Mapping[str, Any]], dict[str, Any]]
     #: Whether steps and examples follow 1 + B_crit/B and 1 + B/B_crit, so that B_crit gives a trade-off.
     follows_law: bool = True
-    #: Codes of doubts with which this kind says nothing of the planned run, besides the codes that hold for all.
+    #: Codes of doubts that disqualify a result of this kind for judging a plan, besides the codes that hold for all.
     disqualifying: tuple[str, ...] = ()
 
     def measured(self, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class _Stored:
 
 
 class Shelf:
-    """Results on disk. Nothing of a file is trusted before it is asked for.
+    """Results on disk. A file is checked when a config asks for it.
 
     Args:
         files: results to choose among.

@@ -172,7 +172,7 @@ def _batch(
 def _predicted_steps(
     size: int, predicted: Prediction | None, best: dict[int, list[TrainingRun]]
 ) -> float | None:
-    """S(B) of the prediction, which knows only ratios of steps: scaled to the steps of the run that was probed."""
+    """S(B) of the prediction. It predicts ratios of steps, which are scaled to the steps of the run that was probed."""
     if predicted is None or predicted.critical_batch_size.value is None:
         return None
     critical, along = predicted.critical_batch_size.value, predicted.batch_size
@@ -229,5 +229,5 @@ def _estimate(data: dict[str, Any] | None) -> Estimate:
 
 
 def _mean(steps: Sequence[float]) -> float:
-    """Geometric, as the fit takes it."""
+    """The geometric mean, because the fit is made in logarithms."""
     return math.exp(math.fsum(map(math.log, steps)) / len(steps))

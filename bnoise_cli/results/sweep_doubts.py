@@ -23,8 +23,8 @@ _EACH_SIDE = 2
 _RISE = 1.15
 #: A root mean square of log S around the hyperbola above this is a misfit.
 _SCATTER = 0.15
-#: A goal that a large batch reaches in fewer steps than this is too near: the first steps gain in sharp directions
-#: what later ones cannot repeat, and by annealing.
+#: A goal that a large batch reaches in fewer steps than this is too near: the first steps fall along sharp directions
+#: and by annealing, and later steps cannot repeat that.
 _FEWEST_STEPS = 16.0
 #: A prediction and a measurement that differ by more than this factor disagree.
 _DISAGREE = 2.0

@@ -11,7 +11,7 @@ from bnoise_cli.spec.schema import Config
 
 #: A warm-up that multiplies the loss by more than this has not trained.
 _DIVERGED = 1.5
-#: And it must have raised the loss by this many standard errors.
+#: The loss must also have risen by this many standard errors.
 _DIVERGED_ERRORS = 4
 #: The gradient of a sum over the batch is twice the mean of its halves' gradients, but for rounding.
 _GAP_OF_A_SUM, _ROUNDING = 0.5, 1e-3
@@ -76,7 +76,7 @@ def about_the_task(run: ProbeRun, last: Measurement, config: Config) -> Iterator
 
 
 def _about_the_loss(findings: TaskFindings) -> Iterator[Doubt]:
-    """What the model, its loss and its data are, where that is not a plain mean over examples."""
+    """The doubts about a loss that is not a plain mean over examples."""
     groups = (
         f"Batches were made of groups of {count(findings.group)}, as one device of the planned run takes them"
     )
@@ -155,7 +155,7 @@ def _about_the_model(findings: TaskFindings) -> Iterator[Doubt]:
 
 
 def about_a_stream(findings: TaskFindings) -> Iterator[Doubt]:
-    """A stream is read from its beginning, where examples may be alike."""
+    """The doubt that a stream is read from its beginning only, where examples may resemble one another."""
     if findings.streamed is not None:
         yield Doubt(
             code="stream",
@@ -166,7 +166,7 @@ def about_a_stream(findings: TaskFindings) -> Iterator[Doubt]:
 
 
 def _about_the_loader(findings: TaskFindings, config: Config) -> Iterator[Doubt]:
-    """A loader says more than which dataset it reads."""
+    """The doubts about a loader's sampler, its batch sampler and its batch size."""
     if findings.drawn is not None:
         yield Doubt(
             code="sampler",

@@ -1,4 +1,4 @@
-"""How many examples can go through a model at once, by what their backward pass has to keep."""
+"""How many examples fit the memory at once, from the size of the activations that a backward pass keeps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bnoise_cli.numbers import counted
 
 #: Activations of a micro-batch may take this part of what is available; gradients and temporaries come on top.
 _PART = 1 / 8
-#: A CPU gains nothing from more at once, and has no allocator that says no in time.
+#: Limit on a CPU: it gains nothing from more at once, and its allocator does not refuse in time.
 _MOST_ON_CPU = 1 << 30
 
 
 def fit_micro_batch(task: Task, draws: Draws) -> None:
     """Reduce `task.micro_batch_size` to what fits every rank; to be called inside `preserved`.
 
-    On a CPU this is what keeps the system from ending the process.
+    On a CPU, the system would end a process that takes too much memory.
     """
     fits = most_at_once(task, draws)
     if fits < task.micro_batch_size:
@@ -39,9 +39,9 @@ def most_at_once(task: Task, draws: Draws) -> int:
 
 
 def _bytes_per_example(task: Task, draws: Draws) -> int:
-    """What autograd keeps for the backward pass of one example: what as many examples more add, parameters left out.
+    """Bytes that autograd keeps for the backward pass of one example: the increase when the examples double.
 
-    Begins with two and four examples, for which there is memory. If the user's code fails with them, more are tried up
+    Begins with two and four examples, which fit the memory. If the user's code fails with them, more are tried up
     to the planned micro-batch.
     """
     size, planned = 2, task.micro_batch_size
@@ -66,14 +66,14 @@ def _bytes_added(task: Task, size: int, draws: Draws) -> int:
 
 
 def _bytes_kept(task: Task, examples: int, draws: Draws) -> int | None:
-    """What autograd keeps of a forward pass; None where it does not fit."""
+    """Bytes that autograd keeps of a forward pass; None if it does not fit."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         try:
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-        except (NotImplementedError, RuntimeError):  # a tensor without a storage of its own
+        except (NotImplementedError, RuntimeError):  # the tensor has no storage
             kept[-id(tensor)] = tensor.numel() * tensor.element_size()
         return tensor.detach()  # an output that holds itself through its graph would stay in memory for good
 

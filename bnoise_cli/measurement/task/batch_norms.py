@@ -1,4 +1,4 @@
-"""BatchNorm layers, whose loss is no mean over a batch's examples."""
+"""BatchNorm layers, which make the loss depend on the whole batch instead of being a mean over its examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def set_evaluation_mode(model: nn.Module) -> None:
-    """Training mode, in which a model returns what its loss needs, but BatchNorm with its running statistics."""
+    """Let BatchNorm use its running statistics, and everything else train: only then do models return what a loss needs."""
     model.train()
     for layer in batch_norms(model):
         layer.eval()

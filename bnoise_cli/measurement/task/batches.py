@@ -94,9 +94,10 @@ class Batches:
         return hashlib.sha256(f"{found} {self.population.digest}".encode()).hexdigest()
 
     def in_memory(self) -> Batches:
-        """The same with all examples collated once, if they are small tensors; else itself. They must never change.
+        """The same batches from examples collated once, if these are small tensors; otherwise itself.
 
-        Reading thousands of small batches example by example takes longer than training a small model on them.
+        The examples must not change between two readings. Reading thousands of small batches example by example takes
+        longer than training a small model on them.
         """
         if self._tensors is not None or self._collate is not None or self.streamed:
             return self
@@ -211,7 +212,7 @@ def _moves_itself(part: Any) -> bool:
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """Only what is in the host's memory can be."""
+    """The tensor in pinned memory, if it is in the host's memory."""
     return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
 

@@ -20,8 +20,8 @@ from bnoise_cli.measurement.task.task import Spent, Task
 from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.numbers import counted
 
-#: On a CPU torch adds a tensor's squares up in a few float32 sums, which lose half a percent of 40 million of them;
-#: pieces of this size lose 3e-7. A GPU adds in a tree: there they only bound what is made besides.
+#: Norms are added up in pieces of this many numbers. On a CPU torch sums squares in float32, which loses half a percent
+#: over 40 million numbers, and 3e-7 over a piece. A GPU sums in a tree; there pieces bound the temporary memory.
 _PIECE, _PIECE_ON_GPU = 1 << 16, 1 << 24
 
 
@@ -63,12 +63,12 @@ def add_gradient(task: Task, into: list[Tensor], indices: Indices, draws: Draws)
     """
     made: list[_Pass] = []
     for count, (own, weight, loss, gradient) in passes(task, indices, lambda own: _pass(task, own, draws)):
-        if not task.sharded:  # else the backward pass has added them up
+        if not task.sharded:  # Otherwise the backward pass has added up the gradients of all ranks.
             task.ranks.all_reduce_(gradient)
         torch._foreach_add_(into, gradient)
         seen = torch.cat([loss.double().reshape(1), _norms(task, gradient)])
         made.append(_Pass(count, own, weight, seen))
-        del gradient  # not to be held during the next pass
+        del gradient  # frees the gradient before the next pass
     task.spend(Spent(gradient=len(indices)))
     return _blocks(task, made) if made else []
 

@@ -30,7 +30,7 @@ def forget_peak(device: torch.device) -> None:
     elif _CLEAR.exists():
         try:
             _CLEAR.write_text("5")
-        except OSError:  # not allowed here: the peak stays that of the whole process
+        except OSError:  # The kernel forbids it here: the peak stays that of the whole process.
             return
 
 
@@ -42,7 +42,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def give_back(device: torch.device) -> None:
-    """Free what nothing refers to any more."""
+    """Free cached memory that nothing refers to."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

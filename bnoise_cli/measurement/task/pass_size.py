@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bnoise_cli.measurement.task.task import Task
 
-#: Beyond this nothing is tried: fewer passes say less of how gradients scatter.
+#: The largest size that is tried: fewer passes tell less about the scatter of gradients.
 MOST = 64
 #: The size is doubled as long as this saves this part of the time per example; chosen.
 _SAVED = 0.1
@@ -22,8 +22,8 @@ def choose_pass_size(task: Task, most: int, seconds: Callable[[], float], budget
 
     Args:
         most: examples that fit the memory.
-        seconds: that a gradient example takes at the present size, the same number on all ranks; a size that does not
-            fit is made smaller by it.
+        seconds: gives the time of a gradient example at the present size, equal on all ranks; it makes a size smaller
+            that does not fit.
     """
     size, best = task.micro_batch_size, seconds()
     while 2 * size <= min(most, MOST, task.batches.length) and 2 * size * best <= _PART * budget_seconds:

@@ -46,7 +46,7 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
         failure = task.ranks.first_failure(failure)
         if failure is None:
             start += len(part)
-            yield len(part), results.pop()  # a gradient is not to be held here during the next pass
+            yield len(part), results.pop()  # the list must not hold a gradient during the next pass
         elif not isinstance(failure, OutOfMemoryError):
             raise failure
         else:
@@ -153,7 +153,7 @@ def agree_after(task: Task, failure: RunError | None) -> None:
 
 @contextmanager
 def same_on_all(task: Task) -> Iterator[None]:
-    """Inside, every rank makes the same passes, each on its own unless the parameters are sharded.
+    """Inside the block every rank makes the same passes, each on its own unless the parameters are sharded.
 
     Raises:
         RunError: the passes of any rank raised it.

@@ -19,7 +19,7 @@ KNOWN: dict[type[torch.optim.Optimizer], OptimizerRule] = {
 
 
 def is_known(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether its preconditioner is known; that of a subclass is not, because it may do anything."""
+    """Whether the preconditioner of this optimizer is known. A subclass may do anything, so its own is not."""
     return type(optimizer) in KNOWN and not optimizer.param_groups[0].get("centered")
 
 

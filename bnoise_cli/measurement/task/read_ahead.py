@@ -17,7 +17,7 @@ _DEPTH = 2
 
 
 class ReadAhead:
-    """Reads expected batches one after another in one thread; what comes unexpected is read at once.
+    """Reads expected batches one after another in one thread; any other batch is read when it is asked for.
 
     Args:
         read: makes a batch of the examples at some indices; must not use global random streams.
@@ -32,7 +32,7 @@ class ReadAhead:
         self._reading: deque[tuple[NDArray[np.int64], Future[Any]]] = deque()
 
     def expect(self, coming: Sequence[NDArray[np.int64]]) -> None:
-        """Name what will be asked for next; what is under way already and still wanted goes on."""
+        """Name the batches that will be asked for next. Batches that are being read are not read again."""
         known = [*(indices for indices, _ in self._reading), *self._coming]
         if len(known) >= len(coming) and all(map(np.array_equal, known, coming)):
             return
@@ -58,7 +58,7 @@ class ReadAhead:
         self._go_on()
         try:
             return future.result()
-        except Exception:  # a file or a database that belongs to the thread that opened it
+        except Exception:  # Some files and databases can be read only by the thread that opened them.
             return self._read(indices)
 
     def _go_on(self) -> None:
@@ -75,5 +75,5 @@ class ReadAhead:
                 continue
             try:
                 future.set_result(self._read(indices))
-            except BaseException as error:  # whoever asks for the batch gets it
+            except BaseException as error:  # raised when the batch is asked for
                 future.set_exception(error)

@@ -82,7 +82,7 @@ def as_part_of(part: Tensor, other: Tensor) -> Tensor:
 
 
 def _as_dtensor(tensor: Tensor) -> DTensor | None:
-    """The tensor if it is sharded. No tensor is before the module of DTensor has been imported."""
+    """The tensor as a DTensor if it is sharded. Before the module of DTensor is imported, no tensor is sharded."""
     module = sys.modules.get("torch.distributed.tensor")
     return tensor if module is not None and isinstance(tensor, module.DTensor) else None
 

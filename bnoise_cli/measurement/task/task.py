@@ -61,17 +61,17 @@ class Task:
     """A training task at fixed weights. Only its own methods change what it holds.
 
     Attributes:
-        model, objective, batches: what was built from the config.
+        model, objective, batches: as built from the config.
         trainable: the trainable parameters as model and optimizer hold them, tied ones once.
-        parameters: what of them this rank holds: the parameters themselves, or its parts of sharded ones.
-        sharded: whether the parameters are spread over `ranks`, so that every pass is one of all of them.
+        parameters: the part of `trainable` that this rank holds: all of it, or its shards.
+        sharded: whether the parameters are spread over `ranks`, so that all ranks take part in every pass.
         ranks: the processes that share the examples of every pass.
         preconditioner: P, the positive diagonal in an update u = P·g; None for P = 1.
         planned_micro_batch_size: examples that are to go through the model on one device at once.
-        micro_batch_size: how many do; halved from `planned_micro_batch_size` when memory runs out.
-        traits: what the checks have found out; before them, what is safe to assume.
+        micro_batch_size: examples that do go through at once: fewer than planned if memory ran out.
+        traits: the findings of the checks; before the checks, safe assumptions.
         autocast: the type in which the model computes, if it is lower than the type of the parameters.
-        full_lines: whether losses along updates are computed without `autocast`, to tell them apart.
+        full_lines: whether losses along updates are computed without `autocast`, because their differences are small.
         spent: the examples of all passes so far.
     """
 
@@ -172,7 +172,7 @@ class Task:
             return self.loss(batch, mask_seed, what).double()
 
     def adopt(self, traits: Traits) -> None:
-        """Go by what the checks have found out."""
+        """Take over the findings of the checks."""
         self.traits = traits
 
     def spend(self, more: Spent) -> None:
@@ -180,11 +180,11 @@ class Task:
         self.spent += more
 
     def take_micro_batch(self, size: int) -> None:
-        """Put `size` examples through the model at once from now on, because fewer fit than planned."""
+        """Put `size` examples through the model at once from now on, although another number is planned."""
         self.micro_batch_size = size
 
     def plan_micro_batch(self, size: int) -> None:
-        """Put `size` examples through the model at once from now on, as planned."""
+        """Plan to put `size` examples through the model at once, and do so from now on."""
         self.micro_batch_size = self.planned_micro_batch_size = size
 
     def use_full_lines(self, full: bool) -> None:
@@ -222,7 +222,7 @@ class Task:
 
     @contextmanager
     def holding_buffers(self) -> Iterator[None]:
-        """Inside, every pass begins with `changing_buffers` as they are now; they are given back so."""
+        """Inside the block every pass begins with the present values of `changing_buffers`, which the end restores."""
         kept, self._held = self._held, HeldBuffers(self.traits.changing_buffers)
         try:
             yield
@@ -232,7 +232,7 @@ class Task:
 
     @contextmanager
     def on_this_rank(self) -> Iterator[Ranks]:
-        """Inside, every pass is made on this rank alone. Yields the ranks. Not for sharded parameters."""
+        """Inside the block every pass is made on this rank alone; not for sharded parameters. Yields the ranks."""
         kept, self.ranks = self.ranks, ALONE
         try:
             yield kept
@@ -241,7 +241,7 @@ class Task:
 
     @contextmanager
     def preconditioned(self, preconditioner: list[Tensor] | None) -> Iterator[None]:
-        """Inside, updates are u = P·g. P is a copy of the parameters in size, so it is let go at the end."""
+        """Inside the block updates are u = P·g. P is as large as the parameters, so it is freed at the end."""
         kept, self.preconditioner = self.preconditioner, preconditioner
         try:
             yield
@@ -250,7 +250,7 @@ class Task:
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Compute in the type of the parameters inside."""
+        """Inside the block the model computes in the type of the parameters."""
         kept, self.autocast = self.autocast, None
         try:
             yield
@@ -259,13 +259,13 @@ class Task:
 
     @property
     def at_once(self) -> int:
-        """Examples of one pass; of all ranks if the parameters are sharded."""
+        """The number of examples of one pass: on this rank, or on all ranks if the parameters are sharded."""
         return self.micro_batch_size * (self.ranks.size if self.sharded else 1)
 
     def weighed(self, own: Indices, part: Indices) -> tuple[float, Any]:
         """The weight of this rank's mean loss, in examples of average weight, and a batch of `part`.
 
-        Tokens are counted before the batch goes to the device, which would have to be waited for.
+        Tokens are counted before the batch goes to the device: counting there would wait for it.
         """
         batch = self.batches.read(part)
         weight = float(len(own))

@@ -17,12 +17,12 @@ from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.records import Threads
 
 _GROUP = Path("/sys/fs/cgroup")
-#: If one thread takes longer for a pass than this, its tensors are large, and gain from every core.
+#: If a pass on one thread takes longer than this, its tensors are large, and every core helps.
 _SMALL_SECONDS = 0.25
-#: Passes of the micro-batch are compared, and those of so many times its examples: torch shares only large ones among
+#: Passes of the micro-batch are compared, and passes of this many micro-batches: torch shares only large tensors among
 #: threads, and the size of passes is chosen later.
 _LARGER = 16
-#: Numbers of threads are compared in turns, so often and so long at most.
+#: Numbers of threads are compared in turns: the most rounds, and the most seconds.
 _ROUNDS, _MOST_SECONDS = 6, 1.5
 #: Another number must be faster than the usual one by this factor; merely chosen.
 _WORTH = 1.15
@@ -59,7 +59,7 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
 def _own_seconds(task: Task, draws: Draws) -> float:
     """The time of this process in a pass of the micro-batch on one thread, after one to warm up.
 
-    A clock on the wall would take a busy CPU for large tensors.
+    By the wall clock a busy CPU would look like large tensors.
     """
     _seconds(task, draws, 1)
     begun = time.process_time()
@@ -68,7 +68,7 @@ def _own_seconds(task: Task, draws: Draws) -> float:
 
 
 def _seconds(task: Task, draws: Draws, times: int) -> float:
-    """The time of a forward and backward pass on so many times the examples of a micro-batch."""
+    """The time of a forward and backward pass on `times` micro-batches of examples."""
     own = task.micro_batch_size
     into, count = task.zeros(), min(times * task.at_once, task.batches.length)
     indices = draws.indices(count, task.batches.length)
@@ -83,7 +83,7 @@ def _seconds(task: Task, draws: Draws, times: int) -> float:
 
 @contextmanager
 def use_threads(number: int | None) -> Iterator[None]:
-    """Compute on so many torch threads, and afterwards on as many as before; None changes nothing."""
+    """Compute on `number` torch threads inside the block; None changes nothing."""
     before = torch.get_num_threads()
     try:
         if number is not None:

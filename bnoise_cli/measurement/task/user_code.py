@@ -1,4 +1,4 @@
-"""Running code that is the user's: its failures become one clear message, out of memory a signal."""
+"""Run the user's code: a failure becomes one clear message, out of memory an exception of its own."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-#: The label of positions that count for nothing, in torch's criteria and in transformers.
+#: The label of positions that the loss leaves out, in torch's criteria and in transformers.
 IGNORED = -100
 _INTEGERS = (torch.int64, torch.int32, torch.int16)
 
@@ -23,7 +23,7 @@ class Form:
     path: tuple[str, ...]
     #: A key of `REDUCTIONS`.
     reduction: str
-    #: The label of positions that count for nothing.
+    #: The label of positions that the loss leaves out.
     ignored: int
 
     def count(self, batch: Any) -> float | None:
@@ -118,5 +118,5 @@ def tokens_in(batch: Any) -> int | None:
 
 
 def is_tokens(value: Any) -> TypeGuard[Tensor]:
-    """Whether this holds an integer for each position of each example."""
+    """Whether a value holds an integer for each position of each example."""
     return isinstance(value, Tensor) and value.ndim >= 2 and value.dtype in _INTEGERS

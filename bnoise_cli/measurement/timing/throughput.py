@@ -36,23 +36,27 @@ _BRACKET = 1.08
 class TimedStep:
     """One training step."""
 
-    seconds: float  # forward and backward passes and the optimizer step
-    optimizer_seconds: float  # the last of these
-    loading_seconds: float  # reading its examples
+    #: Forward and backward passes and the optimizer step.
+    seconds: float
+    #: The optimizer step alone.
+    optimizer_seconds: float
+    #: The time to read its examples.
+    loading_seconds: float
     peak_memory_bytes: int | None = None
-    cpu_seconds: float | None = None  # of all threads of this process; None if others do a part of the work
-    alone_seconds: float | None = (
-        None  # without the exchange of gradients, where there is one that can be left out
-    )
+    #: CPU time of all threads of this process; None if other devices do a part of the work.
+    cpu_seconds: float | None = None
+    #: The time without the exchange of gradients; None if there is no exchange that can be left out.
+    alone_seconds: float | None = None
 
 
 class Steps(Protocol):
     """A device that takes training steps."""
 
-    memory_bytes: int | None  # all that training could use; None: unknown
+    #: The memory that training could use; None: unknown.
+    memory_bytes: int | None
 
     def step(self, micro_batch_size: int) -> TimedStep:
-        """Take one of so many examples.
+        """Take a step of `micro_batch_size` examples.
 
         Raises:
             OutOfMemoryError: it does not fit; nothing of it is held any more.

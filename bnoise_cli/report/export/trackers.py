@@ -114,7 +114,7 @@ def _fields(result: Result, part: str, *names: str) -> dict[str, float | None]:
 
 
 def _without_password(text: str) -> str:
-    """Addresses such as https://user:password@host without what is before the @."""
+    """The text with user names and passwords cut out of addresses such as https://user:password@host."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 

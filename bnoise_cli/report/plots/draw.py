@@ -120,7 +120,7 @@ def _style() -> AbstractContextManager[None]:
 
 @contextmanager
 def _drawable() -> Iterator[None]:
-    """A failure of matplotlib costs the picture and nothing else.
+    """Turn a failure of matplotlib into a RunError, so that it costs the picture and nothing else.
 
     A damaged file may hold numbers near the largest float; a matplotlibrc may ask for LaTeX where there is none.
     """

@@ -47,7 +47,7 @@ class Panel(Generic[R_contra]):
     draw: Callable[[Axes, Named[R_contra]], str]
     #: Whether a result has something to draw here.
     shows: Callable[[R_contra], bool]
-    #: Whether it shows what follows from a measurement. Such panels are drawn only beside what was measured.
+    #: Whether it shows conclusions. Such panels are drawn only beside panels that show measurements.
     derived: bool = False
 
 
@@ -57,7 +57,7 @@ class Curve(Generic[R]):
 
     name: str
     result: R
-    #: Whether it is the only result. Then the legend says what is drawn, and else which result.
+    #: Whether it is the only result. Then the legend names what is drawn; otherwise it names the result.
     alone: bool
     colour: str
     marker: str
@@ -74,7 +74,7 @@ class Curve(Generic[R]):
     def draw_measured(
         self, axes: Axes, x: Any, values: Any, errors: Any, words: str, *, joined: bool = False, **style: Any
     ) -> None:
-        """Draw measured values with their intervals, for the legend `words`; `errors` as matplotlib takes them."""
+        """Draw measured values with error bars, in the form that matplotlib takes, under `words` in the legend."""
         fmt = self.marker + (self.dashes if joined else "")
         style = {"capsize": 3, "ms": 5, "label": self.label(words), **style}
         axes.errorbar(x, values, yerr=errors, fmt=fmt, color=self.colour, **style)
@@ -116,7 +116,7 @@ def plain_ticks(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     for axis in [axis for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)) if wanted]:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
-        if decades < 0.1:  # no round number of a decade may lie in so short a range
+        if decades < 0.1:  # A short range may hold no round number of a decade.
             axis.set_major_locator(MaxNLocator(5))
         else:
             subs: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
@@ -136,7 +136,7 @@ def legend_below(axes: Axes) -> None:
 
 
 def draw_chosen_sizes(axes: Axes, result: Result) -> None:
-    """The planned and the recommended batch size as lines across axes whose height is a batch size."""
+    """Draw the planned and the recommended batch size as horizontal lines, on axes whose y is a batch size."""
     chosen = [("planned", result.plan.training.batch_size, PLANNED)]
     if result.recommendation is not None:
         chosen.append(("recommended", result.recommendation.batch_size, RECOMMENDED))

@@ -73,7 +73,8 @@ def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
         )
     axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="best learning rate")
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, high / 4), max(high, 4 * low))  # one step of the search must not look like a cliff
+    # A wide range, so that one step of the search does not look like a cliff.
+    axes.set_ylim(min(low, high / 4), max(high, 4 * low))
     plain_ticks(axes)
     tokens_above(axes, results)
     legend_below(axes)

@@ -75,7 +75,7 @@ def trained(result: Result, timed: bool) -> Iterator[tuple[int, float, float]]:
         return
     last, rows = horizon.curve[-1], result.tradeoff
     logs = np.log([row.batch_size for row in rows])
-    # a step's time over the time of the fastest run, in units in which a run of the fewest steps takes 1 step
+    # Relative time of one step: a run of the fewest steps counts as one step.
     times = np.log([_time(row, timed) / row.steps_ratio for row in rows])
     for batch in horizon.batches:
         size, steps = batch.batch_size, batch.steps / last.min_steps

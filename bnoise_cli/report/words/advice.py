@@ -76,7 +76,7 @@ def _consequence(result: Result, found: Recommendation) -> str:
 
 
 def _price_of(found: Recommendation, result: Result) -> str:
-    """What training with it takes, in time and money if the plan has a length, and compared with the planned batch."""
+    """Time and money of a run at a recommended batch, if the plan has a length, and its difference from the planned one."""
     row, plan, parts = found.row, result.plan.training, []
     if row.run_seconds is not None:
         price = f" at a price of {significant(row.run_price)}" if row.run_price is not None else ""
@@ -107,7 +107,7 @@ def _device(timed: Throughput, found: Recommendation) -> str:
 
 
 def _exchange(timed: Throughput, found: Recommendation) -> str:
-    """FSDP exchanges all along a step, and how much of it waits is not known."""
+    """How much of the recommended step waits for the exchange of gradients. FSDP exchanges all along: unknown."""
     if timed.parallel == "fsdp":
         return "; the exchange of weights and gradients is in it"
     if 1 in (timed.world_size, found.world_size) or not found.row.step_seconds:
@@ -157,7 +157,7 @@ def _tradeoff(result: Result) -> Grid:
 
 
 def _notes(result: Result) -> dict[int, list[str]]:
-    """What is special about a batch size on the planned devices."""
+    """Batch size → the remarks beside its row of the trade-off, such as `planned` or `recommended`."""
     plan = result.plan.training
     notes: dict[int, list[str]] = {plan.batch_size: ["planned"]}
     for found in (result.recommendation, *result.alternatives):
@@ -176,7 +176,7 @@ def _range(limits: Limits | None) -> str:
 
 
 def _shown(rows: Sequence[TradeoffRow], marked: set[int]) -> list[TradeoffRow]:
-    """All marked rows and even steps around them, not too many."""
+    """The rows that are shown: all marked ones, and others at even distances."""
     low, high = min(marked) / 4, max(marked) * 4
     near = [row for row in rows if low <= row.batch_size <= high]
     stride = 1

@@ -32,7 +32,7 @@ def _answer(result: BranchResult) -> Section:
 
 
 def _bracket(result: BranchResult) -> str:
-    """Between which branches the answer lies, which is no confidence interval."""
+    """The two branches between which the answer lies. They are not a confidence interval."""
     critical, amounts = result.critical_batch_size, result.amounts
     low = amounts.count(round(critical.low))
     if critical.value is not None and critical.high is not None:
