@@ -294,7 +294,7 @@ class TradeoffRow:
     accumulation_steps: int | None = None
     step_seconds: float | None = None
     examples_per_second: float | None = None
-    #: Steps that the horizon's runs took over S_min, and the best learning rate; None if this size was not trained.
+    #: Steps to the last loss of the horizon over S_min, and the best learning rate; None if this size was not trained.
     measured_steps_ratio: float | None = None
     learning_rate: float | None = None
     #: Run time over that of the fastest batch size on these devices.

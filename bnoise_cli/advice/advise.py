@@ -12,7 +12,7 @@ from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rat
 from bnoise_cli.advice.limits import Choice
 from bnoise_cli.advice.reason import reason
 from bnoise_cli.maths.tradeoff import RANGE, usual_batch_sizes
-from bnoise_cli.records import Recommendation, Role
+from bnoise_cli.records import Recommendation, Role, TradeoffRow
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Advice
@@ -32,15 +32,18 @@ def advise(result: R) -> R:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
         least = max(min(critical.value / RANGE, training.batch_size), result.provenance.group)
         kept = [size for size in sorted(sizes) if size >= least]
-        rows = tuple(untimed_row(size, critical.value, across(critical)) for size in kept)
+        rows = tuple(
+            _with_training(untimed_row(size, critical.value, across(critical)), result) for size in kept
+        )
         return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
     made = result.provenance
     options = Options(critical, throughput, training, made.dataset_length, group=made.group)
+    rows = tuple(_with_training(row, result) for row in options.rows())
     if result.resolved and result.lacks_horizon:
         why = "no horizon was measured"
-        return replace(plain, tradeoff=options.rows(), doubts=(*found, *unjudged_doubts(wishes, why)))
+        return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes, why)))
     if not result.resolved:
-        return replace(plain, tradeoff=options.rows())
+        return replace(plain, tradeoff=rows)
     choice = limits.choose(options, result.plan)
     doubts = [*advice_doubts(options, throughput, wishes, choice)]
     advice = [
@@ -49,10 +52,20 @@ def advise(result: R) -> R:
     ]
     return replace(
         plain,
-        tradeoff=options.rows(),
+        tradeoff=rows,
         recommendation=advice[0] if choice is not None else None,
         alternatives=tuple(advice[1:] if choice is not None else advice),
         doubts=(*found, *doubts),
+    )
+
+
+def _with_training(row: TradeoffRow, result: Result) -> TradeoffRow:
+    """The row with the steps and the learning rate of its batch size, if that was trained."""
+    size = row.batch_size
+    return replace(
+        row,
+        measured_steps_ratio=result.trained_steps.get(size),
+        learning_rate=result.best_rates.get(size),
     )
 
 

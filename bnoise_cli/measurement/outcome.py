@@ -282,7 +282,7 @@ class SweepPlan:
     runs: int
     #: The steps of the planned run to the goal that the estimate assumes.
     steps: int
-    #: Whether the planned run was trained for so many steps and arrived at a named goal.
+    #: Whether the planned run was trained for `steps` steps and arrived at a named goal.
     arrived: bool
     seconds: float
     #: The number of examples of every branch; None if runs train to a goal.

@@ -62,6 +62,13 @@ class ProbeResult(Result):
         batches = self.horizon.batches if self.horizon is not None else ()
         return {batch.batch_size: batch.learning_rate for batch in batches}
 
+    @property
+    def trained_steps(self) -> dict[int, float]:
+        if self.horizon is None:
+            return {}
+        fewest = self.horizon.curve[-1].min_steps
+        return {batch.batch_size: batch.steps / fewest for batch in self.horizon.batches}
+
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"at_steps": settings.get("at_steps") or [settings.get("warmup_steps")]}

@@ -117,6 +117,11 @@ class Result:
         return {}
 
     @property
+    def trained_steps(self) -> dict[int, float]:
+        """Batch size → the steps that it took over the fewest; empty if none was trained."""
+        return {}
+
+    @property
     def resolved(self) -> bool:
         """Whether B_crit has a value, and limits within a factor of ten."""
         critical = self.critical_batch_size

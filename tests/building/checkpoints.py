@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-USER = """\
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, tied=False):
-        super().__init__()
-        self.first = nn.Linear(3, 5)
-        self.norm = nn.LayerNorm(5)
-        self.last = nn.Linear(5, 3)
-        if tied:
-            self.back = nn.Linear(5, 3, bias=False)
-            self.last.weight = self.back.weight
-
-    def forward(self, x):
-        return self.last(self.norm(self.first(x)))
-
-def data(n=256):
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(n, 3, generator=g)
-    return torch.utils.data.TensorDataset(x, x @ torch.ones(3, 3) + torch.randn(n, 3, generator=g))
-"""
-
 
 CONFIG = """\
 version: 1
@@ -45,9 +22,9 @@ probe: {warmup_steps: 0, max_examples: 1024}
 
 
 class Net(nn.Module):
-    """As in USER."""
+    """The model of the config, also of its source in USER."""
 
-    def __init__(self, *, tied: bool = False, seed: int = 1) -> None:
+    def __init__(self, tied: bool = False, seed: int = 1) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.first = nn.Linear(3, 5)
@@ -56,6 +33,22 @@ class Net(nn.Module):
         if tied:
             self.back = nn.Linear(5, 3, bias=False)
             self.last.weight = self.back.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.norm(self.first(x)))
+        return out
+
+
+USER = f"""\
+import torch
+from torch import Tensor, nn
+
+{inspect.getsource(Net)}
+def data(n=256):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 3, generator=g)
+    return torch.utils.data.TensorDataset(x, x @ torch.ones(3, 3) + torch.randn(n, 3, generator=g))
+"""
 
 
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 4) -> torch.optim.Optimizer:

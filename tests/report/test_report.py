@@ -15,8 +15,8 @@ from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale
 from bnoise_cli.report.chart import improvement_chart
-from bnoise_cli.report.export.page import require_page_format, write_page
-from bnoise_cli.report.export.plot import require_plot_format
+from bnoise_cli.report.export.page import PAGE, write_page
+from bnoise_cli.report.export.plot import PLOT
 from bnoise_cli.report.kinds import report_kind
 from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.plots.tradeoff import trained
@@ -81,7 +81,7 @@ def test_pictures_are_drawn_in_every_format(tmp_path: Path) -> None:
         plot_results([("r", plan(world_size=2))], tmp_path / f"p{ending}")
         assert (tmp_path / f"p{ending}").read_bytes().startswith(start)
     with pytest.raises(CallError, match=r"\.png, \.svg, \.pdf"):
-        require_plot_format(Path("p.jpg"))
+        PLOT.require(Path("p.jpg"))
     with pytest.raises(RunError, match="nothing to draw"):
         plot_results([("r", result(points=()))], tmp_path / "p.png")
 
@@ -138,6 +138,20 @@ def texts(axes: Axes) -> str:
     legend = axes.get_legend()
     words = [text.get_text() for text in (*axes.texts, *(legend.get_texts() if legend else ()))]
     return " | ".join([axes.get_title(loc="left"), *words])
+
+
+def test_the_trade_off_says_of_each_batch_size_what_training_took() -> None:
+    """The trained sizes follow the law of B_crit 42; other rows have neither steps nor a rate."""
+    horizon, rows = ahead().horizon, ahead().tradeoff
+    assert horizon is not None
+    rates = {batch.batch_size: batch.learning_rate for batch in horizon.batches}
+    trained = [row for row in rows if row.batch_size in rates]
+    assert trained
+    for row in rows:
+        size = row.batch_size
+        assert row.learning_rate == rates.get(size)
+        expected = pytest.approx(1 + 42 / size, rel=0.05) if size in rates else None
+        assert row.measured_steps_ratio == expected
 
 
 def test_the_horizon_is_drawn_with_its_losses_the_step_before_it_and_the_plan() -> None:
@@ -239,7 +253,7 @@ def test_the_markdown_page_has_tables_and_the_picture(tmp_path: Path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert len(rows) > 10
     with pytest.raises(CallError, match=r"\.md, \.html"):
-        require_page_format(Path("p.txt"))
+        PAGE.require(Path("p.txt"))
 
 
 def test_a_page_marks_the_planned_and_the_recommended_row(tmp_path: Path) -> None:

@@ -26,17 +26,17 @@ from bnoise_cli.measurement.task.user_code import enough_memory
 
 #: No stop for precision before this many replicates: the variance itself must be known.
 _FEWEST_REPLICATES = 12
-#: The interval is looked at again when this many times as many replicates are there. Few looks keep the
-#: coverage of an interval that decides its own end.
+#: The interval is looked at again when the replicates have grown by this factor. Few looks keep the coverage of an
+#: interval that decides when to stop.
 _NEXT_LOOK = 1.1
-#: After this many replicates a badly placed design is replaced, at most so many times.
+#: After `_FIRST_LOOK` replicates a badly placed design is replaced, at most `_MOST_REPLANS` times.
 _FIRST_LOOK, _MOST_REPLANS = 6, 2
 #: Best steps outside this range of a line's scale, or a noise scale above the largest batch, are badly
 #: placed. Wide, because six replicates are few and starting again costs them all.
 _PLACED = (0.15, 2.5)
-#: The largest batch grows by this much when the noise scale lies beyond it.
+#: The largest batch grows by this factor if the noise scale lies beyond it.
 _WIDER = 4
-#: The loss that is reported is the mean over so many examples.
+#: The reported loss is the mean over this number of examples.
 _LOSS_EXAMPLES = 256
 
 

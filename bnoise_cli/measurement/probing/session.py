@@ -238,7 +238,7 @@ class Session:
         budget: Budget,
         on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None],
     ) -> Measurement:
-        """A point of an optimizer whose step is no known diagonal times the gradient: training runs alone.
+        """Measure a point by training runs alone: this optimizer's step is not a known diagonal times the gradient.
 
         Raises:
             RunError, KeyboardInterrupt: they showed nothing.

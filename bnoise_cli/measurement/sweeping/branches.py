@@ -14,7 +14,7 @@ from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.task.preconditioner import rule_of
 from bnoise_cli.spec.schema import Branch
 
-#: The loss of a branch is the mean of about so many evaluations over the last part of its steps.
+#: The loss of a branch is the mean of about `_EVALUATIONS` evaluations over the last part, `_END`, of its steps.
 _EVALUATIONS, _END = 8, 0.1
 
 

@@ -18,7 +18,7 @@ from bnoise_cli.measurement.timing.mean_seconds import mean_seconds
 #: Batch sizes of a range that is not given, and at each the runs of the first look, with one seed, and the learning
 #: rates of the second, with all seeds: the means of the sweeps of configs/.
 _USUAL_SIZES, _COARSE_RUNS, _FINE_RATES = 6, 4, 4.5
-#: The planned run is trained so long to find out how many steps a named goal takes.
+#: The planned run is trained this long to find out how many steps a named goal takes.
 _LOOK_SECONDS = 5.0
 
 
@@ -98,7 +98,7 @@ class _Plan:
         self.steps = max(self.steps, steps)
 
     def _seconds(self, batch_size: int, steps: float, evaluations: int) -> float:
-        """The time of a run of so many steps and evaluations."""
+        """The time of a run of `steps` steps and `evaluations` evaluations."""
         lane = self._shared.lane(batch_size, self._shared.base_rate, 0)
         return steps * mean_seconds(lambda: lane.step((0,))) + evaluations * mean_seconds(
             lambda: lane.losses((0,))

@@ -36,9 +36,10 @@ from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
 
-#: Each probe along the best run may use this part of all the examples that were trained on, and at least so many.
+#: Examples of each probe along the best run: this part of all examples that were trained on, and at least this number.
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
-#: The horizon at the start may use this part of them; the half width of the interval of B_crit that ends it early.
+#: The horizon at the start: the part of those examples that it may use, and the half-width of the interval of B_crit at
+#: which it ends.
 _HORIZON_SHARE, _HORIZON_PRECISION = 0.1, 0.3
 
 
@@ -56,7 +57,7 @@ class SweepSession:
         self._require_examples()
 
     def _require_examples(self) -> None:
-        """A batch of more examples than there are is no batch size to compare."""
+        """Refuse batch sizes above the number of examples."""
         plan, length = self.config.sweep, self.task.batches.length
         named = {} if isinstance(plan.batch_sizes, str) else {"sweep.batch_sizes": plan.batch_sizes[-1]}
         if plan.branch is not None:

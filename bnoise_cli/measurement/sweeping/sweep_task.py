@@ -21,9 +21,10 @@ from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec
 
-#: The loss of a run is the mean over the whole dataset up to so many examples, and over this many of a larger one.
+#: The loss of a run is the mean over the whole dataset if it has at most `_WHOLE` examples, and otherwise over
+#: `_EVALUATION_EXAMPLES` of them.
 _WHOLE, _EVALUATION_EXAMPLES = 2048, 256
-#: Between the seeds of two repetitions, so that neighbouring seeds of the config share none.
+#: Distance between the seeds of two repetitions: two configs with neighbouring seeds share no repetition.
 _NEXT_SEED = 1_000_003
 
 

@@ -106,7 +106,7 @@ def train_to_goal(
 
 
 def evaluations_of_a_run(steps: float) -> int:
-    """How often the loss of a run is evaluated that arrives after so many steps."""
+    """The number of evaluations of a run that reaches the goal after `steps` steps."""
     number, step = 0, 0
     while step < steps:
         step = max(step + 1, math.floor(step * (_NEAR if _SOON * step >= steps else _FAR)))

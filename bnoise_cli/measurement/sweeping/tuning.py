@@ -14,17 +14,17 @@ from bnoise_cli.measurement.training.lanes import Lanes
 from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.records import TrainingRun
 
-#: Between neighbours on the grid: factors of 2 with one seed; with all, √2, 2^(1/4) and, where the valley is steep,
-#: 2^(1/8). Near the edge of stability, where large batches are fastest, 2^(1/4) would cost a tenth of the steps.
+#: Distances of neighbouring rates on the grid: a factor of 2 with one seed; with all seeds √2, 2^(1/4) and, in a steep
+#: valley, 2^(1/8). Large batches are fastest near the edge of stability; there 2^(1/4) would cost a tenth of the steps.
 _DISTANCES = {COARSE: (PER_DOUBLING,), FINE: (PER_DOUBLING // 2, PER_DOUBLING // 4, PER_DOUBLING // 8)}
 _IF_STEEP = _DISTANCES[FINE][-1]
-#: In the second look a run has lost when it takes so many times the steps of the best mean so far; before there is
-#: one, so many times those of the first look, which one seed may have been lucky in.
+#: In the second look a run has lost when it takes `_HOPELESS` times the steps of the best mean so far. As long as there
+#: is none, it has lost at `_UNLUCKY` times the steps of the first look, whose one seed may have been lucky.
 _HOPELESS, _UNLUCKY = 1.5, 3.0
 
 
 class Tuner:
-    """Trains at one batch size after another; what is known is not trained again.
+    """Trains at one batch size after another; no finished run is trained again.
 
     Args:
         on_step: told the batch size and the step of every step; may raise to end it all.

@@ -12,7 +12,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def set_evaluation_mode(model: nn.Module) -> None:
-    """Let BatchNorm use its running statistics, and everything else train: only then do models return what a loss needs."""
+    """Let BatchNorm use its running statistics. All else trains, because models then return what their loss needs."""
     model.train()
     for layer in batch_norms(model):
         layer.eval()

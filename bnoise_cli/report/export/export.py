@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from bnoise_cli.errors import CallError
 from bnoise_cli.results.result import Result
 
 T = TypeVar("T")
@@ -49,3 +50,22 @@ class Printed(Export[T]):
     single: bool = False
     #: Takes the results and the value; returns a text, or data to print as JSON.
     content: Callable[[Results, T], Any]
+
+
+def into_file(
+    option: str,
+    endings: Sequence[str],
+    *,
+    help: str,
+    what: str,
+    write: Callable[[Results, Path, Sequence[Path]], str],
+) -> Written[Path]:
+    """An export into one file, whose ending is checked before the measurement."""
+
+    def require(path: Path) -> None:
+        if path.suffix.lower() not in endings:
+            raise CallError(f"{option} needs a file ending in {', '.join(endings)}; found {path.name!r}.")
+
+    return Written(
+        option=option, type=Path, metavar="FILE", help=help, require=require, what=what, write=write
+    )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bnoise_cli.errors import CallError, RunError
+from bnoise_cli.errors import RunError
 from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sentence
-from bnoise_cli.report.export.export import Results, Written
+from bnoise_cli.report.export.export import Results, into_file
 from bnoise_cli.report.export.plot import FORMATS as PICTURES
 from bnoise_cli.report.markdown import markdown, one_line
 from bnoise_cli.storage import write_whole
@@ -33,16 +33,6 @@ th { vertical-align: bottom; } .words { text-align: left; } .strong { font-weigh
   --good: #5fd0a8; --unsure: #ff9d5c; --mark: #1d2a26; } svg { filter: invert(.9) hue-rotate(180deg); } }
 @media (max-width: 30rem) { body { padding: 0 .5rem; } th, td { padding: .2rem .35rem; } }
 """
-
-
-def require_page_format(path: Path) -> None:
-    """Check before the measurement that the format of the page is known.
-
-    Raises:
-        CallError: the ending of the file is unknown.
-    """
-    if path.suffix.lower() not in _FORMATS:
-        raise CallError(f"--page needs a file ending in {', '.join(_FORMATS)}; found {path.name!r}.")
 
 
 def write_page(results: Results, path: Path, picture: Path | None) -> None:
@@ -128,12 +118,10 @@ def _write(results: Results, path: Path, written: Sequence[Path]) -> str:
     return f"The page is in {path}."
 
 
-PAGE = Written(
-    option="--page",
-    type=Path,
-    metavar="FILE",
+PAGE = into_file(
+    "--page",
+    _FORMATS,
     help="Write a Markdown (.md) or self-contained HTML (.html) page.",
-    require=require_page_format,
     what="page",
     write=_write,
 )

@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bnoise_cli.errors import CallError
-from bnoise_cli.report.export.export import Results, Written
+from bnoise_cli.report.export.export import Results, into_file
 
 #: Endings of a picture's file.
 FORMATS = (".png", ".svg", ".pdf")
-
-
-def require_plot_format(path: Path) -> None:
-    """Check before the measurement that the format of the picture is known.
-
-    Raises:
-        CallError: the ending of the file is unknown.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise CallError(f"--plot needs a file ending in {', '.join(FORMATS)}; found {path.name!r}.")
 
 
 def _draw(results: Results, path: Path, _written: Sequence[Path]) -> str:
@@ -29,12 +18,6 @@ def _draw(results: Results, path: Path, _written: Sequence[Path]) -> str:
     return f"The picture is in {path}."
 
 
-PLOT = Written(
-    option="--plot",
-    type=Path,
-    metavar="FILE",
-    help="Draw the pictures into a png, svg or pdf.",
-    require=require_plot_format,
-    what="picture",
-    write=_draw,
+PLOT = into_file(
+    "--plot", FORMATS, help="Draw the pictures into a png, svg or pdf.", what="picture", write=_draw
 )

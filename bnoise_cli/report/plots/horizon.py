@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import HorizonPoint
-from bnoise_cli.report.plots.style import (
-    GREY,
-    Named,
-    Panel,
-    beside,
-    curves,
-    draw_chosen_sizes,
-    legend_below,
-    plain_ticks,
-)
+from bnoise_cli.report.plots.style import GREY, Named, Panel, beside, curves, draw_chosen_sizes, finish
 from bnoise_cli.results.probe import ProbeResult
 
 if TYPE_CHECKING:
@@ -43,8 +34,7 @@ def draw_horizon(axes: Axes, results: Named[ProbeResult]) -> str:
             _draw_one_step(axes, curve.result)
             draw_chosen_sizes(axes, curve.result)
             _write_losses(axes, points)
-    axes.set(xscale="log", yscale="log", xlabel="steps ahead, of a large batch")
-    axes.set_ylabel("batch size (examples)" if alone else "B_crit (examples)")
+    axes.set(xscale="log", yscale="log")
     axes.margins(0.14)
     low, high = axes.get_ylim()
     for curve in curves(results):
@@ -59,8 +49,8 @@ def draw_horizon(axes: Axes, results: Named[ProbeResult]) -> str:
             lw=0,
         )
     axes.set_ylim(low, high)
-    plain_ticks(axes)
-    legend_below(axes)
+    y = "batch size (examples)" if alone else "B_crit (examples)"
+    finish(axes, results, y, x="steps ahead, of a large batch")
     return "critical batch size of the training ahead"
 
 

@@ -101,11 +101,12 @@ def curves(results: Named[R]) -> Iterator[Curve[R]]:
         )
 
 
-def finish(axes: Axes, results: Named[R], y: str) -> None:
-    """Scales, ticks, tokens and legend of a panel of `y` against the batch size."""
-    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel=y)
+def finish(axes: Axes, results: Named[R], y: str, *, x: str | None = None) -> None:
+    """Scales, labels, ticks and legend of a panel of `y` against `x`; None: the batch size, in tokens along the top."""
+    axes.set(xscale="log", yscale="log", xlabel=x or "batch size B (examples)", ylabel=y)
     plain_ticks(axes)
-    tokens_above(axes, results)
+    if x is None:
+        tokens_above(axes, results)
     legend_below(axes)
 
 

@@ -8,18 +8,7 @@ import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
-from bnoise_cli.report.plots.style import (
-    COLOURS,
-    Array,
-    Named,
-    Panel,
-    beside,
-    curves,
-    finish,
-    legend_below,
-    plain_ticks,
-    tokens_above,
-)
+from bnoise_cli.report.plots.style import COLOURS, Array, Named, Panel, beside, curves, finish
 from bnoise_cli.results.sweep import BatchOutcome, SweepResult
 
 if TYPE_CHECKING:
@@ -71,13 +60,11 @@ def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:
             ms=5,
             label=curve.label(None),
         )
-    axes.set(xscale="log", yscale="log", xlabel="batch size B (examples)", ylabel="best learning rate")
+    axes.set(yscale="log")
     low, high = axes.get_ylim()
     # A wide range, so that one step of the search does not look like a cliff.
     axes.set_ylim(min(low, high / 4), max(high, 4 * low))
-    plain_ticks(axes)
-    tokens_above(axes, results)
-    legend_below(axes)
+    finish(axes, results, "best learning rate")
     return "best learning rate"
 
 

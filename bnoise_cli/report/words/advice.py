@@ -76,7 +76,7 @@ def _consequence(result: Result, found: Recommendation) -> str:
 
 
 def _price_of(found: Recommendation, result: Result) -> str:
-    """Time and money of a run at a recommended batch, if the plan has a length, and its difference from the planned one."""
+    """Time and money of a run at this batch size, if the plan has a length, and its difference from the planned run."""
     row, plan, parts = found.row, result.plan.training, []
     if row.run_seconds is not None:
         price = f" at a price of {significant(row.run_price)}" if row.run_price is not None else ""
