@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -48,8 +48,9 @@ app = typer.Typer(
 )
 
 
-#: Packages that a light installation may lack.
+#: Packages that a light installation may lack, and those of them that a report takes.
 _DEPENDENCIES = {"torch", "numpy", "scipy", "matplotlib"}
+_LIGHT = ("numpy", "scipy", "matplotlib")
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -70,7 +71,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 # Each command is the function of its name in the module of its name; the kinds of result name those that measure.
 for _name in (*COMMANDS, "check", "report", "init", "explain"):
-    _module = import_module(f"bnoise_cli.cli.{_name}")
+    _module = importlib.import_module(f"bnoise_cli.cli.{_name}")
     app.command(
         cls=_Command,
         epilog=f"Example: bnoise {_name} {_module.EXAMPLE}",
@@ -110,9 +111,10 @@ def run() -> int:
     except ModuleNotFoundError as error:
         if error.name not in _DEPENDENCIES:
             return _unforeseen(error)
+        named = " ".join([error.name, *(name for name in _LIGHT if name != error.name and _is_missing(name))])
         tell(
-            f"bnoise: this command needs the package {error.name}, which is not installed for {sys.executable}. "
-            f"Install it: {sys.executable} -m pip install {error.name}"
+            f"bnoise: this command needs what is not installed for {sys.executable}: {named}. "
+            f"Install it: {sys.executable} -m pip install {named}"
         )
         return ExitCode.RUN_FAILED
     except KeyboardInterrupt:
@@ -120,6 +122,13 @@ def run() -> int:
     except BaseException as error:  # a class of user code need not be derived from Exception
         return _unforeseen(error)
     return ExitCode.DONE
+
+
+def _is_missing(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # a module that was put out of reach
+        return True
 
 
 def _unforeseen(error: BaseException) -> ExitCode:

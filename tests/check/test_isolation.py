@@ -35,6 +35,18 @@ def test_it_imports_neither_torch_nor_the_users_code(write: Write) -> None:
     assert not Path("ran").exists()
 
 
+def test_a_report_without_the_packages_of_a_measurement_names_them_all(write: Write) -> None:
+    write("c.yaml", QUADRATIC_CONFIG)
+    result = store("c.yaml")
+    script = (
+        "import sys\nfor name in ('torch', 'numpy', 'scipy', 'matplotlib'): sys.modules[name] = None\n"
+        f"from bnoise_cli.cli import app\nsys.argv = ['bnoise', 'report', {str(result)!r}]\nsys.exit(app.run())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert ran.stderr.endswith("-m pip install numpy scipy matplotlib\n")
+
+
 def test_validating_looks_at_the_form_alone(bnoise: Call, write: Write) -> None:
     write("c.yaml", QUADRATIC_CONFIG)
     code, out, _ = bnoise("check", "c.yaml", "--validate-only")

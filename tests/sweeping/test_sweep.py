@@ -42,7 +42,8 @@ def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: 
     sys.modules.pop(user_module(Path("user.py")), None)
     write("user.py", user_code("refusing"))
     write("q.yaml", TINY_SWEEP)
-    spec = load_spec(Path("q.yaml"), [f"model={{_target_: user.py:{name}, {options}}}"])
+    settings = [f"model={{_target_: user.py:{name}, {options}}}", "sweep.goal=0.6"]
+    spec = load_spec(Path("q.yaml"), settings)
     session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec)))
     assert not stacking_pays(session.shared.runner, 8, 3, lambda: session.shared.draws(0))
     run = session.run(silent)
@@ -351,24 +352,24 @@ def test_a_report_says_the_same_again_and_compares_with_a_probe(write: Write, bn
     assert Path(stored).read_bytes() == before
 
 
+@pytest.fixture
+def spec(write: Write) -> Spec:
+    return load_spec(write("q.yaml", TINY_SWEEP))
+
+
 @pytest.mark.parametrize("damage", [
     {"batches": [{}]}, {"runs": 3}, {"goal": "low"}, {"predicted": {"ratio": 1}}, {"min_steps": {"value": -1.0}},
     {"critical_batch_size": {"value": -3.0, "low": 1.0, "high": 2.0, "basis": "sweep"}},
 ])  # fmt: skip
-def test_a_damaged_result_is_one_message(write: Write, bnoise: Call, damage: dict[str, Any]) -> None:
-    config = str(write("q.yaml", TINY_SWEEP))
-    bnoise("sweep", config, "--quiet")
-    data = json.loads(Path(".bnoise/q.sweep.json").read_text())
+def test_a_damaged_result_is_one_message(
+    write: Write, bnoise: Call, spec: Spec, damage: dict[str, Any]
+) -> None:
+    data = sweep_result(sweep_run(GOOD_STEPS), spec).to_json()
     write("d.json", json.dumps({**data, **damage}))
     code, out, err = bnoise("report", "d.json")
     assert (code, out) == (2, "")
     assert "d.json is damaged" in err
     assert "Traceback" not in err
-
-
-@pytest.fixture
-def spec(write: Write) -> Spec:
-    return load_spec(write("q.yaml", TINY_SWEEP))
 
 
 def codes(run: SweepRun, spec: Spec) -> list[str]:

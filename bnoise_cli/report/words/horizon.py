@@ -42,7 +42,7 @@ def _curve(result: ProbeResult, horizon: Horizon) -> Grid:
         columns=("steps\nahead", "loss", "critical batch size"),
         rows=(
             *(
-                [("1", significant(horizon.start_loss), f"{amounts.interval(result.noise_scale)} (one step)")]
+                [("1", significant(horizon.start_loss), f"{amounts.interval(result.noise_scale)}, one step")]
                 if result.points
                 else []
             ),
@@ -116,7 +116,7 @@ def below_the_headline(result: ProbeResult, horizon: Horizon) -> Iterator[Senten
     if not result.points:
         return
     yield Sentence(
-        f"One step alone would say {result.amounts.interval(result.noise_scale)} (noise scale).",
+        f"The noise scale of one step alone would say {result.amounts.interval(result.noise_scale)}.",
         Tone.DETAIL,
     )
 
