@@ -21,6 +21,7 @@ import torch
 from hypothesis import settings
 
 from bnoise_cli.cli import app
+from bnoise_cli.measurement.timing import training_steps
 from tests.cases import Call, Write, import_torchvision
 
 os.environ.setdefault("COLUMNS", "100")
@@ -75,6 +76,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(
                     f"slow for the fast lane: {seconds:.1f} s of CPU time, {report.nodeid}"
                 )
+
+
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time training steps for a hundredth of a budget: on a busy machine each probe would take its whole tenth."""
+    monkeypatch.setattr(training_steps, "_SHARE", 0.01)
 
 
 @pytest.fixture

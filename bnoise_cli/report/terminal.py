@@ -74,7 +74,7 @@ def layout(sections: Sequence[Section], width: int) -> list[Line]:
         if section.headline is not None:
             headline = (harmless(section.headline.text), _STYLES[section.headline.tone])
             lines.append(Text.assemble((harmless(section.title), "bold"), "  ", headline))
-        elif section.parts:
+        elif section.parts and not isinstance(section.parts[0], Drawing):
             lines.append(Text(harmless(section.title), "bold"))
         for part in section.parts:
             lines += _part(part, width)

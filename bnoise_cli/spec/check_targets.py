@@ -94,7 +94,7 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         if path.suffix != ".py":
             raise TargetError(f"`{name}`", "a file ending in .py before the colon")
         if not is_file(path):
-            raise TargetError(f"`{name}`", f"a Python file at {path}", _near_file(path))
+            raise TargetError(f"`{name}`", f"a Python file of this name in {path.parent}", _near_file(path))
         try:
             names = _names_in(read_plain(path, MOST_PARSED)) if path.stat().st_size <= MOST_PARSED else None
         except OSError as error:
@@ -113,7 +113,9 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         first = attribute.split(".")[0]
         if names is not None and first not in names:
             raise TargetError(
-                f"`{name}`", f"a name in {path}, which has no `{first}`", nearest(first, sorted(names)[:1000])
+                f"`{name}`",
+                f"a name that the file in {path.parent} defines; it has no `{first}`",
+                nearest(first, sorted(names)[:1000]),
             )
         return
     if not installed:

@@ -176,7 +176,9 @@ def _note_the_checkpoints(source: Source, named: Any) -> None:
                 place, f"{found}, a folder without weights", f"one of {', '.join(WEIGHTS)} in {path}"
             )
         else:
-            source.problem(place, found, f"a file of weights at {path}, or a folder with one")
+            source.problem(
+                place, found, f"a file of weights, or a folder with one, of this name in {path.parent}"
+            )
 
 
 def _by_place(source: Source, error: ValidationError) -> dict[KeyPath, list[Any]]:

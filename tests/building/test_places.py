@@ -39,10 +39,10 @@ def test_a_trajectory_needs_steps(starts: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(("lines", "place", "words"), [
-    ("checkpoint: none.pt", "8:13", "found `checkpoint: none.pt`; expected a file of weights at {here}/none.pt, or a"),
+    ("checkpoint: none.pt", "8:13", "expected a file of weights, or a folder with one, of this name in {here}"),
     ("checkpoint: empty", "8:13", "found `checkpoint: empty`, a folder without weights; expected one of model"
      ".safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json in {here}/empty"),
-    ("checkpoint:\n- w.pt\n- none.pt", "10:3", "found `checkpoint: none.pt`; expected a file of weights at"),
+    ("checkpoint:\n- w.pt\n- none.pt", "10:3", "found `checkpoint: none.pt`; expected a file of weights"),
     ("checkpoint: [w.pt]", "8:13", "expected text or two or more distinct checkpoints of one run"),
     ("checkpoint: [w.pt, w.pt]", "8:13", "two or more distinct checkpoints"),
     ("checkpoint: 3", "8:13", "found `checkpoint: 3`; expected text or a list"),

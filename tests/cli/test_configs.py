@@ -35,14 +35,16 @@ def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch:
         if name.startswith(("digits", "noisy"))
         else ["--set", "probe.warmup_steps=10", "--set", "probe.max_examples=1000"]
     )
-    code, out, err = bnoise(
-        "probe", str(ROOT / "configs" / f"{name}.yaml"), "--json", "--budget", "20s", *few
-    )
+    config = str(ROOT / "configs" / f"{name}.yaml")
+    code, out, err = bnoise("probe", config, "--json", "--budget", "20s", *few)
     assert code in (0, 3), err  # 3 if the budget did not hold 16 steps of a horizon
     data = json.loads(out)
     assert few or data["noise_scale"]["low"] > 0
     if name not in ("noisy_quadratic", "own_script"):
         assert re.fullmatch("[0-9a-f]{64}", data["provenance"]["dataset_hash"])
+    if (advised := data["recommendation"]) is not None:  # it passes the check, or says why not
+        code, out, err = bnoise("check", config, "--batch-size", str(advised["batch_size"]), *few)
+        assert code == 0 or "`bnoise check` a" in advised["reason"], (advised["reason"], out, err)
 
 
 def test_every_config_has_a_test() -> None:

@@ -111,7 +111,7 @@ def test_transformers_style_needs_no_loss(bnoise: Call, user: None) -> None:
     (["--model", "train.py:Net"], ["--dataset is missing"]),
     (["--loss", "torch.nn.MSELoss"], ["--model and --dataset is missing"]),
     (["--model", "train.py:Nett", "--dataset", "trian.py:data"],
-     ["--model: found `train.py:Nett`", "did you mean `Net`?", "`trian.py:data`; expected a Python file at"]),
+     ["--model: found `train.py:Nett`", "did you mean `Net`?", "`trian.py:data`; expected a Python file"]),
     (["--model", "train.py:Net", "--dataset", "train.py:data", "--loss", "a.b", "--objective", "c.d"],
      ["exclude each other"]),
     (["--out", "train.py"], ["train.py is there already"]),

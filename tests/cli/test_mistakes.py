@@ -92,7 +92,7 @@ def test_each_wrong_output_or_result_is_one_message(
             "SGD, Adam, AdamW",
         ),
         (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 2, "Invalid learning rate"),
-        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "expected a file of weights at"),
+        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "expected a file of weights"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:no_model"], 4, "must build a torch.nn.Module"),
         (["probe", "c.yaml", "--set", "model._target_=user.py:Frozen"], 4, "none with requires_grad"),
         (["probe", "c.yaml", "--set", "dataset.n=0"], 4, "it found 0"),
@@ -196,3 +196,31 @@ def test_a_loss_without_a_bottom_cannot_tell(bnoise: Call, user: Write) -> None:
     )
     assert code == 3, err
     assert json.loads(out)["noise_scale"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["probe", "nowhere.yaml"], "nowhere.yaml"),
+        (["check", "nowhere.yaml"], "nowhere.yaml"),
+        (["probe", "folder.yaml"], "folder.yaml"),
+        (["report", "nothing.json"], "nothing.json"),
+        (["report", "torn.json"], "torn.json"),
+        (["probe", "c.yaml", "--set", "model._target_=absent.py:Net"], "absent.py"),
+        (["probe", "c.yaml", "--set", "model._target_=user.py:Nett"], "user.py"),
+        (["probe", "c.yaml", "--set", "model._target_=broken.py:Net"], "broken.py"),
+        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], "none.pt"),
+        (["probe", "c.yaml", "--set", "checkpoint=torn.safetensors"], "torn.safetensors"),
+        (["probe", "c.yaml", "--out", "folder.yaml"], "folder.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_message_names_a_file_once(bnoise: Call, user: None, arguments: list[str], name: str) -> None:
+    Path("folder.yaml").mkdir()
+    Path("torn.json").write_text("{")
+    Path("torn.safetensors").write_bytes(b"torn")
+    Path("broken.py").write_text("def Net(: pass")
+    code, out, err = bnoise(*arguments)
+    assert code in (2, 4)
+    message = (err + out).removeprefix(f"bnoise: --set {arguments[-1]}: ")  # the place of the mistake
+    assert message.count(name) == 1

@@ -198,6 +198,7 @@ def probed(bnoise: Call, write: Write) -> Any:
     write("train.py", USER)
 
     def probe(*sets: str, **sections: Any) -> tuple[int, dict[str, Any], str]:
+        defaults = {"warmup_steps": 20, "max_examples": 6000, "horizon": "off"}
         config = {
             "version": 1,
             "model": {"_target_": "train.py:model"},
@@ -205,8 +206,8 @@ def probed(bnoise: Call, write: Write) -> Any:
             "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
             "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
             "training": {"batch_size": 32},
-            "probe": {"warmup_steps": 20, "max_examples": 6000},
             **sections,
+            "probe": {**defaults, **sections.get("probe", {})},
         }
         config = {key: value for key, value in config.items() if value is not None}
         write("bnoise.yaml", json.dumps(config))
@@ -351,7 +352,7 @@ def test_every_planned_size_has_a_choice_of_batch_sizes(probed: Any, planned: in
     code, result, said = probed(
         model={"_target_": "train.py:model", "extra": "norm"},
         training={"batch_size": planned},
-        probe={"warmup_steps": 20, "max_examples": 30_000},
+        probe={"max_examples": 30_000},
     )
     assert code in (0, 3), said
     if result["critical_batch_size"]["value"] is not None:
@@ -364,7 +365,7 @@ def test_below_a_group_nothing_is_claimed(probed: Any) -> None:
         loss=None,
         objective={"_target_": "train.py:contrastive"},
         training={"batch_size": 64},
-        probe={"warmup_steps": 20, "max_examples": 40_000},
+        probe={"max_examples": 40_000},
     )
     assert code in (0, 3), said
     critical = result["critical_batch_size"]
@@ -382,7 +383,7 @@ def test_batch_norm_is_advised_in_its_groups(probed: Any) -> None:
     code, result, said = probed(
         model={"_target_": "train.py:model", "extra": "norm"},
         training={"batch_size": 5},  # 16 examples in groups of 5 would leave one
-        probe={"warmup_steps": 20, "max_examples": 20_000, "horizon": "off"},
+        probe={"max_examples": 20_000},
     )
     assert code == 0, said
     assert result["provenance"]["group"] == 5

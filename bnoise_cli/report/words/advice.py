@@ -9,6 +9,7 @@ from bnoise_cli.numbers import count, percent, seconds, significant, size
 from bnoise_cli.records import Doubt, LimitedBy, Limits, Recommendation, Role, Throughput, TradeoffRow
 from bnoise_cli.report.document import Grid, Part, Remark, Section, Sentence, Tone
 from bnoise_cli.report.words.difference import difference
+from bnoise_cli.report.words.verdict import undermining
 from bnoise_cli.results.result import Result
 
 #: Rows of the trade-off that are shown; the file has them all.
@@ -50,7 +51,8 @@ def closing_sections(result: Result, cost: str) -> list[Section]:
 def _advice(result: Result, found: Recommendation) -> Section:
     amounts = result.amounts
     devices = result.plan.training.world_size
-    headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", Tone.GOOD)
+    tone = Tone.UNSURE if undermining(result) else Tone.GOOD
+    headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", tone)
     parts: list[Part] = [Sentence(found.reason), Sentence(_consequence(result, found))]
     parts += _others(result)
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
