@@ -280,9 +280,9 @@ class SweepPlan:
     #: Only the first ones if the range is found on the way.
     batch_sizes: tuple[int, ...]
     runs: int
-    #: The steps of the planned run to the goal that the estimate assumes.
+    #: The steps of the planned batch to the goal that the estimate assumes.
     steps: int
-    #: Whether the planned run was trained for `steps` steps and arrived at a named goal.
+    #: Whether the planned batch was trained for `steps` steps and arrived at a named goal.
     arrived: bool
     seconds: float
     #: The number of examples of every branch; None if runs train to a goal.

@@ -40,6 +40,7 @@ def config(write: Write, code: str, name: str = "c.yaml", **values: str) -> str:
     """A config whose loss is in u.py."""
     write("u.py", code)
     text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
+    text = text.replace("  max_examples", "  budget: 60s\n  max_examples")
     for old, new in values.items():
         text = text.replace(old, new)
     return str(write(name, text))

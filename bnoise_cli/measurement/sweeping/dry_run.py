@@ -7,6 +7,7 @@ import time
 
 from bnoise_cli.maths.batch_range import first_batch_sizes
 from bnoise_cli.maths.crossing import WINDOW
+from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, next_rate
 from bnoise_cli.measurement.building.build import device_name
 from bnoise_cli.measurement.outcome import SweepPlan
 from bnoise_cli.measurement.sweeping.branches import evaluations_of_a_branch
@@ -18,7 +19,9 @@ from bnoise_cli.measurement.timing.mean_seconds import mean_seconds
 #: Batch sizes of a range that is not given, and at each the runs of the first look, with one seed, and the learning
 #: rates of the second, with all seeds: the means of the sweeps of configs/.
 _USUAL_SIZES, _COARSE_RUNS, _FINE_RATES = 6, 4, 4.5
-#: The planned run is trained this long to find out how many steps a named goal takes.
+#: Learning rates at which the planned batch is trained to find out the goal "auto".
+_GOAL_RUNS = 4
+#: The planned batch is trained this long to find out how many steps a named goal takes.
 _LOOK_SECONDS = 5.0
 
 
@@ -52,7 +55,8 @@ class _Plan:
         self._shared, self._plan = session.shared, session.config.sweep
         self._planned = session.config.training.batch_size
         self._length = session.task.batches.length
-        self.steps, self.arrived = self._plan.steps, False  # of the planned run to a named goal
+        # Steps of the planned batch to the goal at its best rate, and whether they were trained.
+        self.steps, self.arrived = self._plan.steps, False
 
     def of_branches(self) -> tuple[list[int], int, float]:
         branch = self._plan.branch
@@ -71,31 +75,43 @@ class _Plan:
         sizes = first_batch_sizes(self._planned, self._length) if isinstance(given, str) else list(given)
         number = _USUAL_SIZES if isinstance(given, str) else len(sizes)
         runs = number * (_COARSE_RUNS + _FINE_RATES * self._plan.seeds)
-        if not isinstance(self._plan.goal, str):
+        if isinstance(self._plan.goal, str):
+            before = _GOAL_RUNS * self._seconds(self._planned, WINDOW * self.steps, evaluations=50)
+        else:
+            before = 0.0
             self._look_for(self._plan.goal)
         seconds = []
         for size in sizes:
             # Between a goal that takes as many examples at every batch size, and one that takes as many steps.
             steps = WINDOW * self.steps * math.sqrt(self._planned / size)
             seconds.append(self._seconds(size, steps, evaluations_of_a_run(steps)))
-        return sizes, round(runs), runs * math.fsum(seconds) / len(seconds)
+        return sizes, round(runs), before + runs * math.fsum(seconds) / len(seconds)
 
     def _look_for(self, goal: float) -> None:
-        """Train the planned run for a while, towards the goal."""
-        lane, begun, steps = (
-            self._shared.lane(self._planned, self._shared.base_rate, 0),
-            time.perf_counter(),
-            0,
-        )
-        while time.perf_counter() - begun < _LOOK_SECONDS:
+        """Look for the fewest steps of the planned batch to the goal, over learning rates a factor of 2 apart."""
+        until = time.perf_counter() + _LOOK_SECONDS
+        found: dict[int, float | None] = {}
+        longest = 0
+        while time.perf_counter() < until and (point := next_rate(found, 0, {}, PER_DOUBLING)) is not None:
+            fewest = min((steps for steps in found.values() if steps is not None), default=math.inf)
+            taken, arrived = self._train(point, goal, fewest, until)
+            longest = max(longest, taken)
+            found[point] = taken if arrived else None
+        best = fastest(found)
+        self.arrived = best is not None
+        self.steps = round(found[best] or 0) if best is not None else max(self.steps, longest)
+
+    def _train(self, point: int, goal: float, most: float, until: float) -> tuple[int, bool]:
+        """Train towards the goal at a learning rate. Returns the steps, and whether the last one arrived."""
+        lane, steps = self._shared.lane(self._planned, self._shared.rate(point), 0), 0
+        while time.perf_counter() < until and steps < most:
             for _ in range(max(1, steps // 5)):
                 lane.step((0,))
                 steps += 1
             [loss] = lane.losses((0,))
-            if loss <= goal:
-                self.steps, self.arrived = steps, True
-                return
-        self.steps = max(self.steps, steps)
+            if loss <= goal or not math.isfinite(loss):
+                return steps, loss <= goal
+        return steps, False
 
     def _seconds(self, batch_size: int, steps: float, evaluations: int) -> float:
         """The time of a run of `steps` steps and `evaluations` evaluations."""

@@ -36,7 +36,11 @@ def sweep_plan_sections(plan: SweepPlan) -> list[Section]:
         f"what the planned batch size reaches in {count(plan.steps)} steps (sweep.steps) at its best rate"
         if plan.goal is None
         else f"a loss of {significant(plan.goal, 4)}"
-        + (f", which the planned run reaches in {count(plan.steps)} steps" if plan.arrived else "")
+        + (
+            f", which the planned batch reaches in {count(plan.steps)} steps at its best rate"
+            if plan.arrived
+            else ""
+        )
     )
     if plan.branch_examples is not None:
         return _branch_sections(plan, plan.branch_examples)
