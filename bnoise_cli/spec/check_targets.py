@@ -171,6 +171,7 @@ def _names_in(code: bytes) -> set[str] | None:
 
 
 def _is_function_in_use(path: KeyPath, found: Any) -> bool:
+    """Whether a target is a function that is used as it is, with its arguments bound."""
     return path in {("loss",), ("objective",), ("collate",)} and not inspect.isclass(found)
 
 
@@ -192,8 +193,8 @@ def _check_arguments(source: Source, path: KeyPath, target: dict[str, Any], foun
     wrong = [key for key in keywords if key not in known and not takes_any]
     for key in wrong:
         source.problem((*inner, key), f"argument `{key}`", f"one of {call}", nearest(key, known))
-    bound = path[0] in ("loss", "objective", "collate") and len(path) == 1 and not inspect.isclass(found)
-    if wrong or target.get(PARTIAL) or bound or not keywords.keys() <= {*known}:
+    partial = target.get(PARTIAL) or _is_function_in_use(path, found)
+    if wrong or partial or not keywords.keys() <= {*known}:
         return
     try:
         signature.bind(*[None] * (extra + len(positional)), **keywords)

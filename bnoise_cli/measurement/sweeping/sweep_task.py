@@ -97,7 +97,7 @@ class SweepTask:
 
     def draws(self, seed: int) -> Draws:
         """The examples of a run: the same stream for every batch size and learning rate."""
-        return Draws(self._draws_seed(seed), Stream.TRAINING_RUN)
+        return Draws(self.config.probe.seed + _NEXT_SEED * seed, Stream.TRAINING_RUN)
 
     def lane(self, batch_size: int, rate: float, seed: int) -> SingleLane:
         """A run from the start, in the model itself."""
@@ -107,6 +107,3 @@ class SweepTask:
         """Runs from the start, side by side."""
         streams = {seed: self.draws(seed) for seed in set(seeds)}
         return self.runner.stack(batch_size, rates, [streams[seed] for seed in seeds])
-
-    def _draws_seed(self, seed: int) -> int:
-        return self.config.probe.seed + _NEXT_SEED * seed

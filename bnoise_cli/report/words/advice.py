@@ -53,7 +53,8 @@ def _advice(result: Result, found: Recommendation) -> Section:
     devices = result.plan.training.world_size
     tone = Tone.UNSURE if undermining(result) else Tone.GOOD
     headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", tone)
-    parts: list[Part] = [Sentence(found.reason), Sentence(_consequence(result, found))]
+    price = f"{role_words(found.roles).capitalize()}: {_price_of(found, result)}."
+    parts: list[Part] = [Sentence(found.reason), Sentence(price)]
     parts += _others(result)
     parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
     if result.throughput is not None:
@@ -71,10 +72,6 @@ def _others(result: Result) -> list[Part]:
         )
         for other in result.alternatives
     ]
-
-
-def _consequence(result: Result, found: Recommendation) -> str:
-    return f"{role_words(found.roles).capitalize()}: {_price_of(found, result)}."
 
 
 def _price_of(found: Recommendation, result: Result) -> str:
