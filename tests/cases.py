@@ -113,6 +113,10 @@ def import_torchvision() -> ModuleType:
 _kept: list[Any] = []
 
 
+#: For configs/resnet18.yaml: a sixteenth of the pixels. A probe measures some batches whatever its budget.
+SMALL_IMAGES = ["--set", "dataset.size=8"]
+
+
 def need_for(config: str) -> None:
     """Skip if a config needs a package that is not installed."""
     if config in ("gpt2", "resnet18") and importlib.util.find_spec("torchvision") is not None:

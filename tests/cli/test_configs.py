@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import ROOT, Call, need_for
+from tests.cases import ROOT, SMALL_IMAGES, Call, need_for
 
 CONFIGS = [
     "digits", "digits_cnn", "gpt2", "nanogpt", "noisy_quadratic", "own_script", "resnet18", "stdlib_gpt",
@@ -35,6 +35,7 @@ def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch:
         if name.startswith(("digits", "noisy"))
         else ["--set", "probe.warmup_steps=10", "--set", "probe.max_examples=1000"]
     )
+    few += SMALL_IMAGES if name == "resnet18" else []
     config = str(ROOT / "configs" / f"{name}.yaml")
     code, out, err = bnoise("probe", config, "--json", "--budget", "20s", *few)
     assert code in (0, 3), err  # 3 if the budget did not hold 16 steps of a horizon

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import ROOT, Call, need_for
+from tests.cases import ROOT, SMALL_IMAGES, Call, need_for
 from tests.documents import PAGES, blocks
 
 #: Commands that are run; the others install something.
@@ -20,8 +20,6 @@ _QUICK = {
     "probe": ["--budget", "5s", "--set", "probe.warmup_steps=5"],
     "sweep": ["--set", "sweep.goal=1.5", "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]"],
 }
-#: Images of a sixteenth of the pixels: a probe must measure some batches, whatever its budget.
-_SMALL = ["--set", "dataset.size=8"]
 
 
 def command_blocks() -> dict[str, list[str]]:
@@ -57,6 +55,6 @@ def test_every_command_of_the_documentation_runs(
             continue
         need_for(Path(next((word for word in arguments if word.startswith("configs/")), "")).stem)
         quick = [] if "--budget" in arguments else _QUICK.get(arguments[0], [])
-        quick = [*quick, *_SMALL] if "configs/resnet18.yaml" in arguments else quick
+        quick = [*quick, *SMALL_IMAGES] if "configs/resnet18.yaml" in arguments else quick
         code, _, err = bnoise(*arguments, *quick)
         assert code in (0, 3), err
