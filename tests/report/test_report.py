@@ -256,6 +256,14 @@ def test_the_markdown_page_has_tables_and_the_picture(tmp_path: Path) -> None:
         PAGE.require(Path("p.txt"))
 
 
+def test_the_pictures_of_a_page_follow_the_advice_or_else_the_answer(tmp_path: Path) -> None:
+    undecided = dataclasses.replace(ahead(), recommendation=None, alternatives=())
+    for found, title in ((ahead(), "Recommended batch"), (undecided, "Critical batch size")):
+        write_page([("r", found)], tmp_path / "p.html", None)
+        before = (tmp_path / "p.html").read_text(encoding="utf-8").partition("<svg")[0]
+        assert re.findall("<h2>(.*?)</h2>", before)[-1] == title
+
+
 def test_a_page_marks_the_planned_and_the_recommended_row(tmp_path: Path) -> None:
     write_page([("r", ahead())], tmp_path / "p.html", None)
     marked = re.findall(r"<tr class=strong>(.*?)</tr>", (tmp_path / "p.html").read_text())

@@ -64,9 +64,9 @@ def write_page(results: Results, path: Path, picture: Path | None) -> None:
 def html(title: str, sections: Sequence[Section], pictures: Sequence[str]) -> str:
     """Sections as one HTML page that loads no other files."""
     blocks = [f"<h1>{escape(title)}</h1>"]
-    # the pictures follow the advice, or else the headline
-    advice = [section for section in sections if section.title == "Recommended batch"]
-    last = (advice or sections)[0]
+    # The pictures follow the advice, or else the answer; a comparison has neither.
+    said = [section for section in sections if section.title in ("Critical batch size", "Recommended batch")]
+    last = said[-1] if said else sections[0]
     for section in sections:
         blocks.append(f"<h2>{escape(section.title)}</h2>")
         if section.headline is not None:
