@@ -407,3 +407,19 @@ class TrainingRun:
     reached: bool
     outcome: RunEnd
     lowest_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchRun:
+    """One branch: a run of a given number of examples."""
+
+    batch_size: Size
+    learning_rate: Positive
+    seed: int
+    steps: float
+    examples: int
+    #: The number of times that its loss was evaluated.
+    evaluations: int
+    seconds: float
+    #: Smoothed over the last part; None: the branch diverged.
+    loss: float | None

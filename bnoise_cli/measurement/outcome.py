@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bnoise_cli.errors import RunError
-from bnoise_cli.records import HorizonRun, TrainingRun
+from bnoise_cli.records import BranchRun, HorizonRun, TrainingRun
 
 if TYPE_CHECKING:
     from bnoise_cli.maths.analysis import Analysis, Design
@@ -227,21 +227,6 @@ class SweepProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BranchEnd:
-    """The end of one branch."""
-
-    batch_size: int
-    learning_rate: float
-    seed: int
-    #: Smoothed over the last part; None: the branch diverged.
-    loss: float | None
-    #: Training steps.
-    taken: int
-    evaluations: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRun:
     """The runs of a sweep."""
 
@@ -253,7 +238,7 @@ class SweepRun:
     trajectory: tuple[dict[str, Any], ...]
     #: The horizon at the start: its curve as plain data, and the examples that it took. None if there is none.
     horizon: dict[str, Any] | None
-    branches: tuple[BranchEnd, ...]
+    branches: tuple[BranchRun, ...]
     findings: TaskFindings
     complete: bool
     interrupted: bool

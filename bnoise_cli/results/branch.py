@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnoise_cli.records import Cost, CriticalBatchSize, Limits, Positive, Size
+from bnoise_cli.records import BranchRun, Cost, CriticalBatchSize, Limits, Positive, Size
 from bnoise_cli.results.probe import provenance
 from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.load import Spec
 
 if TYPE_CHECKING:
-    from bnoise_cli.measurement.outcome import BranchEnd, SweepRun
+    from bnoise_cli.measurement.outcome import SweepRun
 
 DEFINITION = (
     "the largest batch whose branch, like those of all smaller ones, ends the same number of examples with a loss "
@@ -34,22 +34,6 @@ class BranchOutcome:
     loss: float | None
     #: The range of the seeds.
     loss_limits: Limits | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BranchRun:
-    """One branch."""
-
-    batch_size: int
-    learning_rate: float
-    seed: int
-    steps: float
-    examples: int
-    #: The number of times that its loss was evaluated.
-    evaluations: int
-    seconds: float
-    #: Smoothed over the last part; None: the branch diverged.
-    loss: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,51 +78,38 @@ def branch_result(run: SweepRun, spec: Spec) -> BranchResult:
     batches = branch_outcomes(run.branches)
     critical = branch_critical(run.branches, branch.tolerance)
     base = batches[0].loss
-    runs = tuple(
-        BranchRun(
-            batch_size=end.batch_size,
-            learning_rate=end.learning_rate,
-            seed=end.seed,
-            steps=float(end.taken),
-            examples=end.taken * end.batch_size,
-            evaluations=end.evaluations,
-            seconds=end.seconds,
-            loss=end.loss,
-        )
-        for end in run.branches
-    )
     return BranchResult(
         config=spec.resolved(),
         config_hash=BRANCH.hash(spec),
-        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(runs)),
+        provenance=provenance(run, spec, micro_batch_size=run.micro_batch_size, replicates=len(run.branches)),
         start_loss=run.start_loss,
         goal=base + branch.tolerance if base is not None else run.start_loss,
         examples=branch.examples,
         critical_batch_size=critical,
         batches=batches,
-        runs=runs,
+        runs=run.branches,
         doubts=branch_doubts(run, critical, batches, spec.config),
         cost=Cost(
-            seconds=round(math.fsum(each.seconds for each in runs), 3),
-            gradient_examples=sum(each.examples for each in runs),
-            evaluation_examples=run.evaluation_examples * sum(each.evaluations for each in runs),
+            seconds=round(math.fsum(each.seconds for each in run.branches), 3),
+            gradient_examples=sum(each.examples for each in run.branches),
+            evaluation_examples=run.evaluation_examples * sum(each.evaluations for each in run.branches),
         ),
     )
 
 
-def branch_outcomes(ends: Sequence[BranchEnd]) -> tuple[BranchOutcome, ...]:
+def branch_outcomes(runs: Sequence[BranchRun]) -> tuple[BranchOutcome, ...]:
     """The mean loss over seeds at every batch size; None if a branch diverged."""
     outcomes = []
-    for size in sorted({end.batch_size for end in ends}):
-        own = [end for end in ends if end.batch_size == size]
-        losses = [end.loss for end in own if end.loss is not None]
+    for size in sorted({run.batch_size for run in runs}):
+        own = [run for run in runs if run.batch_size == size]
+        losses = [run.loss for run in own if run.loss is not None]
         whole = len(losses) == len(own)
         outcomes.append(
             BranchOutcome(
                 batch_size=size,
                 learning_rate=own[0].learning_rate,
-                steps=float(own[0].taken),
-                examples=float(own[0].taken * size),
+                steps=own[0].steps,
+                examples=own[0].steps * size,
                 loss=math.fsum(losses) / len(losses) if whole else None,
                 loss_limits=Limits(low=min(losses), high=max(losses)) if whole else None,
             )
@@ -146,16 +117,16 @@ def branch_outcomes(ends: Sequence[BranchEnd]) -> tuple[BranchOutcome, ...]:
     return tuple(outcomes)
 
 
-def branch_critical(ends: Sequence[BranchEnd], tolerance: float) -> CriticalBatchSize:
+def branch_critical(runs: Sequence[BranchRun], tolerance: float) -> CriticalBatchSize:
     """The batch size at which the loss passes the tolerance, on a line in log B, and its limits by the seeds.
 
     The lower limit is the largest batch that is surely within the tolerance, the upper limit the smallest that is
     surely beyond it, by a t interval on the difference of means. One seed has no spread: then the limits are the
     two neighbours. There is no upper limit if no branch is beyond the tolerance.
     """
-    batches = branch_outcomes(ends)
+    batches = branch_outcomes(runs)
     definition = DEFINITION.format(tolerance=tolerance)
-    losses = {b.batch_size: [e.loss for e in ends if e.batch_size == b.batch_size] for b in batches}
+    losses = {b.batch_size: [run.loss for run in runs if run.batch_size == b.batch_size] for b in batches}
     base, sizes = batches[0], [b.batch_size for b in batches]
     if base.loss is None:
         return CriticalBatchSize(value=None, low=0.0, high=None, basis="sweep", definition=definition)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from bnoise_cli.advice.advise import advise
-from bnoise_cli.measurement.outcome import BranchEnd, DryRun
-from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale, TrajectoryPoint
+from bnoise_cli.measurement.outcome import DryRun
+from bnoise_cli.records import BranchRun, CriticalBatchSize, Estimate, NoiseScale, TrajectoryPoint
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
@@ -123,8 +123,9 @@ def test_a_sweep_in_tokens(golden: Golden, write: Write) -> None:
 def test_branches(golden: Golden, write: Write) -> None:
     spec = load_spec(write("q.yaml", TINY_SWEEP), ["sweep.branch={examples: 2000, tolerance: 0.01}"])
     ends = tuple(
-        BranchEnd(
-            batch_size=size, learning_rate=0.1, seed=seed, loss=loss, taken=2000 // size, evaluations=3, seconds=0.1
+        BranchRun(
+            batch_size=size, learning_rate=0.1, seed=seed, loss=loss, steps=float(2000 // size),
+            examples=2000 // size * size, evaluations=3, seconds=0.1,
         )
         for size, losses in ((8, (1.0, 1.002)), (16, (1.003, 1.001)), (32, (1.2, 1.1)))
         for seed, loss in enumerate(losses)

@@ -13,8 +13,7 @@ import pytest
 from bnoise_cli.amounts import EXAMPLES
 from bnoise_cli.check.branch_verdict import judge_branches
 from bnoise_cli.check.verdict import Verdict
-from bnoise_cli.measurement.outcome import BranchEnd
-from bnoise_cli.records import Doubt
+from bnoise_cli.records import BranchRun, Doubt
 from bnoise_cli.report.document import Sentence
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.results.branch import BranchResult, branch_critical, branch_outcomes
@@ -30,10 +29,11 @@ sweep:
 """
 
 
-def ends(losses: Mapping[int, Sequence[float | None]]) -> list[BranchEnd]:
+def ends(losses: Mapping[int, Sequence[float | None]]) -> list[BranchRun]:
     return [
-        BranchEnd(
-            batch_size=size, learning_rate=0.1, seed=seed, loss=loss, taken=1000 // size, evaluations=3, seconds=0.1
+        BranchRun(
+            batch_size=size, learning_rate=0.1, seed=seed, loss=loss, steps=float(1000 // size),
+            examples=1000 // size * size, evaluations=3, seconds=0.1,
         )
         for size, seeds in losses.items()
         for seed, loss in enumerate(seeds)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.optimizers import OPTIMIZERS
-from bnoise_cli.measurement.outcome import BranchEnd
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.task.preconditioner import rule_of
+from bnoise_cli.records import BranchRun
 from bnoise_cli.spec.schema import Branch
 
 #: The loss of a branch is the mean of about `_EVALUATIONS` evaluations over the last part, `_END`, of its steps.
@@ -43,7 +43,7 @@ def train_branches(
         size = multiple * shared.config.training.batch_size
         rate = shared.base_rate * multiple**rule.rate_power
         for seed in range(shared.config.sweep.seeds):
-            done = [(end.batch_size, end.seed) for end in known.branches]
+            done = [(run.batch_size, run.seed) for run in known.branches]
             if (size, seed) not in done:
                 known.add_branch(_train(shared, size, rate, seed, branch.examples, on_step))
 
@@ -67,7 +67,7 @@ def _train(
     seed: int,
     examples: int,
     on_step: Callable[[int, int], None],
-) -> BranchEnd:
+) -> BranchRun:
     begun = time.monotonic()
     lane = shared.lane(size, rate, seed)
     steps = math.ceil(examples / size)
@@ -78,12 +78,13 @@ def _train(
         on_step(size, step)
         if step in evaluated:
             losses += lane.losses((0,))
-    return BranchEnd(
+    return BranchRun(
         batch_size=size,
         learning_rate=rate,
         seed=seed,
         loss=math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else None,
-        taken=steps,
+        steps=float(steps),
+        examples=steps * size,
         evaluations=len(losses),
         seconds=time.monotonic() - begun,
     )

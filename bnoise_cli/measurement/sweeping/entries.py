@@ -43,8 +43,9 @@ class BranchEntry(_Entry):
     batch_size: Size
     learning_rate: Positive
     seed: Count
+    steps: Positive
+    examples: Size
     loss: float | None
-    taken: Count
     evaluations: Count
     seconds: NotNegative
 

@@ -11,10 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bnoise_cli.ledger import Ledger
-from bnoise_cli.measurement.outcome import BranchEnd
 from bnoise_cli.measurement.sweeping.entries import BranchEntry, RunEntry, RunsEntry, StacksEntry, is_fact
 from bnoise_cli.measurement.sweeping.training_runs import Arrival
-from bnoise_cli.records import TrainingRun
+from bnoise_cli.records import BranchRun, TrainingRun
 
 #: The search first looks at learning rates a factor of two apart with one seed, then more closely with all seeds.
 COARSE, FINE = 1, 2
@@ -41,12 +40,12 @@ class KnownRuns:
         self._ledger, self._rate = ledger, rate
         self._runs: dict[Key, TrainingRun] = {}
         self.stacks: dict[int, bool] = {}  # batch size → whether runs go side by side
-        self._branches: dict[tuple[int, int], BranchEnd] = {}
+        self._branches: dict[tuple[int, int], BranchRun] = {}
         for entry in ledger.entries:
             self._remember(entry)
 
     @property
-    def branches(self) -> list[BranchEnd]:
+    def branches(self) -> list[BranchRun]:
         """Every branch once, in the order of the ledger."""
         return list(self._branches.values())
 
@@ -84,9 +83,9 @@ class KnownRuns:
         pairs = zip(keys, arrivals, strict=True)
         self._add({"kind": "runs", "runs": [{**asdict(key), **asdict(arrival)} for key, arrival in pairs]})
 
-    def add_branch(self, end: BranchEnd) -> None:
+    def add_branch(self, run: BranchRun) -> None:
         """Keep a branch."""
-        self._add({"kind": "branch", **asdict(end)})
+        self._add({"kind": "branch", **asdict(run)})
 
     def add_stacks(self, batch_size: int, value: bool) -> None:
         """Keep whether runs at a batch size go side by side."""
@@ -110,8 +109,8 @@ class KnownRuns:
         with suppress(ValidationError):
             match entry.get("kind"):
                 case "branch":
-                    end = BranchEnd(**BranchEntry.model_validate(entry).model_dump())
-                    self._branches.setdefault((end.batch_size, end.seed), end)
+                    branch = BranchRun(**BranchEntry.model_validate(entry).model_dump())
+                    self._branches.setdefault((branch.batch_size, branch.seed), branch)
                 case "stacks":
                     stacks = StacksEntry.model_validate(entry)
                     self.stacks[stacks.batch_size] = stacks.value
