@@ -423,3 +423,34 @@ class BranchRun:
     seconds: float
     #: Smoothed over the last part; None: the branch diverged.
     loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutcome:
+    """The fewest steps to the goal at one batch size, over learning rates."""
+
+    batch_size: Size
+    #: None: no rate arrived.
+    learning_rate: Positive | None
+    #: Geometric mean over seeds.
+    steps: Positive | None
+    #: The range of the seeds.
+    steps_limits: Limits | None
+    examples: float | None
+    #: The steps that the fitted hyperbola gives.
+    fitted: Positive | None
+    #: The steps that the noise scale along training predicts.
+    predicted: Positive | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the probe says of the same stretch of training."""
+
+    critical_batch_size: CriticalBatchSize
+    #: Of the run along which it was probed.
+    batch_size: int
+    learning_rate: float
+    trajectory: tuple[TrajectoryPoint, ...]
+    #: The measured B_crit over the predicted one.
+    ratio: float | None

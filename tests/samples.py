@@ -24,6 +24,7 @@ from bnoise_cli.measurement.outcome import (
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import (
+    BatchOutcome,
     Cost,
     CriticalBatchSize,
     Doubt,
@@ -45,7 +46,7 @@ from bnoise_cli.records import (
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
-from bnoise_cli.results.sweep import BatchOutcome, SweepResult
+from bnoise_cli.results.sweep import SweepResult
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Config
 from bnoise_cli.storage import write_json

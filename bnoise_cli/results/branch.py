@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnoise_cli.records import BranchRun, Cost, CriticalBatchSize, Limits, Positive, Size
+from bnoise_cli.numbers import count
+from bnoise_cli.records import BranchRun, Cost, CriticalBatchSize, Doubt, Estimate, Limits, Positive, Size
 from bnoise_cli.results.probe import provenance
 from bnoise_cli.results.result import Kind, Result
-from bnoise_cli.results.sweep_doubts import branch_doubts
+from bnoise_cli.results.sweep_doubts import about_the_end, one_seed
 from bnoise_cli.spec.load import Spec
+from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
     from bnoise_cli.measurement.outcome import SweepRun
@@ -164,3 +166,36 @@ def _half_width(losses: Sequence[Sequence[float | None]]) -> float:
     squares = ((value - mean) ** 2 for values, mean in zip(known, means, strict=True) for value in values)
     pooled = math.fsum(squares) / free
     return t_quantile(free + 1) * math.sqrt(2 * pooled / max(map(len, known)))
+
+
+def branch_doubts(
+    run: SweepRun, critical: Estimate, batches: Sequence[BranchOutcome], config: Config
+) -> tuple[Doubt, ...]:
+    """The doubts about branches from one start."""
+    return (*about_the_end(run, len(batches)), *_about_the_branches(critical, batches, config))
+
+
+def _about_the_branches(
+    critical: Estimate, batches: Sequence[BranchOutcome], config: Config
+) -> Iterator[Doubt]:
+    diverged = [batch.batch_size for batch in batches if batch.loss is None]
+    if diverged:
+        yield Doubt(
+            code="branch_diverged",
+            finding=f"branches diverge at batch size {', '.join(map(count, diverged))} with their scaled learning rate",
+            remedy="The scaling rule ends there, which is not the same as the batch: compare with a sweep to a goal.",
+        )
+    if critical.value is None:
+        yield Doubt(
+            code="unresolved",
+            finding="no branch is surely worse than the smallest batch by the tolerance",
+            remedy="Name larger sweep.branch.multiples, more sweep.seeds, or a smaller tolerance.",
+        )
+    if config.sweep.seeds == 1:
+        yield one_seed()
+    if config.checkpoint is None and not config.sweep.warmup_steps:
+        yield Doubt(
+            code="at_initialisation",
+            finding="the branches begin at initialisation",
+            remedy="Start from a checkpoint, or set sweep.warmup_steps: the critical batch size grows along training.",
+        )

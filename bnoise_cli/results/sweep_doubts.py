@@ -7,15 +7,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bnoise_cli.numbers import count, percent, significant
-from bnoise_cli.records import Doubt, Estimate
+from bnoise_cli.records import BatchOutcome, Doubt, Estimate, Prediction
 from bnoise_cli.results.task_doubts import about_a_stream
 from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
     from bnoise_cli.maths.hyperbola import Hyperbola
     from bnoise_cli.measurement.outcome import SweepRun
-    from bnoise_cli.results.branch import BranchOutcome
-    from bnoise_cli.results.sweep import BatchOutcome, Prediction
 
 #: With fewer batch sizes than this on one side of B_crit, that side of the hyperbola rests on the fit alone.
 _EACH_SIDE = 2
@@ -40,7 +38,7 @@ def sweep_doubts(
 ) -> tuple[Doubt, ...]:
     """The doubts about a sweep, the gravest first."""
     return (
-        *_about_the_end(run, len(batches)),
+        *about_the_end(run, len(batches)),
         *_about_the_range(run, critical, batches),
         *_about_the_goal(run, fit),
         *_about_the_law(critical, fit, batches),
@@ -49,40 +47,8 @@ def sweep_doubts(
     )
 
 
-def branch_doubts(
-    run: SweepRun, critical: Estimate, batches: Sequence[BranchOutcome], config: Config
-) -> tuple[Doubt, ...]:
-    """The doubts about branches from one start."""
-    return (*_about_the_end(run, len(batches)), *_about_the_branches(critical, batches, config))
-
-
-def _about_the_branches(
-    critical: Estimate, batches: Sequence[BranchOutcome], config: Config
-) -> Iterator[Doubt]:
-    diverged = [batch.batch_size for batch in batches if batch.loss is None]
-    if diverged:
-        yield Doubt(
-            code="branch_diverged",
-            finding=f"branches diverge at batch size {', '.join(map(count, diverged))} with their scaled learning rate",
-            remedy="The scaling rule ends there, which is not the same as the batch: compare with a sweep to a goal.",
-        )
-    if critical.value is None:
-        yield Doubt(
-            code="unresolved",
-            finding="no branch is surely worse than the smallest batch by the tolerance",
-            remedy="Name larger sweep.branch.multiples, more sweep.seeds, or a smaller tolerance.",
-        )
-    if config.sweep.seeds == 1:
-        yield _one_seed()
-    if config.checkpoint is None and not config.sweep.warmup_steps:
-        yield Doubt(
-            code="at_initialisation",
-            finding="the branches begin at initialisation",
-            remedy="Start from a checkpoint, or set sweep.warmup_steps: the critical batch size grows along training.",
-        )
-
-
-def _one_seed() -> Doubt:
+def one_seed() -> Doubt:
+    """The doubt about a single seed."""
     return Doubt(
         code="one_seed",
         finding="one seed at each batch size cannot tell noise from the law",
@@ -90,7 +56,8 @@ def _one_seed() -> Doubt:
     )
 
 
-def _about_the_end(run: SweepRun, batch_sizes: int) -> Iterator[Doubt]:
+def about_the_end(run: SweepRun, batch_sizes: int) -> Iterator[Doubt]:
+    """The doubt that a sweep ended early."""
     go_on = "The same command goes on where it stopped."
     if run.failure is not None:
         found = f"the sweep ended early: {str(run.failure).removesuffix('.')}"
@@ -173,7 +140,7 @@ def _about_the_law(
 
 def _about_the_rest(run: SweepRun, predicted: Prediction | None, config: Config) -> Iterator[Doubt]:
     if config.sweep.seeds == 1:
-        yield _one_seed()
+        yield one_seed()
     if predicted is None or predicted.critical_batch_size.value is None:
         if run.complete:
             yield Doubt(

@@ -20,9 +20,8 @@ from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.records import Estimate
-from bnoise_cli.results.branch import BranchOutcome
+from bnoise_cli.results.branch import BranchOutcome, branch_doubts
 from bnoise_cli.results.sweep import sweep_result
-from bnoise_cli.results.sweep_doubts import branch_doubts
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import Spec, load_spec

@@ -8,8 +8,9 @@ import numpy as np
 
 from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
+from bnoise_cli.records import BatchOutcome
 from bnoise_cli.report.plots.style import COLOURS, Array, Named, Panel, beside, curves, finish
-from bnoise_cli.results.sweep import BatchOutcome, SweepResult
+from bnoise_cli.results.sweep import SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
