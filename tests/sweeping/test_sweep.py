@@ -17,6 +17,7 @@ import torch
 from bnoise_cli.errors import RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.outcome import SweepProgress, SweepRun
+from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.training.stacking import stacking_pays
 from bnoise_cli.records import Estimate
@@ -219,6 +220,18 @@ def test_a_dry_run_measures_nothing(write: Write, bnoise: Call) -> None:
         json.loads(bnoise("sweep", config, "--dry-run", "--json", "--set", "sweep.goal=auto")[1])["goal"]
         is None
     )
+
+
+def test_a_dry_run_looks_for_the_steps_at_the_best_rate(write: Write) -> None:
+    """From a planned rate 16 times too low as from the right one, to within the factor of two of the search."""
+    write("q.yaml", TINY_SWEEP)
+    steps = []
+    for rate in (0.5, 0.5 / 16):
+        spec = load_spec(Path("q.yaml"), [f"optimizer.lr={rate}"])
+        plan = plan_sweep(SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec))))
+        assert plan.arrived
+        steps.append(plan.steps)
+    assert steps[1] <= 2 * steps[0]
 
 
 @pytest.mark.parametrize(
