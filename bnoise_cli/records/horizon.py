@@ -1,0 +1,66 @@
+"""What the training runs of a horizon show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from bnoise_cli.records.estimates import Estimate, Positive, Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonPoint:
+    """The critical batch size of the training from the start of a horizon to one loss."""
+
+    #: Steps that the largest batch takes to this loss at its best learning rate.
+    steps: Size
+    loss: float
+    critical_batch_size: Estimate
+    #: S_min and E_min of the law through the steps of all batch sizes.
+    min_steps: Positive
+    min_examples: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonRun:
+    """The replicates of one batch size and learning rate."""
+
+    batch_size: Size
+    learning_rate: Positive
+    replicates: Size
+    #: Steps that were trained, and the mean loss after them; None if that is not finite.
+    steps: int
+    loss: float | None
+    #: Steps to the last loss of the curve; None if these runs did not reach it.
+    arrived: Positive | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonBatch:
+    """The fewest steps of one batch size to the last loss of the curve."""
+
+    batch_size: Size
+    learning_rate: Positive
+    steps: Positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """Short training runs from the probed weights, and the critical batch size that they show."""
+
+    start_loss: float
+    #: The learning rate of the plan.
+    planned_learning_rate: Positive
+    #: Whether the last two doublings of the steps left the critical batch size where it was.
+    stands_still: bool
+    #: Examples that went forward to read losses, and examples that went forward and backward to train.
+    evaluation_examples: int
+    gradient_examples: int
+    seconds: float
+    #: Ascending steps.
+    curve: Annotated[tuple[HorizonPoint, ...], Field(min_length=1)]
+    #: Ascending batch sizes, each at its best learning rate.
+    batches: tuple[HorizonBatch, ...]
+    runs: tuple[HorizonRun, ...]
