@@ -64,13 +64,13 @@ class Measured(Generic[R]):
             CallError: the ending of the file is unknown.
             RunError: there is nothing to draw, or the file cannot be written.
         """
-        from bnoise_cli.report.export.plot import require_plot_format
+        from bnoise_cli.report.export.plot import PLOT
         from bnoise_cli.report.plots.draw import draw, plot_results
 
         named = [(self.name, self.result)]
         if path is None:
             return draw(named)
-        require_plot_format(Path(path))
+        PLOT.require(Path(path))
         plot_results(named, Path(path))
         return Path(path)
 

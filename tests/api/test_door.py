@@ -235,11 +235,10 @@ def test_groups_keep_their_settings() -> None:
     model, other = net(), nn.Linear(2, 2)
     frozen, *rest = model.parameters()
     frozen.requires_grad_(False)
-    optimizer = torch.optim.SGD(
-        [{"params": [*rest[1:], frozen], "lr": 0.5}, {"params": other.parameters()}, {"params": rest[:1]}],
-        lr=0.1,
-        momentum=0.9,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [*rest[1:], frozen], "lr": 0.5}, {"params": other.parameters()}, {"params": rest[:1]},
+    ]  # fmt: skip
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
     model(torch.randn(4, 5)).sum().backward()
     optimizer.step()
@@ -295,7 +294,7 @@ def test_what_cannot_be_measured_is_told() -> None:
     model = net()
     with pytest.raises(CallError, match="Give a function instead"):
         bnoise_cli.probe(model, data(), optimizer=Demanding(model.parameters(), 0.1, needed=1), quiet=True)
-    model.own = torch.ones(2, requires_grad=True) * 2  # type: ignore[assignment]
+    model.own = torch.ones(2, requires_grad=True) * 2
     with pytest.raises(RunError, match=r"copy.deepcopy\(model\) failed"):
         bnoise_cli.probe(model, data(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), quiet=True)
 
