@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -192,7 +193,7 @@ def _together(rank: int, folder: str) -> None:
 
 
 def test_processes_that_train_together_go_on_to_the_same_bits(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_together, (str(tmp_path),), nprocs=2)
+    spawn(_together, (str(tmp_path),), nprocs=2)
     states = {
         name: torch.load(tmp_path / f"{name}.pt", weights_only=True)
         for name in ("0.False", "0.True", "1.False", "1.True")
