@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,9 @@ from bnoise_cli.spec.load import load_spec
 from tests.cases import QUADRATIC_CONFIG
 from tests.samples import ANALYSIS, HORIZON, POINT, RUN
 
-FEW_EXAMPLES = {"dataset_length": 80}
+FEW_EXAMPLES: dict[str, Any] = {"dataset_length": 80}
 MISFIT = dataclasses.replace(ANALYSIS, law_holds=False, fit=dataclasses.replace(ANALYSIS.fit, p_value=1e-4))
-NO_LAW = {"points": (dataclasses.replace(POINT, analysis=MISFIT),)}
+NO_LAW: dict[str, Any] = {"points": (dataclasses.replace(POINT, analysis=MISFIT),)}
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def result_of(write: Callable[[str, str], Path]) -> Callable[[ProbeRun], ProbeRe
 
 @pytest.mark.parametrize(("changes", "code"), [(FEW_EXAMPLES, "beyond_dataset"), (NO_LAW, "law")])
 def test_one_step_alone_is_no_answer(
-    changes: dict[str, object], code: str, result_of: Callable[[ProbeRun], ProbeResult]
+    changes: dict[str, Any], code: str, result_of: Callable[[ProbeRun], ProbeResult]
 ) -> None:
     run = dataclasses.replace(RUN, **changes)
     result = result_of(run)
@@ -46,7 +47,7 @@ def test_a_noise_scale_beyond_the_dataset_is_kept_beside_a_limit_of_all_examples
 
 @pytest.mark.parametrize("changes", [FEW_EXAMPLES, NO_LAW])
 def test_a_horizon_answers_all_the_same(
-    changes: dict[str, object], result_of: Callable[[ProbeRun], ProbeResult]
+    changes: dict[str, Any], result_of: Callable[[ProbeRun], ProbeResult]
 ) -> None:
     run = dataclasses.replace(RUN, **changes)
     points = tuple(dataclasses.replace(point, horizon=HORIZON, no_horizon=None) for point in run.points)
