@@ -36,8 +36,10 @@ def run(
     probe = None
     if out is not None:
         at_steps = list(range(steps // 8, steps, steps // 8))
-        options = {"optimizer": optimizer, "batch_size": 32, "at_steps": at_steps, "out": out, "share": share}
-        probe = TrainingProbe(model, data, loss, log=lambda _, step: told.append(step), **options)
+        probe = TrainingProbe(
+            model, data, loss, optimizer=optimizer, batch_size=32, at_steps=at_steps, out=out, share=share,
+            log=lambda _, step: told.append(step),
+        )  # fmt: skip
     step = 0
     while step < steps:
         for x, y in DataLoader(data, batch_size=32, shuffle=True):
@@ -54,7 +56,8 @@ def run(
 
 
 def main() -> None:
-    seconds, pairs, share = (*map(float, sys.argv[1:]), *(240.0, 3, 0.01)[len(sys.argv) - 1 :])
+    given = [float(word) for word in sys.argv[1:]]
+    seconds, pairs, share = given + [240.0, 3.0, 0.01][len(given) :]
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     steps = int(500 * seconds / run(500, None)[0])

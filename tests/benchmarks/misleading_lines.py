@@ -40,7 +40,7 @@ def t5_task() -> Task:
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=48, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0,
-        decoder_start_token_id=0,  # type: ignore[call-arg]
+        decoder_start_token_id=0,
     )  # fmt: skip
     model, tensors = T5ForConditionalGeneration(config), brute_force.sentences()
     brute_force.train(model, _t5_loss, tensors, torch.optim.AdamW(model.parameters(), 1e-3), 300)
