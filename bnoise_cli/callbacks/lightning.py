@@ -90,8 +90,8 @@ class LightningProbe(Callback):  # type: ignore[misc]
 
 
 def _training_step(model: Any, batch: Any) -> Any:
-    """The loss of the module's own `training_step`, which takes the number of the batch if it names it."""
-    numbered = "batch_idx" in inspect.signature(model.training_step).parameters
+    """The loss of the module's own `training_step`, which gets the number of the batch if it takes two arguments."""
+    numbered = len(inspect.signature(model.training_step).parameters) > 1
     found = model.training_step(batch, 0) if numbered else model.training_step(batch)
     return found["loss"] if isinstance(found, Mapping) else found
 

@@ -131,7 +131,7 @@ def test_lightning_goes_on_to_the_same_bits_with_the_commands_figures(bnoise: Ca
             torch.manual_seed(0)
             self.net = DigitsCNN(channels=4)
 
-        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        def training_step(self, batch: Any, i: int) -> torch.Tensor:
             loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
             self.log("loss", loss)
             return loss
