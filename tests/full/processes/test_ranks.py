@@ -441,7 +441,7 @@ def test_two_machines_end_together(tmp_path: Path, there: str, code: int, words:
         (folder / name).write_text(CONFIG)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
                 "--master-addr=127.0.0.1", f"--master-port={free_port()}"]  # fmt: skip
-    short = ["--set", "probe.max_examples=600", "--budget", "60s"]
+    short = ["--budget", "90s"]
     started = [
         launch([*launcher, f"--node-rank={node}", "-m", "bnoise_cli", "probe", "c.yaml", *short], folder)
         for node, folder in enumerate(machines)
