@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 #: Takes the figures of a probe by name, and the training step, as wandb.log and mlflow.log_metrics do.
 Log = Callable[[Mapping[str, float], int], Any]
-#: Seconds that must have been saved up before a probe: a small model's takes about as long. Merely chosen.
+#: Seconds that must have been saved up before a probe; merely chosen.
 _LEAST_SECONDS = 2.0
+#: The shortest probe takes as long as training steps on about this many examples: 250 to 300 steps of 32 were measured
+#: on a small CNN. Later probes are expected to take as long as the one before.
+_LEAST_EXAMPLES = 10_000
 
 
 class TrainingProbe:
@@ -72,6 +75,7 @@ class TrainingProbe:
         self._spec = spec_of_call("probe", given, settings, config=config)
         self._share, self._log = share, log
         self._begun, self.seconds = time.monotonic(), 0.0
+        self._first_step, self._last_seconds = 0, 0.0
         self._run: ProbeRun | None = None
         self._due: list[int] = []
         self._left: list[int] | None = None
@@ -89,6 +93,7 @@ class TrainingProbe:
             step: training steps taken so far; 0 before the first one.
         """
         if self._left is None:  # what a run that is resumed has left behind is over
+            self._first_step = step
             self._left = [asked for asked in self._spec.config.probe.at_steps or [] if asked >= step]
         self._due += [asked for asked in self._left if asked <= step]
         self._left = [asked for asked in self._left if asked > step]
@@ -105,7 +110,7 @@ class TrainingProbe:
             return
         begun = time.monotonic()
         saved = None if self._share is None else self._share * (begun - self._begun) - self.seconds
-        if saved is not None and saved < _LEAST_SECONDS:
+        if saved is not None and saved < self._needed_seconds(step, begun - self._begun):
             return
         asked, self._due = self._due, []
         try:
@@ -114,7 +119,15 @@ class TrainingProbe:
             said = str(error) if isinstance(error, BnoiseError) else traceback.format_exc()
             warnings.warn(f"bnoise: no probe at step {step}: {said}", RuntimeWarning, stacklevel=3)
         finally:
-            self.seconds += time.monotonic() - begun
+            self._last_seconds = time.monotonic() - begun
+            self.seconds += self._last_seconds
+
+    def _needed_seconds(self, step: int, elapsed: float) -> float:
+        """How long a probe will take at least, by the last one or by the time of the training steps so far."""
+        if self.seconds:
+            return max(_LEAST_SECONDS, self._last_seconds)
+        examples = max(step - self._first_step, 1) * self._spec.config.training.batch_size
+        return max(_LEAST_SECONDS, _LEAST_EXAMPLES * elapsed / examples)
 
     def _probe(self, step: int, asked: list[int], saved: float | None) -> None:
         """Measure at the present weights, and store the trajectory so far.

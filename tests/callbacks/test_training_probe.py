@@ -169,7 +169,7 @@ def test_a_probe_waits_until_its_share_of_the_time_is_there(
     clock, taken = Clock(), []
     monkeypatch.setattr(training_probe, "time", clock)
     model = net()
-    options = {"at_steps": [10, 20, 400], "share": 0.1}
+    options = {"at_steps": [10, 20, 400], "share": 0.1, "batch_size": 1000}
     probe = probing(**options)(model, torch.optim.SGD(model.parameters(), lr=0.1))
 
     def measure(step: int, asked: list[int], saved: float) -> None:
@@ -180,7 +180,8 @@ def test_a_probe_waits_until_its_share_of_the_time_is_there(
     for step in range(1, 501):
         clock.now += 0.5
         probe.after_step(step)
-    assert taken == [(40, [10, 20], 2.0), (400, [400], pytest.approx(0.1 * 203 - 3))]
+    # Ten steps of 1,000 examples take 5 s, which 10% of 100 steps are; the first step was not timed.
+    assert taken == [(101, [10, 20], pytest.approx(5.05)), (400, [400], pytest.approx(0.1 * 203 - 3))]
 
 
 def test_a_late_probe_says_so(write: Write) -> None:
