@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from bnoise_cli import load
 from bnoise_cli.callbacks import TrainingProbe
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.examples.models import DigitsCNN
@@ -32,14 +33,13 @@ def run(
     model = DigitsCNN(channels=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     data, loss = Digits(), nn.CrossEntropyLoss()
-    begun, told = time.perf_counter(), []
+    begun = time.perf_counter()
     probe = None
     if out is not None:
         at_steps = list(range(steps // 8, steps, steps // 8))
         probe = TrainingProbe(
-            model, data, loss, optimizer=optimizer, batch_size=32, at_steps=at_steps, out=out, share=share,
-            log=lambda _, step: told.append(step),
-        )  # fmt: skip
+            model, data, loss, optimizer=optimizer, batch_size=32, at_steps=at_steps, out=out, share=share
+        )
     step = 0
     while step < steps:
         for x, y in DataLoader(data, batch_size=32, shuffle=True):
@@ -52,7 +52,9 @@ def run(
             if step == steps:
                 break
     seconds = time.perf_counter() - begun
-    return seconds, probe.seconds if probe is not None else 0.0, len(told), model.state_dict()
+    kept = load(out) if out is not None and out.exists() else None
+    probes = 0 if kept is None else max(len(kept.trajectory), 1)  # a single one has no trajectory
+    return seconds, probe.seconds if probe is not None else 0.0, probes, model.state_dict()
 
 
 def main() -> None:
