@@ -74,8 +74,8 @@ class StepTimes:
 
     A step of k micro-batches takes t(m, k) = e(m) + o + k·(t(m) − e(m) − o): accumulation repeats neither the
     exchange of gradients, e(m), nor the optimizer step, o. One device alone has no exchange: e = 0, and t(m) − e(m)
-    for t(m). But accumulation never trains more examples a second than the best measured micro-batch: a wrong optimizer
-    time would make micro-batches cost nothing.
+    for t(m). But no micro-batch after the first trains more examples a second than the best measured one: a wrong
+    optimizer time would make micro-batches cost nothing.
 
     Between measured sizes t(m) is interpolated and does not follow the fitted line, because devices are not linear. A
     larger micro-batch never takes less time, with the exchange or without: if measured times fall, neighbours are
@@ -109,7 +109,7 @@ class StepTimes:
         one += self._slope * max(0.0, micro_batch_size - float(self._sizes[-1]))
         alone = self._optimizer + accumulation_steps * (one - self._optimizer)
         if accumulation_steps > 1:
-            alone = max(alone, one, accumulation_steps * micro_batch_size * self._least_per_example)
+            alone = max(alone, one + (accumulation_steps - 1) * micro_batch_size * self._least_per_example)
         return alone + self.exchange_seconds(micro_batch_size) if exchange else alone
 
     def exchange_seconds(self, micro_batch_size: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -467,6 +467,9 @@ def test_beyond_the_largest_the_exchange_takes_no_longer() -> None:
     st.lists(st.floats(0, 0.99), min_size=5, max_size=5),
     st.floats(0, 0.2),
 )
+@example(
+    [0.03125, 0.015625, 0.015625, 0.0625, 0.0625], [0.0, 0.0, 0.0, 0.75, 0.0], 0.125
+)  # less exchange at 9 than 8
 def test_more_examples_and_more_steps_never_take_less(
     seconds: list[float], waiting: list[float], optimizer: float
 ) -> None:
