@@ -81,7 +81,8 @@ def _smoothed(steps: Sequence[int], losses: Sequence[float]) -> Array:
 def _between(before: int, after: int, high: float, low: float, goal: float) -> float:
     part = (high - goal) / (high - low)
     if goal > 0:
-        part = math.log(high / goal) / math.log(high / max(low, 1e-3 * goal))
+        whole = math.log(high / max(low, 1e-3 * goal))
+        part = math.log(high / goal) / whole if whole > 0 else 1.0  # 0 if they differ by rounding alone
     if before == 0:
         return after * part
     return float(before * (after / before) ** part)

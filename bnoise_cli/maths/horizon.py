@@ -23,17 +23,16 @@ from bnoise_cli.records import Estimate, HorizonPoint
 
 Array = NDArray[np.float64]
 
-#: The law holds, and the best learning rate is found, within about this much of log S (relative error of the steps),
-#: after a coarse search of the learning rate and after a close one. Counted on noisy quadratics: see
-#: tests/statistics/test_horizon_coverage.py.
-COARSE, CLOSE = 0.08, 0.05
+#: The law holds, and the best learning rate is found, within about this much of log S (relative error of the steps).
+#: Counted on noisy quadratics: see tests/statistics/test_horizon_coverage.py.
+_MODEL_ERROR = 0.06
 #: Replicates of one batch size are few. Their variance is mixed with the one that all sizes show together, as if that
 #: came from this many further replicates; merely chosen.
 _SHARED_REPLICATES = 4.0
 #: Learning rates within this distance of the best, in powers of two, are fitted by a parabola.
 _NEAR = 1.01
 #: A learning rate that takes this many times the fewest steps does not belong to the valley around the best one.
-_OUTSIDE_VALLEY = 1.35
+OUTSIDE_VALLEY = 1.35
 #: A loss was not reached if the run is back above it by this part of the way to it soon afterwards: a step that is too
 #: large for training can gain much once.
 _REBOUND = 0.1
@@ -157,7 +156,7 @@ def fewest_steps(arrivals: Mapping[float, float | None]) -> tuple[float, float, 
     valley = {
         x: y
         for x, y in arrived.items()
-        if abs(x - best) <= _NEAR and y - arrived[best] <= math.log(_OUTSIDE_VALLEY)
+        if abs(x - best) <= _NEAR and y - arrived[best] <= math.log(OUTSIDE_VALLEY)
     }
     if len(valley) >= 3 and min(valley) < best < max(valley):
         x, y = np.array(list(valley)), np.array(list(valley.values()))
@@ -210,30 +209,27 @@ def pooled_variances(points: Sequence[StepsTo]) -> Array:
     return variances
 
 
-def fit_law(points: Sequence[StepsTo], model_error: float = CLOSE) -> LawFit | None:
+def fit_law(points: Sequence[StepsTo]) -> LawFit | None:
     """B_crit and S_min by weighted least squares on log S, with 95% limits; None with fewer than three batch sizes.
 
     The variance of a residual is that of the replicates plus a model error. If the residuals are larger than both,
     the limits grow in proportion.
-
-    Args:
-        model_error: `COARSE` or `CLOSE`.
     """
     if len(points) < 3:
         return None
-    found = _fit(points, model_error)
+    found = _fit(points)
     near = [
         point
         for point in points
         if found is not None and abs(math.log(point.batch_size) - found.log_critical) <= math.log(_FITTED)
     ]
-    return _fit(near, model_error) if 3 <= len(near) < len(points) else found
+    return _fit(near) if 3 <= len(near) < len(points) else found
 
 
-def _fit(points: Sequence[StepsTo], model_error: float) -> LawFit | None:
+def _fit(points: Sequence[StepsTo]) -> LawFit | None:
     B = np.array([float(point.batch_size) for point in points])
     y = np.array([point.log_steps for point in points])
-    variances = pooled_variances(points) + model_error**2
+    variances = pooled_variances(points) + _MODEL_ERROR**2
     weight = 1 / variances
     low, high = math.log(B.min()) - 5, math.log(B.max()) + 5
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from bnoise_cli.measurement.horizon.search import BudgetSpent, Search
+from bnoise_cli.measurement.horizon.search import Search
+from bnoise_cli.measurement.horizon.trained import BudgetSpent
 
 Array = NDArray[np.float64]
 #: The learning rate of grid point 0.
@@ -113,7 +114,7 @@ def spectra() -> dict[str, Quadratic]:
 
 
 class QuadraticRuns:
-    """Implements `search.Runs`: SGD on a quadratic, every run with draws of its own."""
+    """Implements `trained.Runs`: SGD on a quadratic, every run with draws of its own."""
 
     def __init__(self, quadratic: Quadratic, seed: int, most_examples: float = math.inf) -> None:
         self.examples = 0

@@ -12,7 +12,7 @@ import torch
 
 from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
-from bnoise_cli.measurement.horizon.search import BudgetSpent
+from bnoise_cli.measurement.horizon.trained import BudgetSpent
 from bnoise_cli.measurement.ranks import Ranks
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Draws, Stream

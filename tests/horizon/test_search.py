@@ -79,11 +79,11 @@ def test_the_ladder_moves_to_the_critical_batch_size(guess: float) -> None:
 def test_the_planned_batch_is_trained_at_its_best_and_at_the_planned_rate() -> None:
     found = search(spectra()["two curvatures"], 0, steps=8)
     loss = found.levels[-1].loss
-    best = found.steps_to(64, loss)
-    planned = found.arrival_of(64, 0, loss)
+    best = found.trained.steps_to(64, loss)
+    planned = found.trained.arrival_of(64, 0, loss)
     assert best is not None
     assert planned is None or planned > math.exp(best.log_steps)
-    assert found.known[64][0].steps[-1] >= math.exp(best.log_steps)
+    assert found.trained.known[64][0].steps[-1] >= math.exp(best.log_steps)
 
 
 class LateDivergence(QuadraticRuns):
@@ -100,7 +100,7 @@ def test_a_rate_whose_later_replicates_diverge_has_diverged() -> None:
     runs = LateDivergence(quadratic, 0)
     found = Search(runs, start_loss=quadratic.start_loss, guess=150.0, planned=64, most_steps=4)  # type: ignore[arg-type]
     found.run()
-    rates = [rate for of_size in found.known.values() for rate in of_size.values()]
+    rates = [rate for of_size in found.trained.known.values() for rate in of_size.values()]
     broken = [rate for rate in rates if not np.isfinite(rate.losses[-1]).all()]
     assert broken
     assert all(rate.diverged for rate in broken)

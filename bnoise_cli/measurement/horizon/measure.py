@@ -19,15 +19,19 @@ from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
 from bnoise_cli.measurement.task.activations import most_at_once
-from bnoise_cli.measurement.task.draws import Draws, Stream
+from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import enough_memory
+from bnoise_cli.measurement.training.lanes import evaluation_loss
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.records import HorizonRun
 
-#: Losses are means over this many examples, the same for all runs; merely chosen.
-_EVALUATION_EXAMPLES = 256
+#: Losses are means over examples that are the same for all runs: as few as know the loss of the start to this part of
+#: it, between these limits. Examples of many terms, as sequences are, need fewer. Merely chosen.
+_LOSS_ERROR, _LEAST_EXAMPLES, _MOST_EXAMPLES = 0.03, 64, 256
+#: The scatter of the loss is that of so many parts of the most examples.
+_PARTS = 16
 #: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
 #: passes than the planned ones save time; the runs that are stacked side by side need the memory.
 _PASS, _SIDE_BY_SIDE = 512, 16
@@ -69,15 +73,8 @@ def measure_horizon(
         make_optimizer: builds the config's optimizer over some parameters.
         stacks: whether runs at a batch size go side by side; found by trying both if left out.
     """
-    begun, length = time.monotonic(), task.batches.length
+    begun = time.monotonic()
     task = copy.copy(task)
-    evaluation = (
-        np.arange(length)
-        if length <= _EVALUATION_EXAMPLES
-        else Draws(settings.seed, Stream.HORIZON_EVALUATION, settings.step).indices(
-            _EVALUATION_EXAMPLES, length
-        )
-    )
     if task.traits.group == 1 and not task.sharded:
         most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
         task.take_micro_batch(max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE)))
@@ -105,7 +102,7 @@ def measure_horizon(
         Start(task, optimizer),
         make_optimizer,
         base_rate=settings.base_rate,
-        evaluation=evaluation,
+        evaluation=_evaluation_examples(task, settings),
         max_grad_norm=settings.max_grad_norm,
     )
     runs = HorizonRuns(
@@ -122,7 +119,7 @@ def measure_horizon(
         guess=settings.guess,
         planned=settings.batch_size,
         least=task.traits.group,
-        most=length,
+        most=task.batches.length,
         group=task.traits.group,
         most_steps=settings.steps,
         precision=settings.precision,
@@ -152,19 +149,33 @@ def measure_horizon(
     )
 
 
+def _evaluation_examples(task: Task, settings: HorizonSettings) -> Indices:
+    length = task.batches.length
+    if length <= _MOST_EXAMPLES:
+        return np.arange(length)
+    draws = Draws(settings.seed, Stream.HORIZON_EVALUATION, settings.step)
+    indices = draws.indices(_MOST_EXAMPLES, length)
+    if task.traits.group > 1:
+        return indices
+    losses = np.array([evaluation_loss(task, part) for part in np.split(indices, _PARTS)])
+    error = float(losses.std(ddof=1)) / math.sqrt(_PARTS)  # of all of them
+    needed = _MOST_EXAMPLES * (error / (_LOSS_ERROR * abs(float(losses.mean())))) ** 2
+    return indices[: max(math.ceil(needed), _LEAST_EXAMPLES)] if needed < _MOST_EXAMPLES else indices
+
+
 def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[HorizonRun]:
     found = []
-    for size in sorted(search.known):
-        for point, rate in sorted(search.known[size].items()):
-            loss = math.fsum(rate.losses[-1]) / rate.replicates
+    for size in sorted(search.trained.known):
+        for point, rate in sorted(search.trained.known[size].items()):
+            loss = rate.means[-1]
             found.append(
                 HorizonRun(
                     batch_size=size,
                     learning_rate=rate_at(base_rate, point),
                     replicates=rate.replicates,
-                    steps=rate.steps[-1],
+                    steps=rate.last,
                     loss=loss if math.isfinite(loss) else None,
-                    arrived=search.arrival_of(size, point, levels[-1].loss) if levels else None,
+                    arrived=search.trained.arrival_of(size, point, levels[-1].loss) if levels else None,
                 )
             )
     return found

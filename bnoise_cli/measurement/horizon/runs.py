@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.rate_search import rate_at
-from bnoise_cli.measurement.horizon.search import BudgetSpent
+from bnoise_cli.measurement.horizon.trained import BudgetSpent
 from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
@@ -19,7 +19,7 @@ Key = tuple[int, int]
 
 
 class HorizonRuns:
-    """Implements `search.Runs` on a task.
+    """Implements `trained.Runs` on a task.
 
     Args:
         draws: of one replicate at one batch size; the same for every learning rate, so that rates are compared on the

@@ -1,0 +1,201 @@
+"""Train one batch size until its best learning rate is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from bnoise_cli.maths.crossing import WINDOW
+from bnoise_cli.maths.horizon import OUTSIDE_VALLEY, StepsTo
+from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
+from bnoise_cli.measurement.horizon.trained import BudgetSpent, Rate, Trained
+
+#: The loss is read when the step has grown by this factor.
+_MARK = 1.4
+#: It is read as seldom as this factor of steps before any run can have arrived.
+_SELDOM = 4
+#: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
+_LATE = 1.5
+#: Neighbouring learning rates on the grid are a factor of 2 apart; √2 and 2^(1/4) if the steps of neighbours differ by
+#: more than `_CLIFF`, because no parabola can be put through them beside a cliff.
+_DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
+_CLIFF = 1.3
+#: If a rate has not reached a loss with this many times the examples of a larger batch size, others are tried.
+_TOO_MANY = 2
+
+
+class LearningRates:
+    """Searches the learning rates of one batch size after another.
+
+    Args:
+        planned: the planned batch size; its learning rate is grid point 0.
+        replicates: how many runs of a batch size a learning rate begins with.
+    """
+
+    def __init__(self, trained: Trained, *, planned: int, replicates: Callable[[int], int]) -> None:
+        self._trained, self._planned, self._replicates = trained, planned, replicates
+
+    def loss_after(self, size: int, steps: int) -> float:
+        """Train one batch size; the lowest loss after `steps` over learning rates."""
+        found: dict[int, float | None] = {}
+        first = self._first_point(size)
+        for point in self._candidates(size, first):
+            found[point] = self._train_for(size, point, steps)
+        for distance in _DISTANCES:
+            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
+                break
+            while (further := next_rate(found, first, {}, distance)) is not None:
+                found[further] = self._train_for(size, further, steps)
+        values = [value for value in found.values() if value is not None]
+        if not values:
+            raise BudgetSpent  # every learning rate diverges; the caller says so
+        return min(values)
+
+    def to_loss(self, size: int, loss: float, steps: int) -> StepsTo | None:
+        """Train one batch size until its best learning rate for `loss` is bracketed.
+
+        A learning rate with few replicates, or trained only a little beyond the loss, looks best by luck, and leaves
+        better ones behind. So those of the valley get as many replicates as any has, and the search is made again
+        from there until it changes nothing.
+
+        Args:
+            steps: that the largest batch size takes to `loss`, about.
+        """
+        first, limit, before = self._first_point(size, loss), self._too_many(size, loss, steps), math.nan
+        while True:
+            self._bracket(size, loss, first, limit)
+            filled = self.fill(size, loss, self._trained.most_replicates(size))
+            there = self._trained.steps_to(size, loss)
+            if there is None or (there.log_steps == before and not filled):
+                return there
+            before = there.log_steps
+
+    def _bracket(self, size: int, loss: float, first: int, limit: float) -> None:
+        """Search outwards from the learning rate that is expected to be best, not endlessly far from the first."""
+        expected = self._first_point(size, loss)
+        found = self.arrivals(size, self._candidates(size, expected), loss, limit=limit)
+        for distance in _DISTANCES:
+            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
+                break
+            while (point := next_rate(found, first, self._lowest(size, found), distance)) is not None:
+                best = found[known] if (known := fastest(found)) is not None else None
+                found |= self.arrivals(size, [point], loss, limit=limit, best=best)
+
+    def arrivals(
+        self,
+        size: int,
+        points: Sequence[int],
+        loss: float,
+        *,
+        limit: float = math.inf,
+        best: float | None = None,
+        late: float = _LATE,
+    ) -> dict[int, float | None]:
+        """Train learning rates side by side until each has arrived, diverged or is late.
+
+        Args:
+            limit: give up after so many steps as long as none has arrived.
+            best: the fewest steps so far; a rate is late after `late` times as many.
+        """
+        found: dict[int, float | None] = {}
+        rates = {point: self._trained.begin(size, point, self._replicates(size)) for point in points}
+        waiting, quiet = list(points), self._quiet(size, loss)
+        while waiting:
+            for point in list(waiting):
+                rate, at = rates[point], self._trained.arrival_of(size, point, loss)
+                if at is not None and at <= limit and (rate.last >= WINDOW * at or rate.diverged):
+                    found[point] = at
+                    best = at if best is None else min(best, at)
+                elif rate.diverged or rate.last >= (limit if best is None else late * best + 1):
+                    found[point] = None
+                else:
+                    continue
+                waiting.remove(point)
+            if waiting:
+                step = min(rates[point].last for point in waiting)
+                behind = [point for point in waiting if rates[point].last == step]
+                self._trained.advance(size, behind, _next_mark(step, quiet))
+        return found
+
+    def fill(self, size: int, loss: float, count: int) -> bool:
+        """Bring the learning rates around the best one to `count` replicates; whether any lacked some."""
+        lacking = [point for point, rate in self.valley(size, loss).items() if rate.replicates < count]
+        for point in lacking:
+            self._trained.add_replicates(size, point, count)
+        return bool(lacking)
+
+    def valley(self, size: int, loss: float) -> dict[int, Rate]:
+        """The learning rates that decide S_B(ℓ): those near the best one that take hardly longer."""
+        rates = self._trained.converging(size)
+        arrived = {point: at for point in rates if (at := self._trained.arrival_of(size, point, loss))}
+        best = fastest(arrived)
+        if best is None:
+            return {}
+        return {
+            point: rates[point]
+            for point, at in arrived.items()
+            if abs(point - best) <= PER_DOUBLING and at <= OUTSIDE_VALLEY * arrived[best]
+        }
+
+    def _train_for(self, size: int, point: int, steps: int) -> float | None:
+        rate = self._trained.begin(size, point, self._replicates(size))
+        target = max(steps + 1, math.ceil(WINDOW * steps))
+        while rate.last < target and not rate.diverged:
+            self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
+        return self._trained.loss_after(size, point, steps)
+
+    def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
+        """The lowest mean loss of the learning rates that were tried and did not diverge."""
+        return {
+            point: min(rate.means) for point, rate in self._trained.converging(size).items() if point in found
+        }
+
+    def _quiet(self, size: int, loss: float) -> float:
+        """Steps before which no run can have arrived: a larger batch size does not take more."""
+        larger = self._larger(size, loss)
+        return math.exp(larger.log_steps) / WINDOW if larger is not None else 0.0
+
+    def _too_many(self, size: int, loss: float, steps: int) -> float:
+        """Steps after which a learning rate is too high or too low: a larger batch size takes no fewer examples."""
+        larger = self._larger(size, loss)
+        if larger is not None:
+            return _TOO_MANY * math.exp(larger.log_steps) * larger.batch_size / size
+        return _TOO_MANY * steps * max([size, *self._trained.known]) / size
+
+    def _larger(self, size: int, loss: float) -> StepsTo | None:
+        larger = min((other for other in self._trained.known if other > size), default=None)
+        return self._trained.steps_to(larger, loss) if larger is not None else None
+
+    def _candidates(self, size: int, first: int) -> list[int]:
+        """Learning rates to look at together: the one that is expected to be best, and a neighbour on either side."""
+        known = self._trained.converging(size)
+        if not self._trained.known.get(size):
+            return [first + side * PER_DOUBLING for side in (1, 0, -1)]
+        near = [point for point in known if abs(point - first) <= PER_DOUBLING]
+        above = min((point for point in near if point > first), default=None)
+        below = max((point for point in near if point < first), default=None)
+        return [point for point in (above, first if first in near else None, below) if point is not None]
+
+    def _first_point(self, size: int, loss: float | None = None) -> int:
+        """The best known grid point, or that of the nearest size by the square root of the ratio."""
+        if (own := self._best_known(size, loss)) is not None:
+            return own
+        if tried := self._trained.known.get(size):  # every rate diverged
+            return min(tried) - PER_DOUBLING
+        best = {other: self._best_known(other, loss) for other in self._trained.known}
+        known = {other: point for other, point in best.items() if point is not None} or {self._planned: 0}
+        nearest = min(known, key=lambda other: abs(math.log(size / other)))
+        return known[nearest] + round(PER_DOUBLING * 0.5 * math.log2(size / nearest))
+
+    def _best_known(self, size: int, loss: float | None) -> int | None:
+        """The learning rate that reached `loss` first, or else the one with the lowest last loss."""
+        rates = self._trained.converging(size)
+        if loss is not None and rates and (there := self._trained.steps_to(size, loss)) is not None:
+            return min(rates, key=lambda point: abs(point / PER_DOUBLING - there.log_rate))
+        return min(rates, key=lambda point: rates[point].means[-1], default=None)
+
+
+def _next_mark(step: int, quiet: float = 0.0) -> int:
+    """The next step at which the loss is read; seldom before `quiet`, because reading it costs more than training."""
+    usual = max(step + 1, math.floor(step * _MARK))
+    return usual if usual >= quiet else min(max(step + 1, _SELDOM * step), math.ceil(quiet))

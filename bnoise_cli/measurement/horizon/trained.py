@@ -1,0 +1,160 @@
+"""Short runs from one start: how far each has been trained, and the losses that were read on the way.
+
+Nothing here knows torch: `Runs` trains, and a test puts an exactly known problem in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from bnoise_cli.maths.crossing import smoothed_at
+from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
+from bnoise_cli.maths.rate_search import PER_DOUBLING
+
+#: A loss above the start by this part of it has diverged; merely chosen.
+_DIVERGED = 1.0
+
+
+class BudgetSpent(Exception):  # noqa: N818  an event, not a mistake
+    """The time or the examples that the horizon may take are spent."""
+
+
+class Runs(Protocol):
+    """Training runs from one start, kept where they ended."""
+
+    def extend(
+        self, batch_size: int, points: Sequence[int], replicates: range, step: int
+    ) -> list[list[float]]:
+        """Train runs on to `step` and read their losses.
+
+        Args:
+            points: learning rates on the grid of `maths.rate_search`.
+            replicates: which runs at each.
+
+        Returns:
+            The loss of every replicate at every learning rate; NaN or infinite if it diverged.
+
+        Raises:
+            BudgetSpent: nothing more may be trained.
+        """
+
+    def allow(self, part: float) -> None:
+        """Spend no more than this part of the budget until told otherwise."""
+
+
+@dataclass
+class Rate:
+    """What is known of one learning rate at one batch size.
+
+    Attributes:
+        steps: where the losses were read, ascending from 0 on.
+        losses: of each replicate, one row for each reading.
+    """
+
+    steps: list[int] = field(default_factory=lambda: [0])
+    losses: list[list[float]] = field(default_factory=list)
+    diverged: bool = False
+
+    @property
+    def replicates(self) -> int:
+        return len(self.losses[0])
+
+    @property
+    def last(self) -> int:
+        """The step that every replicate has reached."""
+        return self.steps[-1]
+
+    @property
+    def means(self) -> list[float]:
+        """The mean loss over replicates at each reading."""
+        return [math.fsum(row) / len(row) for row in self.losses]
+
+    def as_runs(self) -> RateRuns:
+        return RateRuns(self.steps, np.array(self.losses).T)
+
+
+class Trained:
+    """All runs of one start, by batch size and learning rate.
+
+    Attributes:
+        known: batch size → grid point of the learning rate → what is known of it.
+    """
+
+    def __init__(self, runs: Runs, start_loss: float) -> None:
+        self._runs, self.start_loss = runs, start_loss
+        self.known: dict[int, dict[int, Rate]] = {}
+
+    def begin(self, size: int, point: int, replicates: int) -> Rate:
+        """One learning rate; with so many replicates if it is new."""
+        rates = self.known.setdefault(size, {})
+        if point not in rates:
+            rates[point] = Rate(losses=[[self.start_loss] * replicates])
+        return rates[point]
+
+    def advance(self, size: int, points: Sequence[int], step: int) -> None:
+        """Train all replicates of some learning rates on to a step."""
+        rates = self.known[size]
+        for count in {rates[point].replicates for point in points}:
+            chosen = [point for point in points if rates[point].replicates == count]
+            losses = self._runs.extend(size, chosen, range(count), step)
+            for point, found in zip(chosen, losses, strict=True):
+                rates[point].steps.append(step)
+                rates[point].losses.append(found)
+                rates[point].diverged = self._have_diverged(found)
+
+    def add_replicates(self, size: int, point: int, count: int) -> None:
+        """Bring one learning rate to `count` replicates, trained as far as the others."""
+        rate = self.known[size][point]
+        added = range(rate.replicates, count)
+        fresh = [[self.start_loss] * len(added)]
+        for step in rate.steps[1:]:
+            fresh += self._runs.extend(size, [point], added, step)
+        rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
+        rate.diverged = self._have_diverged(rate.losses[-1])
+
+    @property
+    def examples(self) -> int:
+        """How many gradients of examples all runs have taken."""
+        return sum(
+            size * rate.replicates * rate.last
+            for size, rates in self.known.items()
+            for rate in rates.values()
+        )
+
+    def most_replicates(self, size: int) -> int:
+        return max(rate.replicates for rate in self.known[size].values())
+
+    def converging(self, size: int) -> dict[int, Rate]:
+        """The learning rates of a batch size that have not diverged."""
+        return {point: rate for point, rate in self.known.get(size, {}).items() if not rate.diverged}
+
+    def arrival_of(self, size: int, point: int, loss: float) -> float | None:
+        """Steps of one learning rate to a loss; None if it has not reached it."""
+        rate = self.known[size][point]
+        return arrival(rate.as_runs(), loss) if rate.last else None
+
+    def steps_to(self, size: int, loss: float) -> StepsTo | None:
+        """S_B(ℓ) from what is known."""
+        rates = {
+            point / PER_DOUBLING: rate.as_runs()
+            for point, rate in self.known.get(size, {}).items()
+            if rate.last
+        }
+        return steps_to(size, rates, loss)
+
+    def loss_after(self, size: int, point: int, steps: int) -> float | None:
+        """The smoothed mean loss of one learning rate after so many steps; None if it has not come so far."""
+        rate = self.known[size][point]
+        if rate.diverged or rate.last < steps:
+            return None
+        return smoothed_at(rate.steps, rate.means, steps)
+
+    def _have_diverged(self, losses: Sequence[float]) -> bool:
+        """Whether replicates diverged, by their mean loss; one that is not finite is enough."""
+        mean = math.fsum(losses) / len(losses)
+        return not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
