@@ -11,7 +11,7 @@ loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,8 @@ _REBOUND = 0.1
 #: The law is fitted to batch sizes within this factor of B_crit, if there are enough of them. Further away it is a
 #: power law, and says more of its own error than of B_crit.
 _FITTED = 20.0
+#: The 95% quantile of χ² with one degree of freedom.
+_CHI2 = 3.84
 #: An interval of B_crit wider than this factor has no limits worth naming.
 _OPEN = 1e3
 
@@ -226,18 +228,39 @@ def fit_law(points: Sequence[StepsTo]) -> LawFit | None:
     return _fit(near) if 3 <= len(near) < len(points) else found
 
 
-def _fit(points: Sequence[StepsTo]) -> LawFit | None:
+def excludes(points: Sequence[StepsTo], fit: LawFit, log_critical: float) -> bool:
+    """Whether the steps contradict another log B_crit than the fitted one, by a likelihood ratio at 95%.
+
+    Unlike the limits this also holds where all batch sizes lie on one side of B_crit.
+    """
+    misfit = _misfit(points)
+    best = misfit(fit.log_critical)[0]
+    return misfit(log_critical)[0] - best > _CHI2 * max(1.0, best / (2 * max(len(points) - 2, 1)))
+
+
+def _misfit(points: Sequence[StepsTo]) -> Callable[[float], tuple[float, float]]:
+    """log B_crit → (χ² of the law at its best S_min, log S_min)."""
     B = np.array([float(point.batch_size) for point in points])
     y = np.array([point.log_steps for point in points])
-    variances = pooled_variances(points) + _MODEL_ERROR**2
-    weight = 1 / variances
-    low, high = math.log(B.min()) - 5, math.log(B.max()) + 5
+    weight = _weights(points)
 
     def misfit(log_critical: float) -> tuple[float, float]:
         shape = np.logaddexp(0.0, log_critical - np.log(B))
         level = float(np.sum(weight * (y - shape)) / np.sum(weight))
         return float(np.sum(weight * (y - shape - level) ** 2)), level
 
+    return misfit
+
+
+def _weights(points: Sequence[StepsTo]) -> Array:
+    weights: Array = 1 / (pooled_variances(points) + _MODEL_ERROR**2)
+    return weights
+
+
+def _fit(points: Sequence[StepsTo]) -> LawFit | None:
+    B = np.array([float(point.batch_size) for point in points])
+    weight, misfit = _weights(points), _misfit(points)
+    low, high = math.log(B.min()) - 5, math.log(B.max()) + 5
     grid = np.linspace(low, high, 200)
     values = [misfit(float(x))[0] for x in grid]
     x = float(grid[int(np.argmin(values))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 #: The first ladder, as multiples of the guess; they lie a factor of 4 apart.
 _FIRST = (1 / 8, 1 / 2, 2, 8)
@@ -30,26 +31,26 @@ class Ladder:
             sizes.insert(0, smaller)
         self.sizes = sizes
 
-    def move(self, log_critical: float, margin: float) -> bool:
+    def move(self, log_critical: float, is_sure: Callable[[float], bool]) -> bool:
         """Add a batch size beyond the end that B_crit is too near to; whether there was one to add.
 
         Args:
-            margin: of log B_crit; it must be below the ladder by so much more for a smaller size to be added. Small
-                batches take long, and noise and momentum can decide the first few steps.
+            is_sure: whether B_crit surely differs from a limit, whose logarithm is given. Large batches take many
+                examples and small ones many steps, and noise and momentum can decide the first few steps.
         """
-        low, high = self.sizes[0], self.sizes[-1]
-        if log_critical + margin < math.log(_INSIDE * low) and (smaller := self._allowed(low / 4)) < low:
+        low, limit = self.sizes[0], math.log(_INSIDE * self.sizes[0])
+        if log_critical < limit and is_sure(limit) and (smaller := self._allowed(low / 4)) < low:
             self.sizes.insert(0, smaller)
             return True
-        if self.is_low(log_critical):
-            self.sizes.append(self._allowed(high * 4))
+        if self.is_low(log_critical, is_sure):
+            self.sizes.append(self._allowed(4 * self.sizes[-1]))
             return True
         return False
 
-    def is_low(self, log_critical: float) -> bool:
+    def is_low(self, log_critical: float, is_sure: Callable[[float], bool]) -> bool:
         """Whether B_crit is too near to the upper end, and a larger batch size is allowed."""
-        high = self.sizes[-1]
-        return log_critical > math.log(high / _INSIDE) and self._allowed(high * 4) > high
+        high, limit = self.sizes[-1], math.log(self.sizes[-1] / _INSIDE)
+        return log_critical > limit and is_sure(limit) and self._allowed(4 * high) > high
 
     def trim(self, log_critical: float) -> None:
         """Leave out batch sizes far from B_crit: the largest take many examples, the smallest many steps."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, fit_law
+from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
@@ -35,6 +35,9 @@ _FEWEST_STEPS = 16
 #: the higher one within the interval of B_crit: noise moves a curve too. The limits must lie within `_KNOWN` of B_crit.
 _STILL, _STILL_AT_MOST = 1.3, 1.6
 _KNOWN = 2.0
+#: At the first level the ladder is moved only if B_crit surely lies beyond it; later also if the limits of B_crit lie
+#: within this factor of it.
+_UNSURE = 4.0
 #: Most moves of the ladder at one level, against going round in circles.
 _MOST_MOVES = 4
 
@@ -111,10 +114,8 @@ class Search:
         """Train until every batch size of the ladder has reached the loss of the largest after `steps`."""
         for _ in range(_MOST_MOVES):
             self._loss = self._rates.loss_after(self.ladder[-1], steps)
-            fit = self._train_ladder(steps)
-            if fit is None or not self._ladder.move(
-                fit.log_critical, 0.0 if self._reached else fit.log_error
-            ):
+            fit, is_sure = self._train_ladder(steps)
+            if fit is None or not self._ladder.move(fit.log_critical, is_sure):
                 break
             self._ladder.trim(fit.log_critical)
         self._reached = steps
@@ -122,17 +123,27 @@ class Search:
         if self.levels:
             self._ladder.trim(self.levels[-1].fit.log_critical)
 
-    def _train_ladder(self, steps: int) -> LawFit | None:
-        """The law through the steps of every batch size; of the larger ones alone if they say that larger ones lack."""
+    def _train_ladder(self, steps: int) -> tuple[LawFit | None, Callable[[float], bool]]:
+        """The law through the steps of every batch size; of the larger ones alone if they say that larger ones lack.
+
+        Returns:
+            (fit, whether B_crit surely differs from a limit)
+        """
         arrivals: list[StepsTo] = []
-        fit = None
+        fit: LawFit | None = None
+
+        def is_sure(log_limit: float) -> bool:
+            assert fit is not None
+            known = self._reached > 0 and fit.log_error <= math.log(_UNSURE)
+            return known or excludes(arrivals, fit, log_limit)
+
         for size in reversed(self.ladder):
             if (found := self._rates.to_loss(size, self._loss, steps)) is not None:
                 arrivals.append(found)
             fit = fit_law(arrivals)
-            if fit is not None and self._ladder.is_low(fit.log_critical):
+            if fit is not None and self._ladder.is_low(fit.log_critical, is_sure):
                 break
-        return fit
+        return fit, is_sure
 
     # ---- the curve ---------------------------------------------------------------------------------------------
 
