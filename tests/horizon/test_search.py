@@ -129,3 +129,14 @@ def test_a_loss_that_does_not_fall_leaves_no_level_and_ends() -> None:
     found = search(flat, 0, guess=16.0, most_examples=2e5)
     assert found.levels == []
     assert found.obstacle == "the loss does not fall below 1, where it starts, at any learning rate tried"
+
+
+def test_a_budget_that_ends_on_the_way_to_a_level_leaves_the_one_before_as_it_was() -> None:
+    """Its loss stays the one that its runs were trained to, however far the next level has come."""
+    quadratic = spectra()["two curvatures"]
+    whole = search(quadratic, 0, steps=8)
+    for most in (175_000, 190_000, 210_000):
+        cut = search(quadratic, 0, steps=32, most_examples=most)
+        losses = {level.steps: level.loss for level in cut.levels}
+        for level in whole.levels:
+            assert losses.get(level.steps, level.loss) == level.loss

@@ -113,17 +113,17 @@ class Search:
     def _reach(self, steps: int) -> None:
         """Train until every batch size of the ladder has reached the loss of the largest after `steps`."""
         for _ in range(_MOST_MOVES):
-            self._loss = self._rates.loss_after(self.ladder[-1], steps)
-            fit, is_sure = self._train_ladder(steps)
+            loss = self._rates.loss_after(self.ladder[-1], steps)
+            fit, is_sure = self._train_ladder(steps, loss)
             if fit is None or not self._ladder.move(fit.log_critical, is_sure):
                 break
             self._ladder.trim(fit.log_critical)
-        self._reached = steps
+        self._reached, self._loss = steps, loss
         self._note()
         if self.levels:
             self._ladder.trim(self.levels[-1].fit.log_critical)
 
-    def _train_ladder(self, steps: int) -> tuple[LawFit | None, Callable[[float], bool]]:
+    def _train_ladder(self, steps: int, loss: float) -> tuple[LawFit | None, Callable[[float], bool]]:
         """The law through the steps of every batch size; of the larger ones alone if they say that larger ones lack.
 
         Returns:
@@ -138,7 +138,7 @@ class Search:
             return known or excludes(arrivals, fit, log_limit)
 
         for size in reversed(self.ladder):
-            if (found := self._rates.to_loss(size, self._loss, steps)) is not None:
+            if (found := self._rates.to_loss(size, loss, steps)) is not None:
                 arrivals.append(found)
             fit = fit_law(arrivals)
             if fit is not None and self._ladder.is_low(fit.log_critical, is_sure):
@@ -168,10 +168,12 @@ class Search:
         return sorted(size for size in self.trained.known if size <= self.ladder[-1])
 
     def _stops(self) -> bool:
-        """Whether the curve stands still; replicates are added first if they are too few to tell."""
+        """Whether the curve stands still, also with as many replicates as its last interval needs."""
         if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS or self._surely_moves():
             return False
         self._sharpen(_KNOWN)
+        if self.stands_still:
+            self._sharpen(1 + self._precision)
         return self.stands_still
 
     @property
