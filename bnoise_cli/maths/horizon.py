@@ -39,8 +39,8 @@ _REBOUND = 0.1
 #: The law is fitted to batch sizes within this factor of B_crit, if there are enough of them. Further away it is a
 #: power law, and says more of its own error than of B_crit.
 _FITTED = 20.0
-#: The 95% quantile of χ² with one degree of freedom.
-_CHI2 = 3.84
+#: The 90% quantile of χ² with one degree of freedom.
+_CHI2 = 2.71
 #: An interval of B_crit wider than this factor has no limits worth naming.
 _OPEN = 1e3
 
@@ -229,7 +229,7 @@ def fit_law(points: Sequence[StepsTo]) -> LawFit | None:
 
 
 def excludes(points: Sequence[StepsTo], fit: LawFit, log_critical: float) -> bool:
-    """Whether the steps contradict another log B_crit than the fitted one, by a likelihood ratio at 95%.
+    """Whether the steps contradict another log B_crit than the fitted one, by a likelihood ratio at 90%.
 
     Unlike the limits this also holds where all batch sizes lie on one side of B_crit.
     """

@@ -91,7 +91,7 @@ class LateDivergence(QuadraticRuns):
 
     def extend(self, batch_size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
         found = super().extend(batch_size, points, replicates, step)
-        return [[math.nan] * len(row) for row in found] if batch_size >= 512 and replicates.start else found
+        return [[math.nan] * len(row) for row in found] if batch_size >= 256 and replicates.start else found
 
 
 def test_a_rate_whose_later_replicates_diverge_has_diverged() -> None:
