@@ -83,6 +83,6 @@ def _code(found: Found[Any], failed: Sequence[str]) -> ExitCode:
         return ExitCode.INTERRUPTED
     if found.failure is not None or failed:
         return ExitCode.RUN_FAILED
-    if not found.result.resolved:
+    if not found.result.resolved or found.result.lacks_horizon:
         return ExitCode.CANNOT_TELL
     return ExitCode.WRONG_CALL if tell_unmet([found.result]) else ExitCode.DONE

@@ -31,7 +31,7 @@ class Ladder:
             sizes.insert(0, smaller)
         self.sizes = sizes
 
-    def move(self, log_critical: float, is_sure: Callable[[float], bool]) -> bool:
+    def move(self, log_critical: float, is_sure: Callable[[float], bool] = lambda _: True) -> bool:
         """Add a batch size beyond the end that B_crit is too near to; whether there was one to add.
 
         Args:

@@ -18,8 +18,9 @@ _FIRST_REPLICATES = (4, 2, 1)
 #: Every batch size that decides the answer has at least so many, and at most so many.
 _LEAST_REPLICATES, _MOST_REPLICATES = 2, 32
 #: Replicates of one batch size are doubled only if the interval becomes narrower by at least this part of what all
-#: examples become more by. Twice as many of everything would narrow it by 0.3.
-_WORTH = 0.5
+#: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
+#: everything would narrow it by 0.3.
+_WORTH_KNOWING, _WORTH = 0.1, 0.5
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
 _LATE_PLAN = 6.0
 #: The planned batch size is trained if it lies within this factor of B_crit.
@@ -36,8 +37,8 @@ _FEWEST_STEPS = 16
 _STILL, _STILL_AT_MOST = 1.3, 1.6
 _KNOWN = 2.0
 #: At the first level the ladder is moved only if B_crit surely lies beyond it; later also if the limits of B_crit lie
-#: within this factor of it.
-_UNSURE = 4.0
+#: within a factor of 4 of it.
+_SURE = math.log(4)
 #: Most moves of the ladder at one level, against going round in circles.
 _MOST_MOVES = 4
 
@@ -134,7 +135,7 @@ class Search:
 
         def is_sure(log_limit: float) -> bool:
             assert fit is not None
-            known = self._reached > 0 and fit.log_error <= math.log(_UNSURE)
+            known = self._reached > 0 and fit.log_error <= _SURE
             return known or excludes(arrivals, fit, log_limit)
 
         for size in reversed(self.ladder):
@@ -223,12 +224,18 @@ class Search:
         for point in self.levels[-1].arrivals:
             self._replicate(point.batch_size, _LEAST_REPLICATES)
         self._note()
+        moves = 0
         while self.levels[-1].fit.log_error > math.log(factor):
             size = self._most_useful(self.levels[-1])
             if size is None:
                 return
             self._replicate(size, 2 * self.trained.most_replicates(size))
             self._note()
+            # What looked well inside the ladder with few replicates may be beyond it.
+            fit = self.levels[-1].fit
+            if moves < _MOST_MOVES and fit.log_error <= _SURE and self._ladder.move(fit.log_critical):
+                moves += 1
+                self._reach(self._reached)
 
     def _replicate(self, size: int, count: int) -> None:
         level = self.levels[-1]
@@ -238,6 +245,7 @@ class Search:
     def _most_useful(self, level: Level) -> int | None:
         """The batch size whose replicates, doubled, narrow the interval most for their examples; None: not worth it."""
         found: dict[int, float] = {}
+        worth = _WORTH_KNOWING if level.fit.log_error > math.log(_KNOWN) else _WORTH
         for i, point in enumerate(level.arrivals):
             doubled = replace(point, variance=point.variance / 2, replicates=2 * point.replicates)
             fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
@@ -246,7 +254,7 @@ class Search:
             dearer = (
                 point.batch_size * point.replicates * sum(rate.last for rate in rates) / self.trained.examples
             )
-            if doubled.replicates <= _MOST_REPLICATES and narrower > _WORTH * dearer:
+            if doubled.replicates <= _MOST_REPLICATES and narrower > worth * dearer:
                 found[point.batch_size] = narrower / dearer
         return max(found, key=lambda size: found[size], default=None)
 
