@@ -85,6 +85,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+#: Characters of a message of user code; one of a state dict that does not fit names all its keys.
+_LONGEST_MESSAGE = 10_000
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an exception of user code, which may be long, or fail to be made."""
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as again:
+        return f"a message that cannot be shown ({type(again).__name__})"
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} ..."
+
+
 def harmless(text: str) -> str:
     """Text of a stranger's for a terminal or a log: on one line, and without what a CI runner takes for a command.
 

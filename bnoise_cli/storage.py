@@ -134,6 +134,15 @@ def absolute(path: Path) -> Path:
         ) from None
 
 
+def real(path: Path) -> Path:
+    """The absolute path without links. Links that lead to one another stay: reading or writing there says so.
+
+    Raises:
+        CallError: the current folder is gone.
+    """
+    return Path(os.path.realpath(absolute(path)))
+
+
 def require_apart(outputs: Sequence[Path], reads: Sequence[Path]) -> None:
     """
     Raises:
@@ -158,12 +167,9 @@ def require_writable(path: Path) -> None:
         if path.exists() and not path.is_file():
             raise CallError(f"a file is needed to write to; {path} is a folder or a device. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        _create_temporary(path.resolve())[1].unlink()
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # RuntimeError: links that lead to one another, before Python 3.13
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        _create_temporary(real(path))[1].unlink()
+    except OSError as error:
+        reason = error.strerror or error
         raise CallError(
             f"a folder that can be written is needed for {path}; {path.parent} cannot ({reason}). "
             "Choose another place."
@@ -180,9 +186,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, new: bool =
         FileExistsError: there is a file and `new` is set.
         RunError: the file cannot be written (a full disk, say); an older file at `path` is untouched.
     """
-    path = path.resolve()
     temporary = None
     try:
+        path = real(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = _create_temporary(path)
         with os.fdopen(handle, "wb") as file:

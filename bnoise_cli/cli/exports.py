@@ -22,7 +22,7 @@ from bnoise_cli.report.export.trackers import LOG_TO
 from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.kinds import COMMANDS
 from bnoise_cli.results.result import Result
-from bnoise_cli.storage import require_apart, require_writable
+from bnoise_cli.storage import real, require_apart, require_writable
 
 T = TypeVar("T")
 #: Every export: an option of `bnoise probe`, `sweep` and `report`, in the order of the help and of the writing.
@@ -81,7 +81,7 @@ class Outputs:
         if result is not None:
             result.require(inputs)
             files.append(result.path)
-        if len({path.resolve() for path in files}) < len(files):
+        if len({real(path) for path in files}) < len(files):
             raise CallError(f"every output needs a file of its own; found {', '.join(map(str, files))}.")
 
     def write(self, results: Results) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from bnoise_cli.errors import CallError, ConfigError, RunError
 from bnoise_cli.spec.template import example_names
-from bnoise_cli.storage import write_whole
+from bnoise_cli.storage import real, write_whole
 
 #: Follows the name of the command in the example of its help.
 EXAMPLE = "train.py"
@@ -54,7 +55,7 @@ def init(
     if schema:
         show_json(json_schema())
         return
-    if out.exists():
+    if os.path.lexists(out):
         raise CallError(f"{out} is there already. Name another file with --out, or move it away.")
     named = {"model": model, "dataset": dataset, "collate": collate, "loss": loss, "objective": objective}
     targets = {key: name for key, name in named.items() if name is not None}
@@ -77,7 +78,7 @@ def init(
             raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
         if loss is not None and objective is not None:
             raise CallError("--loss and --objective exclude each other. Leave one of them out.")
-        beside, text = {}, config_for({**targets, "optimizer": optimizer}, out.resolve().parent)
+        beside, text = {}, config_for({**targets, "optimizer": optimizer}, real(out).parent)
     else:
         name = example or _default_example()
         text, beside = example_config(name), companions(name)
@@ -106,7 +107,7 @@ def _from_script(script: Path, out: Path) -> None:
     from bnoise_cli.spec.script.syntax import Script
     from bnoise_cli.spec.script.text import config_of_script, summary
 
-    found = read_script(Script.read(script, out.resolve().parent))
+    found = read_script(Script.read(script, real(out).parent))
     _write(out, config_of_script(found))
     call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
     tell(f"{out} is written. {summary(found)}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import ConfigError
-from bnoise_cli.spec.source import KeyPath, Source, is_file, read_source
+from bnoise_cli.spec.nodes import DEEPEST, too_deep
+from bnoise_cli.spec.source import MOST_BYTES, KeyPath, Source, is_file, read_source
 
 _KEY, _SELF = "defaults", "_self_"
-#: Files of one config.
+#: Files of one config, and entries of one list.
 _MOST_FILES = 100
 _NAME = re.compile(r"[\w-]+(?:/[\w-]+)*(?:\.yaml)?")
 
@@ -21,21 +23,37 @@ def compose_defaults(source: Source) -> None:
     `- model: small` is model/small.yaml under the key `model`, `- base` is base.yaml at the top. Groups may be nested,
     and a file may have defaults of its own. Overrides of groups, packages and optional files are mistakes here: bnoise
     has no search path.
+
+    Raises:
+        ConfigError: the groups are nested too deeply.
     """
     if isinstance(source.data.get(_KEY), list):
-        _compose(source, "", source.files)
+        _compose(source, "", _Files(source.files, MOST_BYTES - source.bytes_read))
 
 
-def _compose(source: Source, group: str, files: list[Path]) -> None:
+@dataclass
+class _Files:
+    """All files that a config has been put together from, and the bytes that more may have."""
+
+    read: list[Path] = field(default_factory=list)
+    left: int = MOST_BYTES
+
+
+def _compose(source: Source, group: str, files: _Files) -> None:
     """Put `source` together.
 
     Args:
         group: the folder of its own entries, relative to the folder of the config.
         files: all that have been read.
     """
+    if group.count("/") >= DEEPEST:
+        raise too_deep(source.name)
     own, places = source.data, dict(source.places)
     entries = own.pop(_KEY, [])
     merged: dict[str, Any] = {}
+    if len(entries) > _MOST_FILES:
+        source.problem((_KEY,), f"{len(entries):,} entries", f"at most {_MOST_FILES}")
+        entries = []
     if _SELF not in entries:
         entries = [*entries, _SELF]
     for i, entry in enumerate(entries):
@@ -73,17 +91,24 @@ def _named(source: Source, place: KeyPath, entry: Any) -> tuple[str, tuple[str, 
     return None
 
 
-def _read(source: Source, place: KeyPath, name: str, files: list[Path]) -> Source | None:
+def _read(source: Source, place: KeyPath, name: str, files: _Files) -> Source | None:
     path = source.folder / f"{name}.yaml"
     if not is_file(path):
         source.problem(place, f"`{name}`", f"a file at {path}")
         return None
-    files.append(path)
-    if len(files) > _MOST_FILES:
+    files.read.append(path)
+    if len(files.read) > _MOST_FILES:
         source.problem(place, f"more than {_MOST_FILES} files", "files that do not name each other")
         return None
     try:
-        part = read_source(path)
+        if path.stat().st_size > files.left:
+            source.problem(place, f"more than {MOST_BYTES:,} bytes in all files of this config", "a config")
+            return None
+        part = read_source(path, files.left)
+        files.left -= part.bytes_read
+    except OSError as error:
+        source.problem(place, f"`{name}`, which cannot be read ({error.strerror})", f"a file at {path}")
+        return None
     except ConfigError as error:
         source.problems += error.problems
         return None

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bnoise_cli.storage import absolute
+from bnoise_cli.errors import message_of
+from bnoise_cli.storage import absolute, real
 
 #: The name of the module of a user's file begins so.
 USER_MODULE = "_bnoise_user_"
@@ -80,7 +81,7 @@ class import_path:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         for path in self._added:
-            with suppress(ValueError):  # user code may have changed the import path
+            with suppress(ValueError, AttributeError):  # user code may have changed the import path
                 sys.path.remove(path)
 
 
@@ -96,7 +97,7 @@ def _no_arguments(path: Path) -> Iterator[None]:
 
 def user_module(path: Path) -> str:
     """The name under which a file of the user's is imported: without dots, so that its classes can be pickled."""
-    return f"{USER_MODULE}{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}"
+    return f"{USER_MODULE}{hashlib.sha256(os.fsencode(real(path))).hexdigest()}"
 
 
 def _module_from_file(path: Path, name: str) -> ModuleType:
@@ -109,9 +110,9 @@ def _module_from_file(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:
-        with import_path(path.resolve().parent), _no_arguments(path):
+        with import_path(real(path).parent), _no_arguments(path):
             spec.loader.exec_module(module)
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         del sys.modules[key]
@@ -136,7 +137,7 @@ def _module_of(name: str, folder: Path) -> tuple[ModuleType, list[str]]:
                 raise TargetError(
                     f"`{name}`, whose import failed with {_cause(error)}", "an importable module"
                 ) from error
-            except (KeyboardInterrupt, GeneratorExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 raise TargetError(
@@ -149,7 +150,4 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.split(".")[0]
         return f"ModuleNotFoundError: {error} (if it is a package: {sys.executable} -m pip install {top})"
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # an error of the user's that cannot be shown
-        return type(error).__name__
+    return f"{type(error).__name__}: {message_of(error)}"

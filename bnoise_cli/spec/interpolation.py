@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bnoise_cli.spec.nodes import MOST_VALUES, too_many_values
+from bnoise_cli.spec.nodes import DEEPEST, MOST_VALUES, too_deep, too_many_values
 from bnoise_cli.spec.source import KeyPath, Source, cut
 
 _ONE = re.compile(r"\$\{([^${}]*)\}")
@@ -44,7 +44,7 @@ def _has_any(value: Any) -> bool:
 
 class _Resolver:
     def __init__(self, source: Source) -> None:
-        self._source, self._values, self._characters = source, 0, 0
+        self._source, self._values, self._characters, self._depth = source, 0, 0, 0
 
     def value(self, value: Any, path: KeyPath, within: tuple[KeyPath, ...]) -> Any:
         """A value without interpolations.
@@ -56,6 +56,15 @@ class _Resolver:
         self._values += 1
         if self._values > MOST_VALUES or self._characters > _MOST_CHARACTERS:
             raise too_many_values(self._source.name)
+        if self._depth > DEEPEST:
+            raise too_deep(self._source.name)
+        self._depth += 1
+        try:
+            return self._value(value, path, within)
+        finally:
+            self._depth -= 1
+
+    def _value(self, value: Any, path: KeyPath, within: tuple[KeyPath, ...]) -> Any:
         if isinstance(value, dict):
             return {key: self.value(item, (*path, key), within) for key, item in value.items()}
         if isinstance(value, list):

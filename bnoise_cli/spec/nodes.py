@@ -96,7 +96,7 @@ def compose(text: str, name: str) -> Node | None:
         loader = Loader(text, name)
         node: Node | None = loader.get_single_node()
         return node
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers in a directive or an escape
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
         found = getattr(error, "problem", None) or str(error).splitlines()[0]

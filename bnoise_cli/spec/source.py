@@ -19,12 +19,12 @@ from bnoise_cli.spec.nodes import (
     too_deep,
     too_many_values,
 )
-from bnoise_cli.storage import absolute, read_plain
+from bnoise_cli.storage import absolute, read_plain, real
 
 #: The path of a value in the document: keys and indices from the top.
 KeyPath = tuple[str | int, ...]
-#: Bytes of a config; a long one has a tenth.
-_MOST_BYTES = 1 << 16
+#: Bytes of a config with all the files that it is put together from; a long one has a tenth.
+MOST_BYTES = 1 << 16
 #: Mistakes that are told, and characters of each part of one.
 MOST_TOLD, _LONGEST = 100, 1000
 
@@ -45,6 +45,7 @@ class Source:
     places: dict[KeyPath, str] = field(default_factory=dict)
     written: dict[KeyPath, str] = field(default_factory=dict)  # places in the file, whatever overrides say
     problems: list[Problem] = field(default_factory=list)
+    bytes_read: int = 0
     files: list[Path] = field(default_factory=list)  # read besides, for `defaults:`
 
     def place(self, path: KeyPath) -> str:
@@ -100,16 +101,17 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def read_source(path: Path) -> Source:
-    """Read a config file.
+def read_source(path: Path, most: int = MOST_BYTES) -> Source:
+    """Read a config file of at most `most` bytes.
 
     Raises:
         ConfigError: the file is missing, unreadable, too large or not a YAML mapping.
     """
     try:
-        text = read_plain(path, _MOST_BYTES).decode()
+        data = read_plain(path, most)
+        text = data.decode()
     except FileNotFoundError:
-        expected = f"a config file of this name in {path.resolve().parent}"
+        expected = f"a config file of this name in {real(path).parent}"
         if path == Path("bnoise.yaml"):
             expected += ", or the name of another config as the first argument"
         raise ConfigError([Problem(place=str(path), found="no such file", expected=expected)]) from None
@@ -122,7 +124,9 @@ def read_source(path: Path) -> Source:
         raise ConfigError(
             [Problem(place=str(path), found=found, expected="a readable text file in UTF-8")]
         ) from None
-    return parse_source(text, str(path), path.resolve().parent)
+    source = parse_source(text, str(path), real(path).parent)
+    source.bytes_read = len(data)
+    return source
 
 
 def parse_source(text: str, name: str, folder: Path) -> Source:

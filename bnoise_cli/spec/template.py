@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bnoise_cli.errors import CallError, ConfigError, Problem
+from bnoise_cli.errors import CallError, ConfigError, Problem, printable
 from bnoise_cli.spec.imports import TargetError, nearest, resolve
 from bnoise_cli.spec.load import TARGET_KEYS
 from bnoise_cli.spec.schema import Check, Config, Probe, Section, Training
@@ -156,7 +156,7 @@ def _short(text: str) -> str:
 
 def commented(line: str, comment: str) -> str:
     """A line with a comment that begins at a fixed column."""
-    return f"{line:<{_COLUMN}}# {comment}" if comment else line
+    return f"{line:<{_COLUMN}}# {printable(comment)}" if comment else line
 
 
 def _folder() -> Path:

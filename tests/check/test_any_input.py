@@ -127,6 +127,9 @@ def test_any_value_in_a_config_is_a_verdict_or_a_message(config: str, key: str, 
     QUADRATIC_CONFIG + '"\\ud800x": 1\n',
     QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "a" * 5000 + ".py:foo"),
     QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "/etc/passwd:foo"),
+    QUADRATIC_CONFIG.replace("lr: 0.01", "lr: ${a0}") + "".join(f"a{i}: ${{a{i + 1}}}\n" for i in range(2000)),
+    f"%YAML {'1' * 5000}.1\n---\n{QUADRATIC_CONFIG}",
+    QUADRATIC_CONFIG + 'x: "\\UFFFFFFFF"\n',
     "- 1\n",
 ])  # fmt: skip
 @pytest.mark.parametrize("form", ["text", "json", "github"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from tests.cases import Call, Write
+from bnoise_cli.spec.imports import user_module
+from tests.cases import QUADRATIC_CONFIG, Call, Write
 
 
 def test_a_checkpoint_is_loaded_or_says_why_not(bnoise: Call, user: Write) -> None:
@@ -57,3 +60,41 @@ def test_what_the_users_code_prints_stays_out_of_the_result(bnoise: Call, user: 
     assert code in (0, 3)
     assert json.loads(out)["kind"] == "probe"
     assert "hello" in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("GeneratorExit()", "GeneratorExit"),
+        ("BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup"),
+        (
+            "type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})()",
+            "cannot be shown (ZeroDivisionError)",
+        ),
+        (
+            "type('Odd', (BaseException,), {'__str__': lambda self: exit(0)})()",
+            "cannot be shown (SystemExit)",
+        ),
+        ("ValueError('x' * 10**7)", "xxx ..."),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_whatever_user_code_raises_is_one_message(
+    bnoise: Call, write: Write, raised: str, said: str, late: bool
+) -> None:
+    """When it is imported or when it is called; the message itself may fail to be made, or be long."""
+    raising = f"raise {raised}\n"
+    write("odd.py", f"def loss(model, batch):\n    {raising}" if late else raising)
+    sys.modules.pop(user_module(Path("odd.py")), None)
+    code, _, err = bnoise(
+        "probe",
+        str(
+            write(
+                "c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "odd.py:loss")
+            )
+        ),
+    )
+    assert code == (4 if late else 2), err
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err) < 20_000

@@ -63,12 +63,32 @@ def test_an_interpolation_of_nothing_is_a_mistake_with_its_place(write: Write, v
 def test_interpolations_that_grow_without_end_are_refused(write: Write) -> None:
     layers = [f"l{i}: {{a: '${{optimizer.l{i + 1}}}', b: '${{optimizer.l{i + 1}}}'}}" for i in range(60)]
     texts = [f"t{i}: '${{optimizer.t{i + 1}}}${{optimizer.t{i + 1}}}'" for i in range(60)]
-    for lines, last in ((layers, "l60: 1"), (texts, "t60: abcdefgh")):
+    chain = [f"t{i}: '${{optimizer.t{i + 1}}}'" for i in range(60)]
+    for lines, last in ((layers, "l60: 1"), (texts, "t60: abcdefgh"), (chain, "t60: 1")):
         text = QUADRATIC_CONFIG.replace(
             "  lr: 0.01\n", "  lr: 0.01\n" + "".join(f"  {x}\n" for x in [*lines, last])
         )
-        with pytest.raises(ConfigError, match=r"more than 20,000 values"):
+        with pytest.raises(ConfigError, match=r"more than 20,000 values|more than 50 deep"):
             load_spec(write("c.yaml", text))
+
+
+def test_files_that_are_put_together_are_no_larger_than_one_config(write: Write) -> None:
+    """However often a file is named, and whatever it holds."""
+    deep = {"/".join("g" * i) + "/m.yaml": "defaults: [{g: m}]\n" for i in range(1, 70)}
+    large = {f"g{i}/m.yaml": "x: " + "1" * 5000 + "\n" for i in range(30)}
+    for entries, files, said in (
+        (["m"] * 50, {"m.yaml": "k: " + "x" * 5000 + "\n"}, "more than 65,536 bytes in all files"),
+        ([f"g{i}: m" for i in range(30)], large, "more than 65,536 bytes in all files"),
+        (["m"] * 5000, {}, "5,000 entries; expected at most 100"),
+        (["g: m"], deep, "more than 50 deep"),
+        (["g/" * 60 + "g: m"], {"g/" * 61 + "m.yaml": "x: 1\n"}, "more than 50 deep"),
+    ):
+        for name, text in files.items():
+            Path(name).parent.mkdir(exist_ok=True, parents=True)
+            write(name, text)
+        write("c.yaml", "defaults:\n" + "".join(f"  - {entry}\n" for entry in entries) + QUADRATIC_CONFIG)
+        with pytest.raises(ConfigError, match=said):
+            load_spec(Path("c.yaml"))
 
 
 FILES = {

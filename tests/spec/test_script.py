@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,80 @@ def test_calls_of_init_that_are_wrong(bnoise: Call, write: Write) -> None:
     assert "Leave the other options out" in err
     with pytest.raises(CallError):
         Script.read(Path("train.py"), Path())
+
+
+PLAIN = """
+import torch
+class Net(torch.nn.Module): pass
+model = Net()
+optimizer = torch.optim.SGD(model.parameters(), lr={0})
+"""
+CHAIN = "".join(f"a{i} = a{i - 1} + a{i - 1}\n" for i in range(1, 19))
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["int(1e308 * 10)", f"{'9' * 400} / 3", f"float({'9' * 400})", "1e400 - 1e400", "10 ** 9 ** 9", "a18"],
+)
+def test_a_number_that_no_config_holds_is_left_open(write: Write, number: str) -> None:
+    found = read(write, "a0 = " + "9" * 90 + "\n" + CHAIN.replace("+", "*") + PLAIN.format(number))
+    assert [name for name, _ in found.targets["optimizer"].open] == ["lr"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0 = 1\n" + CHAIN + PLAIN.format("a18"),
+        PLAIN.format("lr") + "lr = unknown()\n" * 10_000,
+        "".join(f"def f{i}(x):\n    return g{i}(x)\n" for i in range(4000)) + PLAIN.format("0.1"),
+        "".join("  " * i + f"def f{i}():\n" for i in range(90)) + "  " * 90 + "pass\n" + PLAIN.format("0.1"),
+        "from torch.utils.data import DataLoader\n" + "x = DataLoader(foo())\n" * 3000 + PLAIN.format("0.1"),
+    ],
+)
+def test_a_long_script_takes_no_longer_than_its_length(write: Write, text: str) -> None:
+    """Work grows with the text: names that double, and scopes and assignments that are looked at again for each."""
+    begun = time.process_time()
+    read(write, text)
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PLAIN.format("-" * 1500 + "1"), "nested too deeply"),
+        ("import torch\nmodel = torch" + ".a" * 5000 + "()\n", "recursion"),
+        ("x = 1\0", "null bytes"),
+        ("# coding: hex\n", "text encoding"),
+    ],
+)
+def test_a_script_that_cannot_be_read_is_one_message(write: Write, text: str, said: str) -> None:
+    with pytest.raises(CallError, match=said):
+        read(write, text)
+
+
+def test_circles_and_folders_above_the_top_end(write: Write) -> None:
+    write("other.py", "from train import x\nfrom " + "." * 99 + "far import y\n")
+    read(
+        write, "from other import x\nclass A(B): pass\nclass B(A): pass\nmodel = A()\n" + PLAIN.format("0.1")
+    )
+
+
+def test_a_name_of_a_script_stays_in_its_comment(bnoise: Call, write: Write) -> None:
+    name = "a\nversion: 3\x1b[31m.py"
+    write(name, PLAIN.format("0.1"))
+    assert bnoise("init", name)[0] == 0
+    text = Path("bnoise.yaml").read_text()
+    assert "\x1b" not in text
+    assert yaml.safe_load(text)["version"] == 1
+    assert yaml.safe_load(text)["model"]["_target_"] == f"{name}:Net"
+
+
+def test_a_link_is_never_written_through(bnoise: Call, write: Write) -> None:
+    write("train.py", PLAIN.format("0.1"))
+    Path("loop.yaml").symlink_to("loop.yaml")
+    Path("other.yaml").symlink_to("elsewhere.yaml")
+    for out in ("loop.yaml", "other.yaml", "loop.yaml/x.yaml", "a" * 5000 + ".yaml"):
+        code, _, err = bnoise("init", "train.py", "--out", out)
+        assert code == 2, err
+        assert "Traceback" not in err
+    assert not Path("elsewhere.yaml").exists()

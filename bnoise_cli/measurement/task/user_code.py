@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bnoise_cli.errors import BnoiseError, LostRankError, RunError
+from bnoise_cli.errors import BnoiseError, LostRankError, RunError, message_of
 from bnoise_cli.interrupt import not_swallowed
 from bnoise_cli.spec.imports import USER_MODULE
 
@@ -55,14 +56,14 @@ def user_code(doing: str, remedy: str | Callable[[BaseException], str] = "") -> 
             yield
     except (BnoiseError, OutOfMemoryError):
         raise
-    except (KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         if _is_out_of_memory(error):
-            raise OutOfMemoryError(str(error)) from None
+            raise OutOfMemoryError(message_of(error)) from None
         if _is_lost_rank(error):
-            raise LostRankError.of(str(error)) from None
-        text = f"{doing} failed with {type(error).__name__}: {error}{_place(error)}"
+            raise LostRankError.of(message_of(error)) from None
+        text = f"{doing} failed with {type(error).__name__}: {message_of(error)}{_place(error)}"
         change = remedy if isinstance(remedy, str) else remedy(error)
         raise RunError(f"{text.removesuffix('.')}. {change}".rstrip()) from error
 
@@ -72,7 +73,7 @@ def remedy_of_a_loss(error: BaseException) -> str:
 
     The messages are those of torch 2: `nll_loss` on a CPU, and of its kernel for GPUs.
     """
-    text = str(error)
+    text = message_of(error)
     if _OUT_OF_BOUNDS.search(text):
         return (
             "A label must be a whole number from 0 to one less than the outputs of the model: number them from 0, "
@@ -116,20 +117,20 @@ def kind_of(value: object) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _ALLOCATORS)
+    return isinstance(error, RuntimeError) and any(sign in message_of(error) for sign in _ALLOCATORS)
 
 
 def _is_lost_rank(error: BaseException) -> bool:
     if isinstance(error, torch.distributed.DistError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _GONE)
+    return isinstance(error, RuntimeError) and any(sign in message_of(error) for sign in _GONE)
 
 
 def _place(error: BaseException) -> str:
     """The last line of the user's own files that the error passed through."""
     installed = Path(torch.__file__).resolve().parent.parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename).resolve()
+        path = Path(os.path.realpath(frame.filename))  # Path.resolve raises for a circle of links
         examples = _PACKAGE / "examples"
         own = path.is_relative_to(_PACKAGE) and not path.is_relative_to(examples)
         if not own and not path.is_relative_to(installed) and path.exists():

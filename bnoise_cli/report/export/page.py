@@ -12,7 +12,7 @@ from bnoise_cli.report.document import Drawing, Grid, Part, Remark, Section, Sen
 from bnoise_cli.report.export.export import Results, into_file
 from bnoise_cli.report.export.plot import FORMATS as PICTURES
 from bnoise_cli.report.markdown import markdown, one_line
-from bnoise_cli.storage import write_whole
+from bnoise_cli.storage import real, write_whole
 
 _FORMATS = (".md", ".html")
 _CSS = """
@@ -50,7 +50,7 @@ def write_page(results: Results, path: Path, picture: Path | None) -> None:
     sections = report_sections(results)
     title = "bnoise: " + ", ".join(name for name, _ in results)
     if path.suffix.lower() == ".md":
-        link = None if picture is None else os.path.relpath(picture.resolve(), path.resolve().parent)
+        link = None if picture is None else os.path.relpath(real(picture), real(path).parent)
         text = markdown(title, sections, None if link is None else Path(link).as_posix())
     else:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,6 @@ from bnoise_cli.spec.script.syntax import (
     Function,
     Script,
     UnknownError,
-    calls_in,
     scopes,
 )
 
@@ -175,9 +174,16 @@ class Calls:
 
     def is_a(self, name: str, kinds: Sequence[str], script: Script) -> bool:
         """Whether a class of the script derives from one of these."""
-        node = script.classes.get(name)
-        bases = [script.dotted(base).rpartition(".")[2] for base in node.bases] if node is not None else []
-        return any(base in kinds or (base != name and self.is_a(base, kinds, script)) for base in bases)
+        above = [name]  # classes of a text may derive from one another in a circle
+        for each in above:  # it grows
+            node = script.classes.get(each)
+            bases = (
+                [script.dotted(base).rpartition(".")[2] for base in node.bases] if node is not None else []
+            )
+            if any(base in kinds for base in bases):
+                return True
+            above += [base for base in dict.fromkeys(bases) if base not in above]
+        return False
 
     def makes_a_module(self, node: ast.expr, scope: ast.AST) -> bool:
         found = self.object(node, scope, set())
@@ -203,14 +209,3 @@ def parameters_of(node: ast.AST, *, needed: bool = False) -> list[str]:
         every = every[: len(every) - len(node.args.defaults)]
     names = [argument.arg for argument in every]
     return [name for name in names if name != "self"] if needed else names
-
-
-def own_calls(scope: ast.AST) -> Iterator[ast.Call]:
-    """Calls of a scope without those of functions inside it."""
-    inner = {
-        id(call)
-        for node in ast.walk(scope)
-        if isinstance(node, Function) and node is not scope
-        for call in calls_in(node)
-    }
-    return (call for call in calls_in(scope) if id(call) not in inner)

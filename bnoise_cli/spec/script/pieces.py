@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from bnoise_cli.spec.script.calls import DATASETS, MACHINE, MODULES, Calls, Target, own_calls
-from bnoise_cli.spec.script.syntax import Function, Script, calls_in, scopes
+from bnoise_cli.errors import CallError
+from bnoise_cli.spec.script.calls import DATASETS, MACHINE, MODULES, Calls, Target
+from bnoise_cli.spec.script.syntax import Function, Script, calls_in, own_calls, scopes
 
 #: Calls that give a model which something else has made.
 _NOT_MODELS = ("torch.load", "torch.jit.load")
@@ -52,8 +54,17 @@ class Found:
 
 
 def read_script(script: Script) -> Found:
-    """Find model, dataset, loss, optimizer, batch size, clipping and scheduler."""
-    return _Reader(script).found
+    """Find model, dataset, loss, optimizer, batch size, clipping and scheduler.
+
+    Raises:
+        CallError: its expressions are nested too deeply.
+    """
+    try:
+        return _Reader(script).found
+    except RecursionError:
+        raise CallError(
+            f"a Python script is needed; {script.path} has expressions that are nested too deeply."
+        ) from None
 
 
 class _Reader:
@@ -371,8 +382,9 @@ class _Reader:
 
     def _rank(self, call: ast.Call, scope: ast.AST) -> tuple[bool, bool]:
         """How much a loader looks like that of the training set; the least is the likeliest."""
-        names = [n for n in ast.walk(scope) if isinstance(n, ast.Assign) and call in ast.walk(n.value)]
-        words = [ast.unparse(target) for node in names for target in node.targets]
+        words = [
+            ast.unparse(target) for node in _assigned_from(scope).get(call, ()) for target in node.targets
+        ]
         words += [ast.unparse(call.args[0])] if call.args else []
         words += [scope.name] if isinstance(scope, Function) else []
         said = " ".join(words).lower()
@@ -389,6 +401,17 @@ class _Replace(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return self._given.get(node.id, node)
+
+
+@lru_cache(1)
+def _assigned_from(scope: ast.AST) -> Mapping[ast.Call, Sequence[ast.Assign]]:
+    """By call the assignments of a scope whose values it is a part of."""
+    found: dict[ast.Call, list[ast.Assign]] = {}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Assign):
+            for call in calls_in(node.value):
+                found.setdefault(call, []).append(node)
+    return found
 
 
 def _descended(scope: ast.AST) -> Iterator[ast.expr]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.spec.check_targets import MOST_PARSED
 from bnoise_cli.spec.source import is_file
-from bnoise_cli.storage import read_plain
+from bnoise_cli.storage import read_plain, real
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -26,13 +27,19 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 #: Names that stand for names that stand for names.
 _DEEPEST = 20
+#: Expressions whose values are looked for in one script; names that stand for several names double them.
+_MOST_EXPRESSIONS = 20_000
+#: Digits of a whole number. A float has 17 that count.
+_LARGEST = 10**100
+#: Scopes whose calls and assignments are remembered: all of a script and of what it imports.
+_SCOPES = 1 << 14
 #: Methods that give the object back, and wrappers of a model; a model is looked for inside them.
 SAME_OBJECT = ("to", "cuda", "cpu", "train", "eval", "float", "double", "half", "bfloat16", "requires_grad_")
 WRAPPERS = ("DataParallel", "DistributedDataParallel", "DDP", "compile", "script")
 
 
 class UnknownError(Exception):
-    """The text does not say what an expression is; carries the expression."""
+    """The text does not say what an expression is."""
 
 
 @dataclass
@@ -48,6 +55,7 @@ class Script:
     folder: Path
     tree: ast.Module
     _depth: int = field(default=0, repr=False)
+    _expressions: int = field(default=0, repr=False)
 
     @classmethod
     def read(cls, path: Path, folder: Path, depth: int = 0) -> Script:
@@ -64,8 +72,8 @@ class Script:
             ) from None
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise CallError(f"a Python script is needed; {path} cannot be parsed ({error}).") from None
-        name = path.resolve()
-        base = folder.resolve()
+        name = real(path)
+        base = real(folder)
         shown = name.relative_to(base).as_posix() if name.is_relative_to(base) else str(name)
         return cls(shown, folder, tree, depth)
 
@@ -103,7 +111,10 @@ class Script:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom):
                 parts = [part for part in (node.module or "").split(".") if part]
-                levels = [here, *here.parents][max(node.level - 1, 0)]
+                above = [here, *here.parents]
+                if node.level > len(above):
+                    continue
+                levels = above[max(node.level - 1, 0)]
                 names = [[], *[[alias.name] for alias in node.names if alias.name != "*"]]
             elif isinstance(node, ast.Import):
                 parts, levels, names = [], here, [alias.name.split(".") for alias in node.names]
@@ -161,11 +172,10 @@ class Script:
 
     def assigned(self, name: str, scope: ast.AST) -> list[ast.expr]:
         """What a name was given: in a function first, then at the top of the file; the latest first."""
-        found = []
+        found: dict[ast.expr, None] = {}
         for place in (scope, self.tree):
-            values = [value for target, value in _assignments(place) if target == name]
-            found += [value for value in reversed(values) if value not in found]
-        return found
+            found |= dict.fromkeys(reversed(assignments(place).get(name, ())))
+        return list(found)
 
     def constant(self, node: ast.expr, scope: ast.AST, within: tuple[ast.AST, ...] = ()) -> Any:
         """The value of an expression of literals, names of such, and defaults of options.
@@ -176,13 +186,21 @@ class Script:
         Raises:
             UnknownError: the text does not say it.
         """
-        if len(within) > _DEEPEST or node in within:
-            raise UnknownError(ast.unparse(node))
-        deeper = (*within, node)
+        self._expressions += 1
+        if len(within) > _DEEPEST or node in within or self._expressions > _MOST_EXPRESSIONS:
+            raise UnknownError
+        try:
+            return self._constant(node, scope, (*within, node))
+        except (ArithmeticError, ValueError):  # int() of an infinite number, say
+            raise UnknownError from None
+
+    def _constant(self, node: ast.expr, scope: ast.AST, deeper: tuple[ast.AST, ...]) -> Any:
         inner: Callable[[ast.expr], Any] = lambda each: self.constant(each, scope, deeper)  # noqa: E731
         match node:
-            case ast.Constant(value=bool() | int() | float() | str() | None):
+            case ast.Constant(value=bool() | str() | None):
                 return node.value
+            case ast.Constant(value=int() | float() as number):
+                return _usual(number)
             case ast.List() | ast.Tuple():
                 return [inner(item) for item in node.elts]
             case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
@@ -200,7 +218,7 @@ class Script:
                     and all(isinstance(value, int | float) for value in (one, other))
                     and other
                 ):
-                    return apply(one, other)
+                    return _usual(apply(one, other))
             case ast.Call() if self.dotted(node.func) == "os.path.join" and not node.keywords:
                 return "/".join(str(inner(part)) for part in node.args)
             case ast.Name():
@@ -218,7 +236,7 @@ class Script:
             case ast.Call(func=ast.Name(id="int" | "float" as kind), args=[part], keywords=[]):
                 number = inner(part)
                 if isinstance(number, int | float):
-                    return int(number) if kind == "int" else float(number)
+                    return _usual(int(number) if kind == "int" else float(number))
             case ast.Attribute():
                 if node.attr in self.options:
                     return inner(self.options[node.attr])
@@ -228,37 +246,50 @@ class Script:
                     if values := self.assigned(ast.unparse(node), place):
                         return self.constant(values[0], place, deeper)
                 return inner(self._field(node, scope))
-        raise UnknownError(ast.unparse(node))
+        raise UnknownError
 
     def _parameter(self, name: str, function: Function, within: tuple[ast.AST, ...]) -> Any:
         """What the script gives for a parameter where it calls the function, or the default."""
         names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
-        for place in scopes(self.tree):
-            for call in calls_in(place):
-                if name in names and self.dotted(call.func) == function.name and place is not function:
-                    given = dict(zip(names, call.args, strict=False)) | {
-                        k.arg: k.value for k in call.keywords if k.arg
-                    }
-                    if name in given:
-                        return self.constant(given[name], place, within)
+        for place, call in self._callers.get(function.name, ()) if name in names else ():
+            if place is not function:
+                given = dict(zip(names, call.args, strict=False)) | {
+                    k.arg: k.value for k in call.keywords if k.arg
+                }
+                if name in given:
+                    return self.constant(given[name], place, within)
         defaults = dict(zip(reversed(names), reversed(function.args.defaults), strict=False))
         pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
         defaults |= {argument.arg: value for argument, value in pairs if value is not None}
         if name not in defaults:
-            raise UnknownError(name)
+            raise UnknownError
         return self.constant(defaults[name], self.tree, within)
+
+    @cached_property
+    def _callers(self) -> dict[str, list[tuple[ast.AST, ast.Call]]]:
+        """The calls of each name, with the scopes that they are in."""
+        found: dict[str, list[tuple[ast.AST, ast.Call]]] = {}
+        for place in scopes(self.tree):
+            for call in calls_in(place):
+                found.setdefault(self.dotted(call.func), []).append((place, call))
+        return found
 
     def _hyperparameter(self, name: str, method: ast.AST, within: tuple[ast.AST, ...]) -> Any:
         """The default of an argument of the class of a method, which keeps its arguments as Lightning does."""
         for start in self._methods_beside(method):
             if start.name == "__init__":
                 return self._parameter(name, start, within)
-        raise UnknownError(name)
+        raise UnknownError
 
     def _methods_beside(self, method: ast.AST) -> list[Function]:
         """All methods of the class of a method."""
-        found = [node for node in self.classes.values() if method in node.body]
-        return [part for node in found for part in node.body if isinstance(part, Function)]
+        return self._methods.get(method, [])
+
+    @cached_property
+    def _methods(self) -> dict[ast.AST, list[Function]]:
+        """By each method, all methods of its class."""
+        every = [[part for part in node.body if isinstance(part, Function)] for node in self.classes.values()]
+        return {method: methods for methods in every for method in methods}
 
     def _field(self, node: ast.Attribute, scope: ast.AST) -> ast.expr:
         """The default of a field of a settings class of the script, as in `config.lr`."""
@@ -266,16 +297,39 @@ class Script:
             named = [node.value, *self.assigned(node.value.id, scope)]
             for each in named:
                 found = self.classes.get(self.dotted(each.func if isinstance(each, ast.Call) else each))
-                for target, value in _assignments(found) if found is not None else ():
-                    if target == node.attr:
-                        return value
-        raise UnknownError(ast.unparse(node))
+                if found is not None and (values := assignments(found).get(node.attr)):
+                    return values[0]
+        raise UnknownError
 
 
-def calls_in(scope: ast.AST) -> Iterator[ast.Call]:
+def _usual(number: int | float) -> int | float:
+    """A number that a config may hold.
+
+    Raises:
+        UnknownError: it is not finite, or has too many digits.
+    """
+    if not math.isfinite(number) if isinstance(number, float) else abs(number) > _LARGEST:
+        raise UnknownError
+    return number
+
+
+@lru_cache(_SCOPES)
+def calls_in(scope: ast.AST) -> Sequence[ast.Call]:
     """Every call, in the order of the text."""
-    calls = [node for node in ast.walk(scope) if isinstance(node, ast.Call)]
-    return iter(sorted(calls, key=lambda call: (call.lineno, call.col_offset)))
+    return _in_order(node for node in ast.walk(scope) if isinstance(node, ast.Call))
+
+
+@lru_cache(_SCOPES)
+def own_calls(scope: ast.AST) -> Sequence[ast.Call]:
+    """Calls of a scope without those of functions inside it."""
+    nodes = [scope]
+    for node in nodes:  # it grows
+        nodes += [part for part in ast.iter_child_nodes(node) if not isinstance(part, Function)]
+    return _in_order(node for node in nodes if isinstance(node, ast.Call))
+
+
+def _in_order(calls: Iterable[ast.Call]) -> Sequence[ast.Call]:
+    return tuple(sorted(calls, key=lambda call: (call.lineno, call.col_offset)))
 
 
 def scopes(tree: ast.Module) -> Iterator[ast.AST]:
@@ -284,11 +338,20 @@ def scopes(tree: ast.Module) -> Iterator[ast.AST]:
     yield tree
 
 
+@lru_cache(_SCOPES)
+def assignments(scope: ast.AST) -> Mapping[str, Sequence[ast.expr]]:
+    """By name what it is given inside a scope, in the order of the text."""
+    found: dict[str, list[ast.expr]] = {}
+    for name, value in _assignments(scope):
+        found.setdefault(name, []).append(value)
+    return found
+
+
 def _assignments(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Names and what they are given inside a scope, without the functions and classes in it."""
-    left: list[ast.AST] = list(ast.iter_child_nodes(scope))
+    left = list(ast.iter_child_nodes(scope))[::-1]
     while left:
-        node = left.pop(0)
+        node = left.pop()
         if isinstance(node, ast.Assign):
             for target in node.targets:
                 yield from _pairs(target, node.value)
@@ -299,7 +362,7 @@ def _assignments(scope: ast.AST) -> Iterator[tuple[str, ast.expr]]:
                 if item.optional_vars is not None:
                     yield from _pairs(item.optional_vars, item.context_expr)
         if not isinstance(node, Function | ast.ClassDef | ast.Lambda):
-            left[:0] = ast.iter_child_nodes(node)
+            left += list(ast.iter_child_nodes(node))[::-1]
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from bnoise_cli.errors import printable
 from bnoise_cli.spec.load import TARGET_KEYS
 from bnoise_cli.spec.schema import Config
 from bnoise_cli.spec.script.calls import Target
@@ -39,8 +40,8 @@ def config_of_script(found: Found) -> str:
     """The text of a config. It is whole if nothing that is needed is missing."""
     script = found.script.path
     lines = [
-        f"# Written by `bnoise init {script}`, which read the script without running it. Look it over, then try it",
-        "# with `bnoise probe --dry-run`, which imports the code that is named here.",
+        f"# Written by `bnoise init {printable(script)}`, which read the script without running it.",
+        "# Look it over, then try it with `bnoise probe --dry-run`, which imports the code that is named here.",
     ]
     if found.trains_on_import and any(
         target.name.startswith(f"{script}:") for target in found.targets.values()
@@ -97,4 +98,6 @@ def _target(key: str, target: Target, note: str | None) -> list[str]:
 
 
 def _remark(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, _WIDEST, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    return textwrap.wrap(
+        printable(text), _WIDEST, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+    )
