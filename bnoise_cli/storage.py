@@ -167,6 +167,8 @@ def require_writable(path: Path) -> None:
         if path.exists() and not path.is_file():
             raise CallError(f"a file is needed to write to; {path} is a folder or a device. Name a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.stat()  # links that lead to one another
         _create_temporary(real(path))[1].unlink()
     except OSError as error:
         reason = error.strerror or error

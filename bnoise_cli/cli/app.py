@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -99,6 +102,7 @@ def _root(
 
 def run() -> int:
     """Run the program; returns its exit code."""
+    _leave_out_odd_widths()
     try:
         app()
     except SystemExit as end:
@@ -119,9 +123,22 @@ def run() -> int:
         return ExitCode.RUN_FAILED
     except KeyboardInterrupt:
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            return _unforeseen(error)
+        tell(f"bnoise: standard output could not be written ({error.strerror}).")  # help, which typer prints
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it would be flushed again at the end
+        return ExitCode.RUN_FAILED
     except BaseException as error:  # a class of user code need not be derived from Exception
         return _unforeseen(error)
     return ExitCode.DONE
+
+
+def _leave_out_odd_widths() -> None:
+    """Widths that no terminal has stop typer, which reads them as numbers, or fill the memory with spaces."""
+    for name in ("TERMINAL_WIDTH", "COLUMNS"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80"), re.ASCII):
+            del os.environ[name]
 
 
 def _is_missing(package: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.named_files import named_files
 from bnoise_cli.spec.source import is_file
 from bnoise_cli.spec.units import parse_tokens
+from bnoise_cli.storage import absolute, real
 
 #: Follows the name of the command in the example of its help.
 EXAMPLE = "'configs/*.yaml' --format github"
@@ -103,7 +103,7 @@ def _paths(configs: Sequence[str]) -> list[Path]:
     found: dict[str, Path] = {}
     for config in configs:
         if not _has_magic(config) or is_file(Path(config)):
-            found.setdefault(os.path.realpath(config), Path(config))
+            found.setdefault(str(real(Path(config))), Path(config))
             continue
         anchor = Path(Path(config).anchor)
         try:
@@ -115,9 +115,9 @@ def _paths(configs: Sequence[str]) -> list[Path]:
         named = set(Path(config).parts)
         kept = [p for p in matches if all(part in named or not part.startswith(".") for part in p.parts)]
         if not kept:
-            raise CallError(f"configs are needed; no file matches {config!r} in {Path.cwd()}.")
+            raise CallError(f"configs are needed; no file matches {config!r} in {absolute(Path())}.")
         for path in kept:
-            found.setdefault(os.path.realpath(path), path)
+            found.setdefault(str(real(path)), path)
     return list(found.values())
 
 

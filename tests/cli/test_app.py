@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +68,49 @@ def test_a_budget_that_is_no_time_is_told_as_the_option_it_was_given_by(bnoise: 
 def test_completion_is_offered(bnoise: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bnoise"])
     assert "--install-completion" in bnoise("--help")[1]
+
+
+@pytest.mark.parametrize("width", ["abc", "9" * 30, "-3", "0", "", "1"])
+@pytest.mark.parametrize("name", ["TERMINAL_WIDTH", "COLUMNS"])
+def test_any_width_of_the_terminal_leaves_the_help_as_it_is(name: str, width: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bnoise_cli", "probe", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, name: width},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "call", [("check", "c.yaml"), ("check", "x*.yaml"), ("init", "train.py"), ("probe", "c.yaml")]
+)
+def test_a_current_folder_that_is_gone_is_one_message(
+    bnoise: Call, tmp_path: Path, call: tuple[str, ...]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        code, _, err = bnoise(*call)
+    finally:
+        os.chdir(tmp_path)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("call", [["--help"], ["probe", "--help"], ["--version"]])
+def test_help_that_cannot_be_written_is_one_message(call: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bnoise_cli", *call],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 4
+    assert done.stderr == "bnoise: standard output could not be written (No space left on device).\n"

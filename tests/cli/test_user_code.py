@@ -75,7 +75,7 @@ def test_what_the_users_code_prints_stays_out_of_the_result(bnoise: Call, user: 
             "type('Odd', (BaseException,), {'__str__': lambda self: exit(0)})()",
             "cannot be shown (SystemExit)",
         ),
-        ("ValueError('x' * 10**7)", "xxx ..."),
+        ("ValueError('x' * 10**7)", "xxx"),
     ],
 )
 @pytest.mark.parametrize("late", [False, True])
@@ -84,7 +84,7 @@ def test_whatever_user_code_raises_is_one_message(
 ) -> None:
     """When it is imported or when it is called; the message itself may fail to be made, or be long."""
     raising = f"raise {raised}\n"
-    write("odd.py", f"def loss(model, batch):\n    {raising}" if late else raising)
+    write("odd.py", f"def loss(model, batch):\n    {raising}" if late else f"{raising}def loss(): pass\n")
     sys.modules.pop(user_module(Path("odd.py")), None)
     code, _, err = bnoise(
         "probe",
