@@ -6,8 +6,10 @@
     ├── RunError                       4    the measurement failed
     │   ├── NotFiniteError             4    a loss or a gradient is NaN or infinite
     │   ├── DivergedError              4    a loss along an update is not finite (probing/line_evaluation.py)
-    │   ├── CutShortError              4    one rank stopped in the middle of an exchange
-    │   └── LostRankError              4    another rank has ended
+    │   └── StoppedError               4    passes cannot go on; trying something else does not help
+    │       ├── CutShortError          4    one rank stopped in the middle of an exchange
+    │       ├── LostRankError          4    another rank has ended
+    │       └── OutOfTimeError         3    the time of the budget does not hold the next pass
     ├── NothingMeasuredError         130    Ctrl-C before there was anything to keep
     ├── NoAdviceError                  3    nothing to emit (report/export/emit.py)
     └── OtherConfigError               3    a result of another config (cli/report.py)
@@ -58,11 +60,21 @@ class NotFiniteError(RunError):
     """A loss or a gradient is NaN or infinite."""
 
 
-class CutShortError(RunError):
+class StoppedError(RunError):
+    """Passes cannot go on. Code that tries something else after a failed pass lets this one through."""
+
+
+class CutShortError(StoppedError):
     """One rank could not go on in the middle of an exchange; nothing more can be exchanged."""
 
 
-class LostRankError(RunError):
+class OutOfTimeError(StoppedError):
+    """The time of a budget, or of a phase's share of it, does not hold the next pass."""
+
+    exit_code = ExitCode.CANNOT_TELL
+
+
+class LostRankError(StoppedError):
     """Another process that measures together with this one has ended, or says nothing any more."""
 
     @classmethod

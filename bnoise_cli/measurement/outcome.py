@@ -113,6 +113,8 @@ class Measurement:
     no_one_step: str | None = None
     #: Differences of losses below this are rounding, in nats.
     rounding_floor: float | None = None
+    #: Seconds of a one-step measurement that gives a rough answer; None unless the budget ended before there was any.
+    enough_seconds: float | None = None
     #: The true value, if the model knows its own answer.
     exact_noise_scale: float | None = None
 

@@ -98,6 +98,10 @@ def _about_the_end(run: ProbeRun, last: Measurement, config: Config) -> Iterator
         longer = "Probe longer (--budget, probe.max_examples). If that changes nothing, the mean gradient here may be "
         longer += "zero: probe another point of training."
         other = "More data would not narrow it. Set probe.horizon: auto, run a sweep, or probe other weights."
+        if last.enough_seconds is not None:
+            longer = (
+                f"The smallest probe takes about {last.enough_seconds:.0f} s: raise --budget to that or more."
+            )
         misfit = last.analysis is not None and math.isfinite(last.analysis.half_width_by_chance)
         yield Doubt(
             code="unresolved",

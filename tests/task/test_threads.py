@@ -29,7 +29,7 @@ def passes_take(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> N
         return seconds[torch.get_num_threads()] * times
 
     monkeypatch.setattr(threads, "_seconds", known)
-    monkeypatch.setattr(threads, "_own_seconds", lambda task, draws: known(task, draws, 1))
+    monkeypatch.setattr(threads, "_pass_seconds", lambda task, draws: (known(task, draws, 1),) * 2)
 
 
 def quota(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:

@@ -66,15 +66,32 @@ def measure_horizon(
 ) -> HorizonFound:
     """Train short runs from the present state; the caller gives the model back (`preserved`).
 
-    Ctrl-C and a failure of the user's code end the runs; what they have shown is kept.
+    Ctrl-C and a failure of the user's code end the runs; what they have shown is kept. With a budget in time no pass
+    begins after its end.
 
     Args:
         optimizer: the one that has trained so far; every run begins with a copy of its state.
         make_optimizer: builds the config's optimizer over some parameters.
         stacks: whether runs at a batch size go side by side; found by trying both if left out.
+
+    Raises:
+        OutOfTimeError: before the first run.
     """
-    begun = time.monotonic()
     task = copy.copy(task)
+    seconds = settings.budget_seconds if math.isinf(settings.max_examples) else math.inf
+    with task.within(seconds):
+        return _measure(task, optimizer, make_optimizer, settings, on_progress, stacks)
+
+
+def _measure(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    make_optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
+    settings: HorizonSettings,
+    on_progress: Callable[[HorizonProgress], None],
+    stacks: Callable[[int], bool] | None,
+) -> HorizonFound:
+    begun = time.monotonic()
     if task.traits.group == 1 and not task.sharded:
         most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
         task.take_micro_batch(max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE)))

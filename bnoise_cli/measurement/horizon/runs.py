@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.trained import BudgetSpent
 from bnoise_cli.measurement.task.draws import Draws
@@ -14,6 +14,8 @@ from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.stacking import stacking_pays
 
+#: Part of the time that a trial of stacked runs may take.
+_TRIAL = 0.05
 #: A run: its grid point of the learning rate and its replicate.
 Key = tuple[int, int]
 
@@ -63,10 +65,13 @@ class HorizonRuns:
             raise BudgetSpent
         self.evaluation_examples += len(keys) * len(self._runner.evaluation)
         losses = None
-        if self._stacked(batch_size, len(keys)):
-            losses = self._try_stacked(batch_size, keys, step)
-        if losses is None:
-            losses = self._extend_singly(batch_size, keys, step)
+        try:
+            if self._stacked(batch_size, len(keys)):
+                losses = self._try_stacked(batch_size, keys, step)
+            if losses is None:
+                losses = self._extend_singly(batch_size, keys, step)
+        except OutOfTimeError:
+            raise BudgetSpent from None
         return [[losses[point, replicate] for replicate in replicates] for point in points]
 
     def allow(self, part: float) -> None:
@@ -96,7 +101,7 @@ class HorizonRuns:
                     batch_size,
                     min(runs, 16),
                     lambda: self._draws(batch_size, 0),
-                    by_time=math.isinf(self._budget[1]),
+                    most_seconds=_TRIAL * self._budget[0] if math.isinf(self._budget[1]) else None,
                 )
             )
         return self._pays[batch_size]

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.measurement.building.build import make_optimizer
 from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
 from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress, Measurement, StopReason
@@ -29,6 +29,8 @@ _WIDER = 2.0
 _BELOW = 0.5
 #: Gradient examples of a horizon's first level over B_crit; half as many may be less than it takes.
 _FIRST_LEVEL = 500.0
+#: B_crit is seldom smaller than this; merely chosen.
+_SMALL = 8
 #: Runs that are kept, each with weights and optimizer state, and the part of the host's memory that they may take.
 _KEPT_RUNS, _MEMORY = 80, 0.5
 
@@ -75,6 +77,8 @@ def look_ahead(
             )
     except KeyboardInterrupt:
         return replace(measured, stop=StopReason.INTERRUPTED, no_horizon="it was interrupted")
+    except OutOfTimeError:
+        return replace(measured, no_horizon="its budget ended before the first run")
     except RunError as error:
         error = task.ranks.publish(error)
         return replace(
@@ -95,6 +99,11 @@ def look_ahead(
         gradient_examples=measured.gradient_examples + found.gradient_examples,
         evaluation_examples=measured.evaluation_examples + found.evaluation_examples,
     )
+
+
+def fewest_examples(group: int) -> float:
+    """Gradient examples that nearly every horizon takes."""
+    return _FIRST_LEVEL / 2 * max(group, _SMALL)
 
 
 def _why_none(found: HorizonFound) -> str:

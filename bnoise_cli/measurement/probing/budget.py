@@ -20,10 +20,15 @@ from bnoise_cli.measurement.task.task import Spent, Task
 _REPLICATES_IN_BUDGET = 13
 #: The budget must hold at least this many rounds, even if several ranks each make a replicate per round.
 _FEWEST_ROUNDS = 2
-#: The pilot may take this part of the time; with all its evaluation examples it costs about this many gradients.
-_PILOT_TIME, _PILOT_COST = 0.25, 1200
+#: The pilot doubles its update as long as this part of the time lasts, and ends with what it has found after the second
+#: part. With all its evaluation examples it costs about this many gradients.
+_PILOT_TIME, _MOST_PILOT_TIME, _PILOT_COST = 0.25, 0.6, 1200
+#: The reported loss may take this part of the time.
+_LOSS_TIME = 0.05
 #: The whole dataset is used if it costs at most these parts of the examples and of the time.
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
+#: What that takes in the end, the line along it included, may take this part of the time; then it is given up.
+_MOST_LIMIT_TIME = 0.2
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
 _LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.5
 
@@ -79,10 +84,43 @@ class ProbeBudget:
             return math.inf
         return self._settings.max_examples // self._group - self.spent.gradient
 
+    def holds_update_of(self, examples: int) -> bool:
+        """Whether the pilot's part of the time and of the examples holds the next gradient of that many examples."""
+        expected = 0.0
+        if self._settings.max_examples is None:
+            expected = examples * self._seconds_per_gradient_example
+        return self.seconds + expected <= _PILOT_TIME * self._settings.budget_seconds
+
     @property
-    def pilot_is_over(self) -> bool:
-        """Whether the pilot's part of the time is over."""
-        return self.seconds > _PILOT_TIME * self._settings.budget_seconds
+    def pilot_seconds(self) -> float:
+        """Seconds from now to the end of the pilot; infinite if the probe must repeat."""
+        return self._seconds_to(_MOST_PILOT_TIME)
+
+    @property
+    def limit_seconds(self) -> float:
+        """Seconds that the whole dataset may take; infinite if the probe must repeat."""
+        return (
+            math.inf
+            if self._settings.max_examples is not None
+            else _MOST_LIMIT_TIME * self._settings.budget_seconds
+        )
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds from now to the end of the budget; infinite if the probe must repeat."""
+        return self._seconds_to(1.0)
+
+    def loss_examples(self, most: int) -> int:
+        """Examples of the reported loss: `most`, or the fewer for which there is time."""
+        if self._settings.max_examples is not None:
+            return most
+        each = self._seconds_per_gradient_example / 3
+        return max(1, min(most, int(_LOSS_TIME * self._settings.budget_seconds / each)))
+
+    def _seconds_to(self, part: float) -> float:
+        if self._settings.max_examples is not None:
+            return math.inf
+        return part * self._settings.budget_seconds - self.seconds
 
     def choose_pass_size(self) -> None:
         """Choose the micro-batch by time, unless the probe must repeat or a trial that does not fit would end it."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from bnoise_cli.errors import CutShortError, LostRankError, RunError
+from bnoise_cli.errors import RunError, StoppedError
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.probing.mean_over_examples import EXACT, MeanFindings, find_mean, mean_count
 from bnoise_cli.measurement.task.activations import fit_micro_batch
@@ -27,7 +27,8 @@ from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.task.weighing import leaves, tokens_in
 from bnoise_cli.numbers import counted
 
-_EXAMPLES = 16
+#: Examples that are looked at: usually, and of a model that is slow for its budget.
+EXAMPLES, FEW_EXAMPLES = 16, 4
 #: The loss before and after the warm-up is compared on this many parts of this many examples.
 _PARTS, _PART = 8, 16
 #: Losses of the same examples and masks may differ by this part: the order of sums on a GPU.
@@ -37,8 +38,11 @@ _REPEATABLE = 1e-5
 _HAND_OVER = 1e-3
 
 
-def check_task(task: Task, seed: int) -> TaskFindings:
+def check_task(task: Task, seed: int, *, examples: int = EXAMPLES) -> TaskFindings:
     """Try the loss and the gradient on a few examples; the task adopts the `Traits` that are found.
+
+    Args:
+        examples: the number that the loss is tried on.
 
     Raises:
         RunError: the loss of a batch of the planned size fails, is not a finite scalar, does not repeat, depends on no
@@ -48,13 +52,13 @@ def check_task(task: Task, seed: int) -> TaskFindings:
     normalised = batch_norms(task.model)
     with preserved(task.model, seed) as origin:
         task.adopt(Traits())
-        indices = _batch_that_works(task, draws)
+        indices = _batch_that_works(task, draws, examples)
         random_data = _read(task, indices)
         fit_micro_batch(task, Draws(seed, Stream.CHECK_MEMORY))
         changing = _changing_buffers(task, indices, draws)
         task.adopt(Traits(random_data=random_data, changing_buffers=changing))
         with task.holding_buffers():
-            values = _three_values(task, len(indices), draws)
+            values = _three_values(task, len(indices), draws, examples)
             if any(not torch.equal(p, value) for p, value in zip(task.parameters, origin, strict=True)):
                 raise RunError(
                     "computing the loss changed the model's parameters in place. The probe holds them fixed: "
@@ -66,7 +70,9 @@ def check_task(task: Task, seed: int) -> TaskFindings:
             for layer in normalised:
                 layer.eval()  # with BatchNorm frozen: is the loss still not a mean over examples?
             with task.full_precision():
-                mean = task.ranks.broadcast(_find_mean(task, indices, draws, stochastic or random_data))
+                mean = task.ranks.broadcast(
+                    _find_mean(task, indices, draws, stochastic or random_data, examples)
+                )
             for layer in normalised:
                 layer.train()
             is_mean = mean.is_mean
@@ -113,30 +119,31 @@ def losses_of_parts(task: Task, seed: int) -> list[float]:
         return [mean_loss(groups, draws.indices(each, groups.batches.length), draws) for _ in range(_PARTS)]
 
 
-def _batch_that_works(task: Task, draws: Draws) -> Indices:
+def _batch_that_works(task: Task, draws: Draws, examples: int) -> Indices:
     """A few examples whose loss can be computed as one batch; if it cannot, the micro-batch of the planned run.
 
     Raises:
         RunError: a batch of that size fails too.
     """
     planned = task.micro_batch_size
-    few = draws.indices(min(_EXAMPLES, planned), task.batches.length)
-    if (refusal := _refusal(task, few, draws)) is None:
+    few = draws.indices(min(examples, planned), task.batches.length)
+    if (failed := refusal(task, few, draws)) is None:
         return few
     if len(few) < planned:
         many = draws.indices(planned, task.batches.length)
-        if (refusal := _refusal(task, many, draws)) is None:
+        if (failed := refusal(task, many, draws)) is None:
             return many
-    raise refusal
+    raise failed
 
 
-def _refusal(task: Task, indices: Indices, draws: Draws) -> RunError | None:
+def refusal(task: Task, indices: Indices, draws: Draws) -> RunError | None:
     """Why the loss of this batch fails, the same on all ranks; None if it does not fail or does not fit the memory."""
     what = f"a batch of {counted(len(indices))}"
     try:
+        task.require_time()
         with same_on_all(task), suppress(OutOfMemoryError):
             finite_loss_values(task, task.batches.fetch(indices), (draws.seed(),), what, indices)
-    except (CutShortError, LostRankError):
+    except StoppedError:
         raise
     except RunError as error:
         if task.sharded:
@@ -153,11 +160,11 @@ def _changing_buffers(task: Task, indices: Indices, draws: Draws) -> tuple[Buffe
     task.adopt(replace(task.traits, changing_buffers=all_places))
     before = HeldBuffers(all_places)
     with task.holding_buffers():
-        _refusal(task, indices, draws)
+        refusal(task, indices, draws)
         return before.changed()
 
 
-def _three_values(task: Task, size: int, draws: Draws) -> list[float]:
+def _three_values(task: Task, size: int, draws: Draws, examples: int) -> list[float]:
     """The mean loss of the same examples with the same random masks, again with the same, and with others.
 
     Args:
@@ -169,8 +176,8 @@ def _three_values(task: Task, size: int, draws: Draws) -> list[float]:
         what = f"a batch of {counted(len(part))}"
         return finite_loss_values(task, batch, (same, same, other), what, part)
 
-    fits = task.at_once <= _EXAMPLES
-    total = _EXAMPLES // task.at_once * task.at_once if fits else max(size, _EXAMPLES)
+    fits = task.at_once <= examples
+    total = examples // task.at_once * task.at_once if fits else max(size, examples)
     few = draws.indices(total, task.batches.length)
     with same_on_all(task):
         parts = [weight / len(few) * np.array(found) for weight, found in mean_values(task, few, thrice)]
@@ -180,7 +187,7 @@ def _three_values(task: Task, size: int, draws: Draws) -> list[float]:
 
 def _not_repeatable(task: Task, values: list[float], indices: Indices, draws: Draws) -> RunError:
     before = _attributes(task)
-    _refusal(task, indices, draws)
+    refusal(task, indices, draws)
     after = _attributes(task)
     changed = [name for name, value in after.items() if not _same(before.get(name), value)]
     named = f" Computing it changed {', '.join(changed[:8])}." if changed else ""
@@ -209,7 +216,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _find_mean(task: Task, indices: Indices, draws: Draws, is_random: bool) -> MeanFindings:
+def _find_mean(task: Task, indices: Indices, draws: Draws, is_random: bool, examples: int) -> MeanFindings:
     """`find_mean` on the largest batch that fits. A loss that fails with fewer examples is not a mean over them.
 
     Small batches are tried until one shows a gap, because two halves with equally many tokens show none.
@@ -217,9 +224,9 @@ def _find_mean(task: Task, indices: Indices, draws: Draws, is_random: bool) -> M
     planned, length = task.micro_batch_size, task.batches.length
     if planned == 1:
         indices = draws.indices(2, length)
-        if _refusal(task, indices, draws) is not None:
+        if refusal(task, indices, draws) is not None:
             return MeanFindings(gap=0.0)  # the planned run adds up losses of single examples
-    for _ in range(max(_EXAMPLES // len(indices), 1)):
+    for _ in range(max(examples // len(indices), 1)):
         found = _find_mean_that_fits(task, indices, draws, is_random)
         if found.gap > EXACT or found.weighing is not None or found.refused is not None:
             break
@@ -227,8 +234,8 @@ def _find_mean(task: Task, indices: Indices, draws: Draws, is_random: bool) -> M
     # Even splits of a batch make passes of one example and of odd sizes.
     for size in (1, 3):
         if found.refused is None and size < min(planned, len(indices)):
-            refusal = _refusal(task, indices[:size], draws)
-            found = replace(found, refused=None if refusal is None else str(refusal))
+            failed = refusal(task, indices[:size], draws)
+            found = replace(found, refused=None if failed is None else str(failed))
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from bnoise_cli.errors import CutShortError, LostRankError, RunError
+from bnoise_cli.errors import RunError, StoppedError
 from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.gradients import loss_and_gradient
 from bnoise_cli.measurement.task.task import Task
@@ -129,7 +129,7 @@ def _without_dropout(task: Task, indices: Indices, draws: Draws) -> MeanFindings
         if distance > EXACT * float(np.linalg.norm(first.whole)):
             return None
         return _find_exact(task, indices, draws)
-    except (CutShortError, LostRankError):
+    except StoppedError:
         raise
     except (RunError, _RefusedError):
         if task.sharded:
@@ -249,7 +249,7 @@ def _try(task: Task, indices: Indices, draws: Draws) -> _Trial:
         try:
             halves.append(task.batches.fetch(part))
             sketches.append(_sketch(task, halves[-1], len(part), draws))
-        except (CutShortError, LostRankError):
+        except StoppedError:
             raise
         except RunError as error:
             if task.sharded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.maths import design, law, line
 from bnoise_cli.maths.analysis import Design, Limit
 from bnoise_cli.maths.gradient_noise import noise_given_signal, signal_and_noise
@@ -193,19 +194,24 @@ def scout(
     limit: Limit | None,
     batch_sizes: Sequence[int] | None,
     most_examples: int,
-    out_of_time: Callable[[], bool],
+    in_time: Callable[[int], bool],
     haste: float = 1.0,
 ) -> Plan:
     """Find the range of batch sizes that brackets the noise scale, and the step sizes to evaluate there.
 
     Doubles one batch until it is well above the noise scale that the curvatures along its mean gradient
-    show, or until `most_examples` or the time are spent.
+    show, or until `most_examples` or the time are spent. If the time ends later (`Task.within`), what has been found by
+    then makes the plan.
 
     Args:
         limit: if it is known, nothing is doubled.
         batch_sizes: the user's choice, or None.
         most_examples: the largest batch that leaves the budget enough replicates.
+        in_time: whether there is time for the gradient of so many more examples.
         haste: the part of the usual evaluation examples for which there is time.
+
+    Raises:
+        OutOfTimeError: the time ended before a single curvature was known.
     """
     evaluated = _evaluated(task, haste)
     length = task.batches.length
@@ -215,12 +221,19 @@ def scout(
         grown.draw(first, draws)
     scale = _first_scale(task, grown, draws)
 
+    slopes: dict[int, tuple[float, float]] = {}
+
     def slope() -> tuple[float, float]:
-        """GᵀPG and about its standard error, which replaces it if it is lost in noise: it places the steps."""
+        """GᵀPG and about its standard error, which replaces it if it is lost in noise: it places the steps.
+
+        Kept for each size of the update: one that the end of the time has left half drawn is not asked.
+        """
         if limit is not None:
             return limit.slope, 0.0
-        signal, noise = signal_and_noise(grown.norms()[1])
-        return max(signal, 0.5 * noise / grown.count), 0.5 * noise / grown.count
+        if grown.count not in slopes:
+            signal, noise = signal_and_noise(grown.norms()[1])
+            slopes[grown.count] = max(signal, 0.5 * noise / grown.count), 0.5 * noise / grown.count
+        return slopes[grown.count]
 
     def along_sum(scale: float) -> Array:
         return _lines_of(task, origin, grown, scale, draws.indices(evaluated, length), draws)
@@ -239,12 +252,14 @@ def scout(
             seen,
             scale,
             place=lambda scale: _place(along_sum, *slope(), scale),
-            enough=lambda drawn: drawn >= wanted or 2 * drawn > most_examples or out_of_time(),
+            enough=lambda drawn: drawn >= wanted or 2 * drawn > most_examples or not in_time(drawn),
         )
-        seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
+        with suppress(OutOfTimeError):
+            seen[first], _ = _noise_curvature(task, origin, draws, evaluated, *slope(), scale)
         flat, noise = _fit(seen)
         changes = partial(_changes, task, origin, grown, draws.indices(evaluated, length), draws)
-        lower_at = _second_descent(changes, slope()[0] / max(seen[grown.count], 1e-30))
+        with suppress(OutOfTimeError):
+            lower_at = _second_descent(changes, slope()[0] / max(seen[max(seen)], 1e-30))
     flat, noise = design.positive_curvatures(
         flat, noise, first_curvature=part, first=first, drawn=grown.count
     )
@@ -278,16 +293,28 @@ def _double(
     """
     times_bracketed = 0
     while True:
-        seen[grown.count], scale = place(scale)
+        try:
+            seen[grown.count], scale = place(scale)
+        except OutOfTimeError:
+            return scale
         flat, noise = _fit(seen)
         times_bracketed += len(seen) >= _FEWEST_SIZES and design.is_bracketed(flat, noise, grown.count)
         if task.ranks.broadcast(times_bracketed == _TIMES_BRACKETED or enough(grown.count)):
             return scale
-        grown.draw(grown.count, draws)
+        try:
+            grown.draw(grown.count, draws)
+        except OutOfTimeError:
+            return scale
 
 
 def _fit(seen: dict[int, float]) -> tuple[float, float]:
-    """α and β of curvatures by batch size; a curvature that noise made negative counts as small."""
+    """α and β of curvatures by batch size; a curvature that noise made negative counts as small.
+
+    A single curvature is taken for noise alone.
+    """
+    if len(seen) == 1:
+        [(size, curvature)] = seen.items()
+        return 0.0, size * curvature
     sizes, curvatures = np.array(list(seen), dtype=np.float64), np.array(list(seen.values()))
     flat, noise = law.fit_curvature(sizes, np.maximum(curvatures, 1e-3 * curvatures.max() / sizes))
     return float(flat), float(noise)
@@ -371,6 +398,10 @@ def _place(
 
     Returns:
         (effective curvature, scale), of the last scale that the losses support, or else of the last one.
+
+    Raises:
+        OutOfTimeError: before the first curvature; a later end of the time ends the search.
+        RunError: the loss is not finite at any scale.
     """
     measured, supported, first, too_large = None, None, None, math.inf
     for _ in range(_MOST_RESCALINGS):
@@ -379,6 +410,10 @@ def _place(
         except DivergedError:
             too_large, scale = scale, scale / 8
             continue
+        except OutOfTimeError:
+            if measured is None:
+                raise
+            break
         curve = found[:, :4].mean(axis=0)
         kappa, best = line.effective_curvature(curve[None, :], np.asarray(slope), np.array([scale]))
         measured = float(kappa[0]), scale

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.maths.support import is_contradicted
@@ -92,16 +93,22 @@ class _Run:
         failure: RunError | None = None
         try:
             with enough_memory("probing"):
-                self.budget.choose_pass_size()
-                loss = self._loss()
-                self._report("pilot")
-                self.plan = self._pilot()
+                with self.task.within(self.budget.pilot_seconds):
+                    self.budget.choose_pass_size()
+                    loss = self._loss()
+                    self._report("pilot")
+                    self.plan = self._pilot()
                 self.budget.require_time_for(self.plan.largest)
-                choose_line_precision(self.task, self.origin, self.plan, self._draws(Stream.LINE_PRECISION))
-                self.rounding_floor = rounding_floor(
-                    self.task, self.origin, self.plan, self._draws(Stream.ROUNDING_FLOOR)
-                )
-                stop = self._replicate_until_known(self.plan)
+                with self.task.within(self.budget.seconds_left):
+                    choose_line_precision(
+                        self.task, self.origin, self.plan, self._draws(Stream.LINE_PRECISION)
+                    )
+                    self.rounding_floor = rounding_floor(
+                        self.task, self.origin, self.plan, self._draws(Stream.ROUNDING_FLOOR)
+                    )
+                    stop = self._replicate_until_known(self.plan)
+        except OutOfTimeError:
+            stop = StopReason.BUDGET
         except KeyboardInterrupt:
             if not self.replicates:
                 raise
@@ -146,14 +153,15 @@ class _Run:
 
     def _loss(self) -> float:
         draws, length = self._draws(Stream.PROBE_LOSS), self.task.batches.length
-        few = min(max(1, _LOSS_EXAMPLES // self.group), length)
+        few = min(self.budget.loss_examples(max(1, _LOSS_EXAMPLES // self.group)), length)
         return mean_loss(self.task, draws.indices(few, length), draws)
 
     def _pilot(self) -> Plan:
         self.task.use_full_lines(True)
         limit = None
         if self.budget.whole_dataset_is_cheap():
-            limit = measure_limit(self.task, self.origin, self._draws(Stream.WHOLE_DATASET))
+            with suppress(OutOfTimeError), self.task.within(self.budget.limit_seconds):
+                limit = measure_limit(self.task, self.origin, self._draws(Stream.WHOLE_DATASET))
         return scout(
             self.task,
             self.origin,
@@ -161,7 +169,7 @@ class _Run:
             limit=limit,
             batch_sizes=self.batch_sizes,
             most_examples=self.budget.largest_batch(),
-            out_of_time=lambda: self.budget.pilot_is_over,
+            in_time=self.budget.holds_update_of,
             haste=self.budget.effort(),
         )
 
@@ -173,12 +181,12 @@ class _Run:
             enough_for_an_answer = len(self.replicates) >= 2
             if plan.largest > self.budget.left:
                 return StopReason.BUDGET
-            if enough_for_an_answer and begun + 0.5 * longest > self.settings.budget_seconds:
+            if enough_for_an_answer and begun + longest > self.settings.budget_seconds:
                 return StopReason.BUDGET
             better = None
             for attempt in self._attempts(plan, replans):
                 if isinstance(attempt, RunError):
-                    raise attempt
+                    raise attempt  # OutOfTimeError ends the probe as a spent budget does
                 self.replicates.append(attempt)
                 if len(self.replicates) == _FIRST_LOOK and replans < _MOST_REPLANS:
                     better = self._better_plan(plan)

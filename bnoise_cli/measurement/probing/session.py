@@ -26,9 +26,10 @@ from bnoise_cli.measurement.outcome import (
     StopReason,
     WarmupProgress,
 )
-from bnoise_cli.measurement.probing.ahead import ONE_STEP_SHARE, Budget, look_ahead
+from bnoise_cli.measurement.probing.ahead import ONE_STEP_SHARE, Budget, fewest_examples, look_ahead
 from bnoise_cli.measurement.probing.budget import ProbeSettings
 from bnoise_cli.measurement.probing.checks import check_task, losses_of_parts
+from bnoise_cli.measurement.probing.pace import check_in_time, find_pace
 from bnoise_cli.measurement.probing.probe import probe
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.preconditioner import is_known, momentum_of, preconditioner
@@ -38,6 +39,9 @@ from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.measurement.training.steps import Trainer, evaluating
 from bnoise_cli.records import Threads, Throughput
 from bnoise_cli.spec.load import Spec
+
+#: Part of the budget that trying numbers of threads may take.
+_THREADS = 0.1
 
 
 class Session:
@@ -50,7 +54,16 @@ class Session:
         resume(spec, self.optimizer)
         starts = [self._checked(path) for path in spec.checkpoints()]
         self.places = places_to_probe(self.config.probe, starts, spec.step)
-        self.findings = check_task(self.task, self.config.probe.seed)
+        plan = self.config.probe
+        # A measurement that must repeat asks no clock. What passes do for the first time, as compiling, does not count.
+        self._pace = find_pace(self.task, plan.seed) if plan.max_examples is None else None
+        begun = time.monotonic()
+        self.findings = (
+            check_task(self.task, plan.seed)
+            if self._pace is None
+            else check_in_time(self.task, plan.seed, plan.budget, self._pace)
+        )
+        self._seconds_of_checks = time.monotonic() - begun
         self.unused_states: list[str] = []
         self.warmup: LossChange | None = None
         self._losses_before: list[float] = []
@@ -64,8 +77,10 @@ class Session:
         Raises:
             RunError, KeyboardInterrupt: before anything was measured.
         """
-        if self.config.probe.max_examples is None:
-            self._threads = quickest_threads(self.task, self.config.probe.seed)
+        begun, plan = time.monotonic(), self.config.probe
+        if plan.max_examples is None:
+            self._threads = quickest_threads(self.task, plan.seed, _THREADS * plan.budget)
+        self._seconds_of_checks += time.monotonic() - begun
         with use_threads(self._threads.number if self._threads else None):
             return self._run(on_progress)
 
@@ -200,7 +215,8 @@ class Session:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
         shares = len(self.places) - len(earlier)
-        seconds = self.ranks.broadcast(plan.budget - sum(point.seconds for point in earlier))
+        spent = self._seconds_of_checks + sum(point.seconds for point in earlier)
+        seconds = self.ranks.broadcast(plan.budget - spent)
         examples = plan.max_examples
         if examples is not None:
             examples = (examples - sum(point.gradient_examples for point in earlier)) // shares
@@ -208,7 +224,7 @@ class Session:
         if not is_known(self.optimizer):
             budget = Budget(seconds=seconds, examples=math.inf if examples is None else examples)
             return self._without_one_step(step, budget, on_progress)
-        share = 1.0 if plan.horizon == "off" else ONE_STEP_SHARE
+        share = 1.0 if plan.horizon == "off" or self._is_too_slow_to_look_ahead(seconds) else ONE_STEP_SHARE
         settings = ProbeSettings(
             batch_sizes=None if isinstance(plan.batch_sizes, str) else tuple(plan.batch_sizes),
             precision=plan.precision,
@@ -219,6 +235,11 @@ class Session:
         with enough_memory("copying the parameters"), self.task.preconditioned(self._preconditioner()):
             plain = self.task.preconditioner is None and not self.task.sharded
             measurement = probe(self.task, settings, step=step, on_progress=on_progress)
+        if measurement.analysis is None and measurement.stop is StopReason.BUDGET and self._pace is not None:
+            enough = self._pace.of_probe(self.findings.group) + self._seconds_of_checks
+            measurement = dataclasses.replace(
+                measurement, enough_seconds=max(enough, 1.5 * plan.budget) * shares
+            )
         exact = getattr(self.task.model, "exact_noise_scale", None)
         if exact is not None and plain:
             measurement = dataclasses.replace(measurement, exact_noise_scale=float(exact()))
@@ -231,6 +252,17 @@ class Session:
             examples=math.inf if examples is None else examples - measurement.gradient_examples,
         )
         return look_ahead(self.task, self.optimizer, self.spec, measurement, left, on_progress)
+
+    def _is_too_slow_to_look_ahead(self, seconds: float) -> bool:
+        """Whether a point's time holds a horizon only if hardly any is left for the one-step measurement, or none."""
+        if self._pace is None:
+            return False
+        group = self.findings.group
+        examples = 3 * fewest_examples(group)  # a gradient takes as long as three forward passes
+        horizon = self._pace.seconds(examples / self.task.micro_batch_size, examples)
+        return (
+            horizon > (1 - ONE_STEP_SHARE) * seconds or self._pace.of_probe(group) > ONE_STEP_SHARE * seconds
+        )
 
     def _without_one_step(
         self,

@@ -43,6 +43,7 @@ class Stream(IntEnum):
     # Losses of the same examples before and after the warm-up.
     WARM_UP_LOSS = 21
     HORIZON_MEMORY = 22  # step: memory of a pass of the horizon's runs
+    PACE = 23  # time of the smallest passes
 
 
 class Draws:

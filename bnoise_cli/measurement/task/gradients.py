@@ -144,7 +144,9 @@ def loss_and_gradient(task: Task, batch: Any, examples: int, draws: Draws) -> tu
         NotFiniteError: the loss is NaN or infinite.
         RunError: it depends on no parameter, or the user's code failed.
         OutOfMemoryError: the batch does not fit.
+        OutOfTimeError: the time of the present phase is over.
     """
+    task.require_time()
     loss, gradient = _backward(task, batch, examples, draws, 1.0)
     if not math.isfinite(value := float(loss)):
         raise NotFiniteError(_no_loss(task, value, examples))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from bnoise_cli.errors import CutShortError, LostRankError, NotFiniteError, RunError
+from bnoise_cli.errors import CutShortError, LostRankError, NotFiniteError, OutOfTimeError, RunError
 from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -30,6 +30,7 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
 
     Raises:
         RunError: no memory for a single example, or `run` raised it on any rank.
+        OutOfTimeError: the time of the present phase is over (`Task.within`).
     """
     prefetch(task, indices)
     start = 0
@@ -38,9 +39,10 @@ def passes(task: Task, indices: Indices, run: Callable[[Indices], T]) -> Iterato
         failure: Exception | None = None
         results: list[T] = []
         try:
+            task.require_time(agreed=task.sharded)
             results.append(run(task.ranks.shard(part)))
         except (RunError, OutOfMemoryError) as error:
-            if task.sharded and not isinstance(error, NotFiniteError):
+            if task.sharded and not isinstance(error, NotFiniteError | OutOfTimeError):
                 raise cut_short(task, task.micro_batch_size * task.batches.group, error) from error
             failure = error
         failure = task.ranks.first_failure(failure)

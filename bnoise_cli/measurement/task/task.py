@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Indices
@@ -99,6 +101,7 @@ class Task:
         self.autocast = autocast
         self.full_lines = False
         self._held = HeldBuffers(())
+        self._end = math.inf  # of the present phase, by the clock of `time.monotonic`
         self.spent = Spent()
         self.objective = objective
         if not self.parameters:
@@ -229,6 +232,30 @@ class Task:
         finally:
             self._held.restore()
             self._held = kept
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Inside the block no pass begins later than `seconds` from now, nor after the end of a block around it."""
+        kept, self._end = self._end, min(self._end, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._end = kept
+
+    def require_time(self, *, agreed: bool = True) -> None:
+        """To be called before every pass.
+
+        Args:
+            agreed: whether all ranks go by the clock of the first one.
+
+        Raises:
+            OutOfTimeError: the time of a block `within` around this is over.
+        """
+        if self._end == math.inf:
+            return
+        over = time.monotonic() > self._end
+        if self.ranks.broadcast(over) if agreed else over:
+            raise OutOfTimeError("the time is over. Raise --budget.")
 
     @contextmanager
     def on_this_rank(self) -> Iterator[Ranks]:

@@ -28,11 +28,14 @@ _ROUNDS, _MOST_SECONDS = 6, 1.5
 _WORTH = 1.15
 
 
-def quickest_threads(task: Task, seed: int) -> Threads | None:
+def quickest_threads(task: Task, seed: int, most_seconds: float = math.inf) -> Threads | None:
     """The number of threads to measure with; None: torch's own number, which stays set in any case.
 
     Tried are one thread and, in a container whose CPU quota is below the cores that torch sees, as many as the quota.
     The ranks of a run share their cores as torchrun says.
+
+    Args:
+        most_seconds: nothing is tried if a single round would take longer.
     """
     usual = torch.get_num_threads()
     if usual == 1 or task.ranks.size > 1 or task.parameters[0].device.type != "cpu":
@@ -42,7 +45,8 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
     draws, begun = Draws(seed, Stream.DRY_RUN), time.perf_counter()
     with preserved(task.model, seed):
         with use_threads(1):
-            if _LARGER * _own_seconds(task, draws) > _SMALL_SECONDS:
+            own, whole = _pass_seconds(task, draws)
+            if _LARGER * own > _SMALL_SECONDS or 2 * _LARGER * len(tried) * whole > most_seconds:
                 return None
         for _ in range(_ROUNDS):
             for number in tried:
@@ -56,15 +60,15 @@ def quickest_threads(task: Task, seed: int) -> Threads | None:
     return Threads(number=best, usual=usual, times_faster=faster) if faster > _WORTH else None
 
 
-def _own_seconds(task: Task, draws: Draws) -> float:
-    """The time of this process in a pass of the micro-batch on one thread, after one to warm up.
+def _pass_seconds(task: Task, draws: Draws) -> tuple[float, float]:
+    """The time of this process in a pass of the micro-batch on one thread, after one to warm up; and by the wall clock.
 
     By the wall clock a busy CPU would look like large tensors.
     """
     _seconds(task, draws, 1)
     begun = time.process_time()
-    _seconds(task, draws, 1)
-    return time.process_time() - begun
+    whole = _seconds(task, draws, 1)
+    return time.process_time() - begun, whole
 
 
 def _seconds(task: Task, draws: Draws, times: int) -> float:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnoise_cli.errors import CutShortError, LostRankError, RunError
+from bnoise_cli.errors import RunError, StoppedError
 from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -26,7 +26,7 @@ _FEWEST_ROUNDS = 2
 _QUARTILE, _ERRORS = 0.25, 2.0
 #: A step that once had its core for this part of its time does not wait for anything but other programs.
 _OWN_CORE = 0.9
-#: The fewest sizes for a line, timed whatever they cost; and the largest size at which a range may begin.
+#: The fewest sizes for a line, timed while there is any time; and the largest size at which a range may begin.
 _FEWEST_SIZES, _LARGEST_START = 2, 64
 #: The search for the largest micro-batch ends if the smallest that does not fit is at most this many times larger.
 _BRACKET = 1.08
@@ -76,22 +76,23 @@ def measure_throughput(
     Args:
         most: a larger micro-batch has no use.
         purpose: what must be known; None: the fewest rounds are enough.
-        budget_seconds: time for all steps; the two smallest sizes are timed in any case.
+        budget_seconds: time for all steps. No step begins after it, except the first; a size whose second step
+            would is known by its first.
 
     Raises:
         RunError: no size works.
     """
-    run = _Timing(steps)
-    limited_by = run.ascend(most, _FIRST_VISITS * budget_seconds)
+    run = _Timing(steps, budget_seconds)
+    limited_by = run.ascend(most)
     if limited_by == "memory":
         run.refine(most)
-    run.go_round(limited_by, budget_seconds, purpose)
+    run.go_round(limited_by, purpose)
     return run.throughput(limited_by)
 
 
 class _Timing:
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
+    def __init__(self, steps: Steps, budget_seconds: float) -> None:
+        self.steps, self.budget_seconds = steps, budget_seconds
         self.timed: dict[int, list[TimedStep]] = defaultdict(list)
         self.quickest: dict[int, float] = {}  # of the first visit of each size
         self.spent = 0.0  # as it was
@@ -103,17 +104,22 @@ class _Timing:
     def sizes(self) -> list[int]:
         return sorted(self.timed)
 
-    def ascend(self, most: int, budget_seconds: float) -> LimitedBy:
+    @property
+    def is_over(self) -> bool:
+        return self.spent > self.budget_seconds
+
+    def ascend(self, most: int) -> LimitedBy:
         """Double the micro-batch until a limit is reached. Returns the limit."""
         size = self._smallest(most)
         while size < most:
             size = min(2 * size, most)
             expected = 4 * self.quickest[self.sizes[-1]]
-            if len(self.timed) >= _FEWEST_SIZES and self.visits + expected > budget_seconds:
+            enough = len(self.timed) >= _FEWEST_SIZES
+            if self.is_over or (enough and self.visits + expected > _FIRST_VISITS * self.budget_seconds):
                 return "time"
             try:
                 fits = self._should_fit(size) and self._visit(size)
-            except (CutShortError, LostRankError):
+            except StoppedError:
                 raise
             except RunError as error:
                 self.failure = f"a step of {size} examples failed: {error}"
@@ -132,7 +138,7 @@ class _Timing:
                     raise RunError(
                         f"a training step on {size} example{'s' if size > 1 else ''} does not fit the memory."
                     )
-            except (CutShortError, LostRankError):
+            except StoppedError:
                 raise
             except RunError:
                 if 2 * size > min(most, _LARGEST_START) or self.too_large is not None:
@@ -144,7 +150,7 @@ class _Timing:
     def refine(self, most: int) -> None:
         """Search for the largest micro-batch that fits, between the last that fits and the first that does not."""
         low, high = self.sizes[-1], min(self.too_large or most, most + 1)
-        while high > low + 1 and high > _BRACKET * low:
+        while high > low + 1 and high > _BRACKET * low and not self.is_over:
             middle = self._extrapolated(low, high) or round(math.sqrt(low * high))
             if self._visit(middle):
                 low = middle
@@ -153,8 +159,10 @@ class _Timing:
             else:
                 high = middle
 
-    def go_round(self, limited_by: LimitedBy, budget_seconds: float, purpose: Purpose | None) -> None:
+    def go_round(self, limited_by: LimitedBy, purpose: Purpose | None) -> None:
         """Time sizes again in turn until what matters is known, while there is time for a whole round.
+
+        The fewest rounds begin without that, and end where the time does.
 
         Whether it is known is found out whenever the rounds have doubled.
         """
@@ -163,9 +171,11 @@ class _Timing:
         while sizes:
             whole = sum(self.quickest[size] for size in sizes)
             while rounds < known:
-                if rounds >= _FEWEST_ROUNDS and self.spent + whole > budget_seconds:
+                if rounds >= _FEWEST_ROUNDS and self.spent + whole > self.budget_seconds:
                     return
                 for size in sizes:
+                    if rounds < _FEWEST_ROUNDS and self.is_over:
+                        return
                     self._step(size)
                 rounds += 1
             sizes = purpose.unsettled(self.throughput(limited_by)) if purpose is not None else ()
@@ -194,7 +204,10 @@ class _Timing:
         try:
             warm = self.steps.step(size)
             self.spent += _whole(warm)
-            self._step(size)
+            if self.is_over:
+                self.timed[size].append(warm)
+            else:
+                self._step(size)
         except OutOfMemoryError:
             self.timed.pop(size, None)
             if not self.timed:

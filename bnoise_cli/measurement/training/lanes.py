@@ -140,6 +140,7 @@ class StackedLanes:
         total: list[Tensor] | None = None
         for begin in range(0, self._batch_size, task.micro_batch_size):
             end = min(begin + task.micro_batch_size, self._batch_size)
+            task.require_time()
             batches = {key: task.batches.fetch(of_one[begin:end]) for key, of_one in indices.items()}
             gradients = self._gradients(lanes, [batches[id(self._draws[lane])] for lane in lanes])
             if total is None:
@@ -177,6 +178,7 @@ class StackedLanes:
         chosen = self._chosen(lanes)
         for begin in range(0, len(self._evaluation), task.micro_batch_size):
             part = self._evaluation[begin : begin + task.micro_batch_size]
+            task.require_time()
             with torch.no_grad(), _BATCHED_ATTENTION():
                 values = vmap(self._loss, in_dims=(0, None))(chosen, task.batches.fetch(part))
             sums += len(part) * values.double().cpu()

@@ -25,13 +25,19 @@ _CAREFUL = 0.25
 
 
 def stacking_pays(
-    runner: Runner, batch_size: int, runs: int, draws: Callable[[], Draws], *, by_time: bool = True
+    runner: Runner,
+    batch_size: int,
+    runs: int,
+    draws: Callable[[], Draws],
+    *,
+    most_seconds: float | None = math.inf,
 ) -> bool:
     """Train `runs` for a few steps both ways; False also if torch.func refuses the model.
 
     Args:
         draws: gives the same draws anew.
-        by_time: whether it must be faster; a measurement that is to repeat exactly asks no clock.
+        most_seconds: about the time of stacked steps at most, if they are worth having. None: whether they are faster
+            does not matter; a measurement that is to repeat exactly asks no clock.
     """
     task = runner.task
     if (
@@ -47,6 +53,8 @@ def stacking_pays(
     rates = [_CAREFUL * runner.base_rate] * runs
     single = runner.lane(batch_size, rates[0], draws())
     alone = _seconds(lambda: single.step((0,)))
+    if most_seconds is not None and _STEPS * runs * _WORTH * alone > most_seconds:
+        return False
     weights = [p.detach().clone() for p in task.parameters]
     alone += _seconds(lambda: single.losses((0,))) / _BETWEEN
     try:
@@ -62,7 +70,7 @@ def stacking_pays(
         torch.allclose(one, other, rtol=_SAME, atol=_SAME * float(one.abs().max()))
         for one, other in zip(weights, stacked.weights(0), strict=True)
     )
-    faster = not by_time or together < _WORTH * runs * alone
+    faster = most_seconds is None or together < _WORTH * runs * alone
     return same and all(map(math.isfinite, losses)) and faster
 
 
