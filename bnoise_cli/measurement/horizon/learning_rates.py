@@ -37,15 +37,9 @@ class LearningRates:
 
     def loss_after(self, size: int, steps: int) -> float:
         """Train one batch size; the lowest loss after `steps` over learning rates."""
-        found: dict[int, float | None] = {}
         first = self._first_point(size)
-        for point in self._candidates(size, first):
-            found[point] = self._train_for(size, point, steps)
-        for distance in _DISTANCES:
-            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
-                break
-            while (further := next_rate(found, first, {}, distance)) is not None:
-                found[further] = self._train_for(size, further, steps)
+        found = {point: self._train_for(size, point, steps) for point in self._candidates(size, first)}
+        _go_outwards(found, first, lambda: {}, lambda point: {point: self._train_for(size, point, steps)})
         values = [value for value in found.values() if value is not None]
         if not values:
             raise BudgetSpent  # every learning rate diverges; the caller says so
@@ -74,12 +68,12 @@ class LearningRates:
         """Search outwards from the learning rate that is expected to be best, not endlessly far from the first."""
         expected = self._first_point(size, loss)
         found = self.arrivals(size, self._candidates(size, expected), loss, limit=limit)
-        for distance in _DISTANCES:
-            if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
-                break
-            while (point := next_rate(found, first, self._lowest(size, found), distance)) is not None:
-                best = found[known] if (known := fastest(found)) is not None else None
-                found |= self.arrivals(size, [point], loss, limit=limit, best=best)
+
+        def train(point: int) -> dict[int, float | None]:
+            best = found[known] if (known := fastest(found)) is not None else None
+            return self.arrivals(size, [point], loss, limit=limit, best=best)
+
+        _go_outwards(found, first, lambda: self._lowest(size, found), train)
 
     def arrivals(
         self,
@@ -193,6 +187,27 @@ class LearningRates:
         if loss is not None and rates and (there := self._trained.steps_to(size, loss)) is not None:
             return min(rates, key=lambda point: abs(point / PER_DOUBLING - there.log_rate))
         return min(rates, key=lambda point: rates[point].means[-1], default=None)
+
+
+def _go_outwards(
+    found: dict[int, float | None],
+    first: int,
+    lowest: Callable[[], dict[int, float]],
+    train: Callable[[int], dict[int, float | None]],
+) -> None:
+    """Train further learning rates until the best one has worse ones on both sides, closer together beside a cliff.
+
+    Args:
+        found: grid point → steps or loss, of those that were tried; the further ones are added.
+        first: where the search began.
+        lowest: the lowest loss of each rate that did not diverge, as `next_rate` takes it.
+        train: finds the same of one more learning rate.
+    """
+    for distance in _DISTANCES:
+        if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
+            break
+        while (point := next_rate(found, first, lowest(), distance)) is not None:
+            found |= train(point)
 
 
 def _next_mark(step: int, quiet: float = 0.0) -> int:

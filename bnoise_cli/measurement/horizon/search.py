@@ -28,7 +28,7 @@ _FAR = 40.0
 #: Part of the budget that is kept for the planned batch size and for more replicates.
 _PART_OF_PLAN = 0.25
 #: The first level lies this many steps of the largest batch ahead, while the ladder is still moved.
-FIRST_STEPS = 4
+_FIRST_STEPS = 4
 #: No answer before this many steps of the largest batch: the first steps of a run gain in sharp directions what
 #: later steps cannot repeat.
 _FEWEST_STEPS = 16
@@ -68,12 +68,11 @@ class Search:
         group: int = 1,
         most_steps: int | None = None,
         precision: float = 0.3,
-        first_steps: int = FIRST_STEPS,
         on_level: Callable[[Sequence[Level]], None] = lambda _: None,
     ) -> None:
         self._runs, self._planned = runs, planned
         self._most_steps, self._precision = most_steps, precision
-        self._first_steps, self._on_level = first_steps, on_level
+        self._on_level = on_level
         self._ladder = Ladder(guess, least=least, most=most, group=group)
         self.trained = Trained(runs, start_loss)
         self._rates = LearningRates(self.trained, planned=planned, replicates=self._first_replicates)
@@ -105,7 +104,7 @@ class Search:
             pass
 
     def _climb(self) -> None:
-        steps = min(self._first_steps, self._most_steps or self._first_steps)
+        steps = min(_FIRST_STEPS, self._most_steps or _FIRST_STEPS)
         self._reach(steps)
         while steps != self._most_steps and not self._stops():
             steps = min(2 * steps, self._most_steps or 2 * steps)
@@ -170,7 +169,7 @@ class Search:
 
     def _stops(self) -> bool:
         """Whether the curve stands still, also with as many replicates as its last interval needs."""
-        if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS or self._surely_moves():
+        if not self._is_long or self._surely_moves():
             return False
         self._sharpen(_KNOWN)
         if self.stands_still:
@@ -180,14 +179,17 @@ class Search:
     @property
     def stands_still(self) -> bool:
         """Whether the last two doublings of K left B_crit where it was."""
-        if len(self.levels) < 3 or self.levels[-1].steps < _FEWEST_STEPS:
-            return False
-        if self.levels[-1].fit.log_error > math.log(_KNOWN):
+        if not self._is_long or self.levels[-1].fit.log_error > math.log(_KNOWN):
             return False
         return all(
             change <= min(max(math.log(_STILL), error), math.log(_STILL_AT_MOST))
             for change, error in self._changes()
         )
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether the curve has two doublings of K, and reaches as far as an answer must."""
+        return len(self.levels) >= 3 and self.levels[-1].steps >= _FEWEST_STEPS
 
     def _surely_moves(self) -> bool:
         return any(change - error > math.log(_STILL_AT_MOST) for change, error in self._changes())
