@@ -19,6 +19,11 @@ ProbePhase = Literal["pilot", "replicates"]
 SweepPhase = Literal["warm-up", "goal", "training", "branch", "probe"]
 
 
+#: Training from a positive loss to this part of it is as far as a horizon looks: noise matters more the lower the loss,
+#: and further on the runs fit their examples to the last digit. Merely chosen.
+_FAR = 0.1
+
+
 class StopReason(StrEnum):
     """Why the replicates ended."""
 
@@ -72,6 +77,16 @@ class HorizonFound:
     obstacle: str | None = None
     interrupted: bool = False
     failure: RunError | None = None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the runs went as far as a horizon looks."""
+        return is_far(self.start_loss, self.levels[-1].loss)
+
+
+def is_far(start_loss: float, loss: float) -> bool:
+    """Whether a horizon looks no further than to `loss`."""
+    return start_loss > 0 and loss <= _FAR * start_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,14 +50,15 @@ def horizon_estimate(found: HorizonFound) -> Estimate:
     """B_crit of the training to the last loss of the curve.
 
     If the curve still moves, the interval reaches as much further as the last doubling of the steps moved it, and is
-    open if that rise was fast. It is open over a few steps, too: on a GPT B_crit was 47 over 8 steps and about 200 over
+    open if that rise was fast; unless the loss is so low that the answer is about all that is left of training. It is
+    open over a few steps, too: on a GPT B_crit was 47 over 8 steps and about 200 over
     32. At first the loss may fall by a lower learning rate alone, and B_crit is far too low.
     """
     last = found.levels[-1].fit.critical
     if found.asked is None and found.levels[-1].steps < _SHORT:
         return Estimate(value=last.value, low=last.low / _FAST, high=None)
     change = _change(found)
-    if last.value is None or found.stands_still or change is None:
+    if last.value is None or found.stands_still or found.is_far or change is None:
         return last
     if change < 1 or last.high is None:
         return Estimate(value=last.value, low=last.low * min(change, 1.0), high=last.high)
@@ -110,13 +111,14 @@ def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
     if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:
         return
     moves = "rises" if change > 1 else "falls"
+    further = f"Set probe.horizon: {4 * last.steps}" if found.is_far else "Raise --budget"
     yield Doubt(
         code="horizon_moves",
         finding=f"the critical batch size still {moves} with the length of training: "
         f"{significant(before.fit.critical.value)} over {count(before.steps)} steps of a large batch, "
         f"{significant(last.fit.critical.value)} over {count(last.steps)}",
-        remedy="It holds for training to the loss that is named. Raise --budget to look further ahead, or probe again "
-        "from a later checkpoint.",
+        remedy=f"It holds for training to the loss that is named. {further} to look further ahead, or probe again from a "
+        "later checkpoint.",
     )
 
 

@@ -129,8 +129,8 @@ class Probe(Section):
     batch_sizes: BatchSizes = Field(default="auto", description="auto, or a list of three or more")
     horizon: Literal["auto", "off"] | PositiveInt = Field(
         default="auto",
-        description="short training runs from the probed weights: auto (until the curve stands still or the budget "
-        "ends), off, or their length in steps of the largest batch",
+        description="short training runs from the probed weights: auto (until the curve stands still, the loss is a "
+        "tenth or the budget ends), off, or their length in steps of the largest batch",
     )
     precision: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.15, description="stop when the 95% interval is within this fraction on each side"

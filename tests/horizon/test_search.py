@@ -50,6 +50,16 @@ def test_a_curve_that_rises_does_not_stand_still() -> None:
     assert abs(last.fit.log_critical - exact[1]) < last.fit.log_error
 
 
+def test_a_loss_of_a_tenth_ends_the_search() -> None:
+    """Two directions that a large batch trains within some steps; noise keeps the curve moving."""
+    h = np.array([1.0, 0.5])
+    found = search(Quadratic(h, noise=0.5 * h, start=np.ones(2)), 0, guess=4.0)
+    assert found.complete
+    lows = [level.loss <= 0.1 * found.trained.start_loss for level in found.levels]
+    assert lows[-1]
+    assert found.levels[-1].steps == 16 or not any(lows[:-1])
+
+
 def test_a_budget_of_examples_keeps_the_levels_that_were_reached() -> None:
     quadratic = spectra()["two curvatures"]
     whole = search(quadratic, 0, steps=16)

@@ -96,6 +96,16 @@ def test_a_curve_that_moves_is_open_to_that_side(
     assert estimate.high == (pytest.approx(high) if high is not None else None)
 
 
+def test_a_curve_that_moves_to_a_low_loss_is_about_the_way_there() -> None:
+    levels = (level(8, 20.0, 0.2), level(16, 60.0, 0.04))  # from 0.41
+    run = ahead(levels=levels, stands_still=False)
+    [doubt] = probe_doubts(run, CONFIG)
+    assert doubt.code == "horizon_moves"
+    assert "Set probe.horizon: 64" in doubt.remedy
+    found = dataclasses.replace(HORIZON, levels=levels, stands_still=False)
+    assert horizon_estimate(found) == levels[-1].fit.critical
+
+
 def test_a_start_at_the_noise_floor_is_named() -> None:
     low = dataclasses.replace(HORIZON.levels[0].arrivals[0], log_rate=-3.0)
     first = dataclasses.replace(HORIZON.levels[0], arrivals=(low, *HORIZON.levels[0].arrivals[1:]))

@@ -11,6 +11,7 @@ from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
+from bnoise_cli.measurement.outcome import is_far
 
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
@@ -86,7 +87,7 @@ class Search:
         return self._ladder.sizes
 
     def run(self) -> None:
-        """Double K until the curve stands still and is known well enough, or the budget is spent."""
+        """Double K until the curve stands still or the loss is low, and add replicates, or until the budget is spent."""
         self._runs.allow(1 - _PART_OF_PLAN)
         try:
             self._climb()
@@ -168,8 +169,12 @@ class Search:
         return sorted(size for size in self.trained.known if size <= self.ladder[-1])
 
     def _stops(self) -> bool:
-        """Whether the curve stands still, also with as many replicates as its last interval needs."""
-        if not self._is_long or self._surely_moves():
+        """Whether the loss is low, or the curve stands still with as many replicates as its last interval needs."""
+        if not self._is_long:
+            return False
+        if is_far(self.trained.start_loss, self._loss):
+            return True
+        if self._surely_moves():
             return False
         self._sharpen(_KNOWN)
         if self.stands_still:
