@@ -87,7 +87,7 @@ class Search:
         return self._ladder.sizes
 
     def run(self) -> None:
-        """Double K until the curve stands still or the loss is low, and add replicates, or until the budget is spent."""
+        """Double K until the curve stands still or the loss is low, then add replicates; the budget ends it earlier."""
         self._runs.allow(1 - _PART_OF_PLAN)
         try:
             self._climb()
