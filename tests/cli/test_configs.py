@@ -37,7 +37,7 @@ def test_every_config_runs(bnoise: Call, name: str, tmp_path: Path, monkeypatch:
     )
     few += SMALL_IMAGES if name == "resnet18" else []
     config = str(ROOT / "configs" / f"{name}.yaml")
-    code, out, err = bnoise("probe", config, "--json", "--budget", "20s", *few)
+    code, out, err = bnoise("probe", config, "--json", "--budget", "8s", *few)
     assert code in (0, 3), err  # 3 if the budget did not hold 16 steps of a horizon
     data = json.loads(out)
     assert few or data["noise_scale"]["low"] > 0

@@ -107,21 +107,26 @@ class Loop:
         return np.array(rows)
 
 
-def assert_same_number(loop: Loop, result: dict[str, Any], small: int, large: int) -> None:
-    """B_simple by the loop inside the interval, with its own error of a few percent; B_noise likewise, of a fifth."""
+def assert_same_number(
+    loop: Loop, result: dict[str, Any], small: int, large: int, *, at_once: int, draws: int
+) -> None:
+    """B_simple by the loop inside the interval, with its own error of a few percent; B_noise likewise, of a fifth.
+
+    Args:
+        at_once: examples of each of the eight passes that evaluate the loss.
+        draws: updates of `large` examples; four times as many of `small`.
+    """
     simple = loop_simple([loop.flat(loop.group) for _ in range(4096 // loop.group)], loop.group)
     found = result["simple_noise_scale"]
     assert found["low"] / 1.1 <= simple <= found["high"] * 1.1
     steps, gains = {}, {}
-    for size, draws in ((small, 40), (large, 10)):
+    for size, updates in ((small, 4 * draws), (large, draws)):
         point = min(
             (p for p in result["points"] if p["batch_size"]), key=lambda p: abs(p["batch_size"] - size)
         )
         steps[size] = point["step_size"] * np.array([0.4, 0.8, 1.2, 1.8])
-        evaluation = [loop.draws.integers(loop.length, size=max(64, loop.group)) for _ in range(8)]
-        if loop.group > 1:
-            evaluation = [part[: loop.group] for part in evaluation for _ in range(2)]
-        gains[size] = loop.gains(size, draws, steps[size], evaluation)
+        evaluation = [loop.draws.integers(loop.length, size=at_once) for _ in range(8)]
+        gains[size] = loop.gains(size, updates, steps[size], evaluation)
     found = result["noise_scale"]
     assert found["low"] / 1.35 <= loop_noise_scale(gains, steps) <= found["high"] * 1.35
 
@@ -151,7 +156,7 @@ def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, wri
     })  # fmt: skip
     assert result["provenance"]["tokens_per_example"] == 32
     assert result["noise_scale"]["high"] is not None
-    assert_same_number(Loop(model, loss_of, len(text), 1), result, small=8, large=256)
+    assert_same_number(Loop(model, loss_of, len(text), 8), result, small=8, large=256, at_once=64, draws=10)
 
 
 def test_a_resnet_with_batch_norm_is_probed_as_by_hand(
@@ -185,7 +190,7 @@ def test_a_resnet_with_batch_norm_is_probed_as_by_hand(
         "probe": {"warmup_steps": 0, "max_examples": 10_000, "budget": "10m", "horizon": "off"},
     })  # fmt: skip
     assert "batch_norm" in {doubt["code"] for doubt in result["doubts"]}
-    assert_same_number(Loop(model, loss_of, len(x), 16), result, small=16, large=256)
+    assert_same_number(Loop(model, loss_of, len(x), 16), result, small=16, large=256, at_once=16, draws=20)
 
 
 def test_lora_counts_the_trainable_parameters_alone(

@@ -72,7 +72,7 @@ def test_model_and_random_streams_are_given_back_bit_for_bit(
     spec = load_spec(
         Path("q.yaml"),
         [f"model={{_target_: {target}, dimension: 32}}", "sweep.goal=auto", "sweep.steps=8", "sweep.warmup_steps=5",
-         "optimizer.lr=0.05", "sweep.seeds=1"],
+         "optimizer.lr=0.05", "sweep.seeds=1", "sweep.batch_sizes=[16,64,256]"],
     )  # fmt: skip
     session = SweepSession(spec, CPU, Ledger(Path("runs.jsonl"), ledger_hash(spec)))
     model = session.task.model
