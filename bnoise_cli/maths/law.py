@@ -57,16 +57,15 @@ def fit_noise(
 ) -> Array:
     """β of κ(B) = α + β/B where α is known exactly, shape (...,); otherwise as `fit_curvature`."""
     inverse = 1.0 / batch_sizes
-    limit = np.broadcast_to(limit, curvatures.shape[:-1])
     unit = np.maximum(positive(curvatures).max(axis=-1), np.abs(limit))
-    curvatures, limit = curvatures / unit[..., None], limit / unit
+    curvatures, known = curvatures / unit[..., None], np.asarray(limit / unit)
     fitted = positive(curvatures)
     beta = np.zeros(curvatures.shape[:-1])
     for _ in range(_ROUNDS):
         slope = inverse / fitted
-        data = (curvatures - limit[..., None]) / fitted
+        data = (curvatures - known[..., None]) / fitted
         beta = _product(slope, data, weight) / _product(slope, slope, weight)
-        fitted = _floored(limit, beta, inverse)
+        fitted = _floored(known, beta, inverse)
     return beta * unit
 
 
