@@ -66,7 +66,8 @@ def fit_noise(
         data = (curvatures - known[..., None]) / fitted
         beta = _product(slope, data, weight) / _product(slope, slope, weight)
         fitted = _floored(known, beta, inverse)
-    return beta * unit
+    scaled: Array = beta * unit
+    return scaled
 
 
 def relative_scatter(batch_sizes: Array, blocks: Array, alpha: float, beta: float) -> Array:
