@@ -12,7 +12,8 @@ import yaml
 
 from bnoise_cli.errors import CallError
 from bnoise_cli.spec.load import load_spec
-from bnoise_cli.spec.script.pieces import Found, read_script
+from bnoise_cli.spec.script.pieces import read_script
+from bnoise_cli.spec.script.reading import Found
 from bnoise_cli.spec.script.syntax import Script
 from tests.cases import Call, Write
 

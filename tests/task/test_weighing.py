@@ -17,7 +17,7 @@ from bnoise_cli.maths.analysis import Design
 from bnoise_cli.maths.pass_plan import plan_pass
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
-from bnoise_cli.measurement.probing.pilot import Plan
+from bnoise_cli.measurement.probing.plan import Plan
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
 from bnoise_cli.measurement.task.activations import fit_micro_batch
 from bnoise_cli.measurement.task.batches import Batches

@@ -16,9 +16,11 @@ from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.maths.support import is_contradicted
 from bnoise_cli.measurement.outcome import Measurement, ProbePhase, Progress, StopReason
 from bnoise_cli.measurement.probing.budget import ProbeBudget, ProbeSettings
-from bnoise_cli.measurement.probing.pilot import Plan, make_plan, measure_limit, scout
+from bnoise_cli.measurement.probing.pilot import scout
+from bnoise_cli.measurement.probing.plan import Plan, make_plan
 from bnoise_cli.measurement.probing.replicate import Replicate, measure_replicate
 from bnoise_cli.measurement.probing.rounding import choose_line_precision, rounding_floor
+from bnoise_cli.measurement.probing.whole_dataset import measure_limit
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
 from bnoise_cli.measurement.task.preserve import preserved

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnoise_cli.measurement.probing.line_evaluation import evaluate_line
-from bnoise_cli.measurement.probing.pilot import Plan
+from bnoise_cli.measurement.probing.plan import Plan
 from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.losses import mean_values

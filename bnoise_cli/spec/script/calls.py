@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnoise_cli.spec.script.syntax import (
-    SAME_OBJECT,
-    WRAPPERS,
-    Function,
-    Script,
-    UnknownError,
-    scopes,
-)
+from bnoise_cli.spec.script.syntax import SAME_OBJECT, WRAPPERS, Script, UnknownError
+from bnoise_cli.spec.script.tree import Function, scopes
 
 #: Classes that models and datasets derive from, by the last part of their names.
 MODULES = ("Module", "LightningModule", "PreTrainedModel", "Sequential")

@@ -11,7 +11,7 @@ from bnoise_cli.errors import printable
 from bnoise_cli.spec.load import TARGET_KEYS
 from bnoise_cli.spec.schema import Config
 from bnoise_cli.spec.script.calls import Target
-from bnoise_cli.spec.script.pieces import Found
+from bnoise_cli.spec.script.reading import Found
 from bnoise_cli.spec.template import commented, settings
 
 #: What a piece may be that was not found.
