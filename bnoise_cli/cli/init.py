@@ -47,10 +47,8 @@ def init(
 
     With --model, the code that is named is imported and run.
     """
-    from bnoise_cli.cli.streams import show_json, tell
-    from bnoise_cli.spec.load import load_spec
+    from bnoise_cli.cli.streams import show_json
     from bnoise_cli.spec.schema import json_schema
-    from bnoise_cli.spec.template import companions, config_for, example_config
 
     if schema:
         show_json(json_schema())
@@ -63,59 +61,78 @@ def init(
         raise CallError(
             f"{script} is read for all pieces. Leave the other options out, and change what is written."
         )
-    if script is not None:
-        _from_script(script, out)
-        return
     if example is not None and targets:
         raise CallError(
             f"--example is a whole config; found --{next(iter(targets))} too. Leave one of them out."
         )
-    own = ""
-    if targets:
-        own = "Set `optimizer` and `training.batch_size` to those of your run. "
-        missing = [f"--{key}" for key in ("model", "dataset") if key not in targets]
-        if missing:
-            raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
-        if loss is not None and objective is not None:
-            raise CallError("--loss and --objective exclude each other. Leave one of them out.")
-        beside, text = {}, config_for({**targets, "optimizer": optimizer}, real(out).parent)
+    if script is not None:
+        _from_script(script, out)
+    elif targets:
+        _from_pieces(targets, optimizer, out)
     else:
-        name = example or _default_example()
-        text, beside = example_config(name), companions(name)
-    for path in [out.with_name(file) for file in beside]:
-        if path.exists():
-            raise CallError(
-                f"{path} is there already, and this example needs its own. Name another folder with --out."
-            )
-    for file, content in beside.items():
-        _write(out.with_name(file), content)
-    _write(out, text)
-    call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
-    tell(f"{' and '.join([str(out), *map(str, beside)])} {'are' if beside else 'is'} written.")
-    try:
-        load_spec(out).require_targets()
-        tell(f"{own}Try it with `{call} --dry-run`, then measure with `{call}`.")
-    except ConfigError as error:
-        tell(f"{error}\nFill that in. {own}Then try it with `{call} --dry-run`.")
+        _from_example(example or _default_example(), out)
 
 
 def _from_script(script: Path, out: Path) -> None:
     """Write what the text of a script says. No code is run."""
-    from bnoise_cli.cli.streams import tell
-    from bnoise_cli.spec.load import load_spec
     from bnoise_cli.spec.script.pieces import read_script
     from bnoise_cli.spec.script.syntax import Script
     from bnoise_cli.spec.script.text import config_of_script, summary
 
     found = read_script(Script.read(script, real(out).parent))
     _write(out, config_of_script(found))
+    _say_what_next(out, f"{out} is written. {summary(found)}", look="Look it over. ", imports=False)
+
+
+def _from_pieces(targets: dict[str, str], optimizer: str, out: Path) -> None:
+    """Write a config with the pieces that are named, with what importing them says of their arguments."""
+    from bnoise_cli.spec.template import config_for
+
+    missing = [f"--{key}" for key in ("model", "dataset") if key not in targets]
+    if missing:
+        raise CallError(f"a config needs a model and a dataset; {' and '.join(missing)} is missing.")
+    if {"loss", "objective"} <= targets.keys():
+        raise CallError("--loss and --objective exclude each other. Leave one of them out.")
+    _write(out, config_for({**targets, "optimizer": optimizer}, real(out).parent))
+    look = "Set `optimizer` and `training.batch_size` to those of your run. "
+    _say_what_next(out, f"{out} is written.", look=look)
+
+
+def _from_example(name: str, out: Path) -> None:
+    """Write an example, and the files that it needs beside it."""
+    from bnoise_cli.spec.template import companions, example_config
+
+    beside = {out.with_name(file): content for file, content in companions(name).items()}
+    if there := [path for path in beside if path.exists()]:
+        raise CallError(
+            f"{there[0]} is there already, and this example needs its own. Name another folder with --out."
+        )
+    for path, content in beside.items():
+        _write(path, content)
+    _write(out, example_config(name))
+    written = " and ".join(map(str, [out, *beside]))
+    _say_what_next(out, f"{written} {'are' if beside else 'is'} written.")
+
+
+def _say_what_next(out: Path, written: str, *, look: str = "", imports: bool = True) -> None:
+    """Say how to try a config, or what is still wrong in it.
+
+    Args:
+        look: what to do before.
+        imports: whether the code that the config names may be imported.
+    """
+    from bnoise_cli.cli.streams import tell
+    from bnoise_cli.spec.load import load_spec
+
+    tell(written)
     call = "bnoise probe" if out == Path("bnoise.yaml") else f"bnoise probe {out}"
-    tell(f"{out} is written. {summary(found)}")
     try:
-        load_spec(out)
-        tell(f"Look it over, and try it with `{call} --dry-run`.")
+        spec = load_spec(out)
+        if imports:
+            spec.require_targets()
+        tell(f"{look}Try it with `{call} --dry-run`, then measure with `{call}`.")
     except ConfigError as error:
-        tell(f"{error}\nFill that in, then try it with `{call} --dry-run`.")
+        tell(f"{error}\nFill that in. {look}Then try it with `{call} --dry-run`.")
 
 
 def _default_example() -> str:

@@ -64,7 +64,7 @@ def test_every_example_is_written_as_it_is(bnoise: Call, write: Write, name: str
 def test_an_example_brings_its_script(bnoise: Call, write: Write) -> None:
     code, _, said = bnoise("init", "--example", "own_script", "--out", "new/c.yaml")
     assert code == 0
-    assert "new/c.yaml and own_script.py are written" in said
+    assert "new/c.yaml and new/own_script.py are written" in said
     assert bnoise("probe", "new/c.yaml", "--dry-run", "--quiet")[0] == 0
     code, _, said = bnoise("init", "--example", "own_script", "--out", "new/d.yaml")
     assert code == 2

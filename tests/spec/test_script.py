@@ -294,7 +294,7 @@ def test_init_marks_what_is_missing(bnoise: Call, write: Write) -> None:
     code, _, err = bnoise("init", "train.py", "--out", "own.yaml")
     assert code == 0
     assert "To fill in: dataset." in err
-    assert "Fill that in, then try it with `bnoise probe own.yaml --dry-run`." in err
+    assert "Fill that in. Look it over. Then try it with `bnoise probe own.yaml --dry-run`." in err
     text = Path("own.yaml").read_text()
     assert "# dataset: NOT FOUND." in text
     assert "  betas: [0.9, 0.95]\n" in text

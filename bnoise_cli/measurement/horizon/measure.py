@@ -91,29 +91,10 @@ def _measure(
     on_progress: Callable[[HorizonProgress], None],
     stacks: Callable[[int], bool] | None,
 ) -> HorizonFound:
-    begun = time.monotonic()
+    known = _Known(settings, on_progress)
     if task.traits.group == 1 and not task.sharded:
         most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
         task.take_micro_batch(max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE)))
-    levels: tuple[Level, ...] = ()
-
-    def on_level(found: Sequence[Level]) -> None:
-        nonlocal levels
-        first = min(_FIRST_COUNTED, settings.steps or _FIRST_COUNTED)
-        levels = tuple(level for level in found if level.steps >= first)
-
-    def on_step(batch_size: int, step: int) -> None:
-        spent = time.monotonic() - begun
-        on_progress(
-            HorizonProgress(
-                levels=levels,
-                batch_size=batch_size,
-                step=step,
-                seconds=spent,
-                budget_seconds=settings.budget_seconds,
-            )
-        )
-
     runner = Runner(
         task,
         Start(task, optimizer),
@@ -127,7 +108,7 @@ def _measure(
         lambda size, replicate: Draws(settings.seed, Stream.HORIZON_RUN, settings.step, size, replicate),
         budget_seconds=settings.budget_seconds,
         budget_examples=settings.max_examples,
-        on_step=on_step,
+        on_step=known.tell_step,
         stacks=stacks,
     )
     search = Search(
@@ -140,7 +121,7 @@ def _measure(
         group=task.traits.group,
         most_steps=settings.steps,
         precision=settings.precision,
-        on_level=on_level,
+        on_level=known.take_levels,
     )
     interrupted, failure = False, None
     try:
@@ -154,16 +135,44 @@ def _measure(
         base_rate=settings.base_rate,
         start_loss=runner.start_loss,
         stands_still=search.stands_still,
-        levels=levels,
-        runs=tuple(_runs(search, settings.base_rate, levels)),
+        levels=known.levels,
+        runs=tuple(_runs(search, settings.base_rate, known.levels)),
         gradient_examples=runs.gradient_examples,
         evaluation_examples=runs.evaluation_examples,
-        seconds=time.monotonic() - begun,
+        seconds=known.seconds,
         asked=settings.steps,
         obstacle=search.obstacle,
         interrupted=interrupted,
         failure=failure,
     )
+
+
+class _Known:
+    """What a horizon under way knows, for its progress: the levels that count, and its time so far."""
+
+    def __init__(self, settings: HorizonSettings, on_progress: Callable[[HorizonProgress], None]) -> None:
+        self._settings, self._on_progress = settings, on_progress
+        self._first = min(_FIRST_COUNTED, settings.steps or _FIRST_COUNTED)
+        self._begun = time.monotonic()
+        self.levels: tuple[Level, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def take_levels(self, found: Sequence[Level]) -> None:
+        self.levels = tuple(level for level in found if level.steps >= self._first)
+
+    def tell_step(self, batch_size: int, step: int) -> None:
+        self._on_progress(
+            HorizonProgress(
+                levels=self.levels,
+                batch_size=batch_size,
+                step=step,
+                seconds=self.seconds,
+                budget_seconds=self._settings.budget_seconds,
+            )
+        )
 
 
 def _evaluation_examples(task: Task, settings: HorizonSettings) -> Indices:

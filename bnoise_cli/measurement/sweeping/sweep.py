@@ -9,21 +9,19 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
-from bnoise_cli.maths.crossing import WINDOW, smoothed_at
 from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
-from bnoise_cli.maths.rate_search import PER_DOUBLING, next_rate
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
 from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
 from bnoise_cli.measurement.outcome import SweepPhase, SweepProgress, SweepRun
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.sweeping.along_a_run import probe_along
 from bnoise_cli.measurement.sweeping.branches import train_branches
+from bnoise_cli.measurement.sweeping.goal import find_goal
 from bnoise_cli.measurement.sweeping.known_runs import FINE, Key, KnownRuns
 from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.sweeping.training_runs import Goal
@@ -133,7 +131,7 @@ class _Run:
                     on_step = lambda size, step: self._tell("branch", step, size)  # noqa: E731
                     train_branches(self.shared, self.known, self.plan.branch, on_step)
                 else:
-                    goal = self._goal()
+                    goal = find_goal(self.shared, self.known, lambda step: self._tell("goal", step))
                     self._measure_batch_sizes(goal)
                     trajectory = self._trajectory()
                     ahead = self._horizon()
@@ -177,62 +175,6 @@ class _Run:
             micro_batch_size=self.task.micro_batch_size,
             evaluation_examples=len(self.shared.evaluation),
         )
-
-    def _goal(self) -> Goal:
-        start_loss, auto = self.shared.start_loss, self.plan.goal == "auto"
-        loss = self._loss_of_the_plan(start_loss) if auto else float(self.plan.goal)
-        if not loss < start_loss:
-            remedy = (
-                "At no learning rate does the planned batch size train in sweep.steps; raise sweep.steps."
-                if auto
-                else "Lower sweep.goal."
-            )
-            raise CallError(
-                f"the goal must lie below the loss at the start, {start_loss:.4g}; found {loss:.4g}. {remedy}"
-            )
-        return Goal(loss=loss, start_loss=start_loss, max_steps=self.plan.max_steps)
-
-    def _loss_of_the_plan(self, start_loss: float) -> float:
-        """The lowest loss of the planned batch size after `sweep.steps`, over learning rates a factor of 2 apart.
-
-        At the planned rate alone it could be a loss that the best rate reaches in a few steps.
-        """
-        if (known := self.known.fact("goal")) is not None:
-            return float(known)
-        found: dict[int, float | None] = {}
-        while (point := next_rate(found, 0, {}, PER_DOUBLING)) is not None:
-            found[point] = self._loss_at(point, start_loss)
-        reached = [loss for loss in found.values() if loss is not None]
-        if not reached:
-            raise RunError(
-                f"the planned batch size diverges within {self.plan.steps} steps at every learning rate from "
-                f"{self.shared.rate(min(found)):.2g} to {self.shared.rate(max(found)):.2g}. Lower optimizer.lr, or "
-                "name a sweep.goal."
-            )
-        self.known.add_fact("goal", min(reached))
-        return min(reached)
-
-    def _loss_at(self, point: int, start_loss: float) -> float | None:
-        """The smoothed loss of the planned batch size after `sweep.steps` at a learning rate; None if it diverges."""
-        if (known := self.known.fact("goal at", point=point)) is not None:
-            return known["loss"]  # type: ignore[no-any-return]
-        loss = self._train_to_loss(point, start_loss)
-        self.known.add_fact("goal at", {"loss": loss}, point=point)
-        return loss
-
-    def _train_to_loss(self, point: int, start_loss: float) -> float | None:
-        wanted, lane = self.plan.steps, self.shared.lane(self.planned, self.shared.rate(point), 0)
-        steps, losses = [0], [start_loss]
-        stride = max(1, wanted // 50)
-        while steps[-1] < WINDOW * wanted:
-            for _ in range(stride):
-                lane.step((0,))
-                self._tell("goal", steps[-1])
-            steps.append(steps[-1] + stride)
-            losses += lane.losses((0,))
-            if not np.isfinite(losses[-1]):
-                return None
-        return smoothed_at(steps, losses, wanted)
 
     def _measure_batch_sizes(self, goal: Goal) -> None:
         tuner = Tuner(self.shared, self.known, goal, lambda size, step: self._tell("training", step, size))
