@@ -11,7 +11,7 @@ from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.results.result import Result
 from bnoise_cli.spec.schema import Advice, Training
 
-#: A measured time that is further than this part from the line t₀ + t₁·m raises a doubt.
+#: A measured time that is further than this fraction from the line t₀ + t₁·m raises a doubt.
 MISFIT = 0.25
 #: A larger micro-batch usually trains more examples a second. If it trains this many times fewer, that is a doubt.
 _SLOWER = 1.3

@@ -25,7 +25,7 @@ from bnoise_cli.spec.schema import Training
 
 #: Times that differ by less than this factor count as equal, because timing is not more precise.
 _SAME = 1.01
-#: Run times that differ by at most this part are told as the same.
+#: Run times that differ by at most this fraction are told as the same.
 SAME_TIME = 0.03
 #: A batch size is near the closed form within this factor: neighbouring usual sizes lie closer together.
 _NEAR = 2.0

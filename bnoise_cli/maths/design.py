@@ -14,8 +14,9 @@ from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 _MARGIN = 6.0
 #: The largest batch is no smaller than this, so that there are batch sizes to compare.
 _SMALLEST = 16
-#: Lower limits for curvatures that are lost in noise, because a step size needs a positive one: β is at least this part
-#: of the curvature along the first updates times their examples, α at least this part of β over all examples drawn.
+#: Lower limits for curvatures that are lost in noise, because a step size needs a positive one: β is at least this
+#: fraction of the curvature along the first updates times their examples, α at least this fraction of β over all
+#: examples drawn.
 _LEAST_NOISE, _LEAST_FLAT = 0.05, 0.2
 
 

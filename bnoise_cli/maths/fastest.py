@@ -11,7 +11,7 @@ from bnoise_cli.maths.step_time import Split, StepTimes
 from bnoise_cli.maths.tradeoff import RANGE, steps_ratio, usual_batch_sizes
 from bnoise_cli.records import Throughput
 
-#: The fastest batch size is known if no other one may be faster by more than this part of the time.
+#: The fastest batch size is known if no other one may be faster by more than this fraction of the time.
 KNOWN = 0.1
 
 T = TypeVar("T")

@@ -33,8 +33,8 @@ _SHARED_REPLICATES = 4.0
 _NEAR = 1.01
 #: A learning rate that takes this many times the fewest steps does not belong to the valley around the best one.
 OUTSIDE_VALLEY = 1.35
-#: A loss was not reached if the run is back above it by this part of the way to it soon afterwards: a step that is too
-#: large for training can gain much once.
+#: A loss was not reached if the run is back above it by this fraction of the way to it soon afterwards: a step that is
+#: too large for training can gain much once.
 _REBOUND = 0.1
 #: The law is fitted to batch sizes within this factor of B_crit, if there are enough of them. Further away it is a
 #: power law, and says more of its own error than of B_crit.

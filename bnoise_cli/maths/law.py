@@ -12,7 +12,7 @@ _ROUNDS = 4
 #: The fitted curvature at any B is at least this share of its noise part, so that a weight stays finite
 #: where the fitted limit is negative.
 _LEAST_SHARE = 0.3
-#: A curvature below this part of the largest counts as zero: a loss without a gradient at some batch size.
+#: A curvature below this fraction of the largest counts as zero: a loss without a gradient at some batch size.
 _ZERO = 1e-6
 #: Scatter that evaluation adds at every batch size, beside that of the gradients; merely chosen.
 _EVALUATION_SCATTER = 0.1

@@ -17,17 +17,18 @@ from bnoise_cli.maths import intervals
 
 Array = NDArray[np.float64]
 
-#: A misfit counts if chance alone shows one as large in this part of all probes. On losses that obey the law intervals
-#: are then 4% wider in the mean; with 1/20 they are 12% wider, and hardly hold the truth more often on other losses.
+#: A misfit counts if chance alone shows one as large in this fraction of all probes. On losses that obey the law
+#: intervals are then 4% wider in the mean; with 1/20 they are 12% wider, and hardly hold the truth more often on other
+#: losses.
 _CHANCE = 1 / 50
 #: The relative change of a point by which derivatives are taken.
 _CHANGE = 1e-4
-#: The misfit of a point is looked for up to this part of it; a larger one is no fit at all.
+#: The misfit of a point is looked for up to this fraction of it; a larger one is no fit at all.
 _LARGEST = 10.0
 #: A half width of log B_noise, a factor of 150, with which nothing is known.
 _NOTHING_KNOWN = 5.0
-#: The interval reaches this part of the way from the fit to its quadratic witness; chosen on losses with walls, where
-#: fits to batch sizes from 4 to 256 differ by a third of that way to twice as much.
+#: The interval reaches this fraction of the way from the fit to its quadratic witness; chosen on losses with walls,
+#: where fits to batch sizes from 4 to 256 differ by a third of that way to twice as much.
 _WITNESS = 0.5
 #: It reaches no further than a factor of 1.5. On a graph network the witness was 14 times the fit, which was right.
 _FARTHEST = math.log(1.5)

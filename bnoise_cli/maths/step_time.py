@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression, nnls
 from bnoise_cli.records import Throughput
 
 Array = NDArray[np.float64]
-#: Training may use this part of the memory; the rest is a margin, because its use varies from step to step.
+#: Training may use this fraction of the memory; the rest is a margin, because its use varies from step to step.
 MEMORY_PART = 0.95
 #: A micro-batch that was not timed is chosen only if the best timed one takes this many times as long.
 _WORTH = 1.02

@@ -12,7 +12,7 @@ from bnoise_cli.maths import intervals, line
 
 Array = NDArray[np.float64]
 
-#: The slope at the nodes supports the slope of the gradient if they differ by at most this part of it.
+#: The slope at the nodes supports the slope of the gradient if they differ by at most this fraction of it.
 _SLOPE_TOLERANCE = 1 / 3
 #: A believed top is at most this many times as high as the highest node: a parabola's is at most 1.125 times as high.
 _HIGHEST_TOP = 1.3
@@ -24,11 +24,11 @@ _P_VALUE = 1e-3
 #: The last node of a line may be this many times as high as the middle one. A parabola's is if its top lies 2.5 times
 #: as far as the middle node, a quarter beyond the last one.
 _STEEPEST_END = 1.5
-#: A batch may gain this part more than the whole dataset's gradient before the law counts as broken.
+#: A batch may gain this fraction more than the whole dataset's gradient before the law counts as broken.
 _OUTGROWN = 0.2
-#: The gain that is claimed for a noise-free line may differ from the evaluated gain by this part of it.
+#: The gain that is claimed for a noise-free line may differ from the evaluated gain by this fraction of it.
 _CLAIM_TOLERANCE = 0.2
-#: A loss that has risen along a line counts as falling again from this part of its best gain on.
+#: A loss that has risen along a line counts as falling again from this fraction of its best gain on.
 _SECOND_DESCENT = 0.1
 
 

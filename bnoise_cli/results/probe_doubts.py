@@ -24,7 +24,7 @@ _WITNESS_FACTOR = 1.5
 #: The noise scale is bracketed by measured batch sizes this many times on each side.
 _BRACKET = 4
 _MISFIT_P_VALUE = 0.01
-#: A doubt is raised if slopes along the updates differ from the gradient's by more than this part.
+#: A doubt is raised if slopes along the updates differ from the gradient's by more than this fraction.
 _SLOPE_GAP = 0.1
 _FEW_REPLICATES = 8
 #: Doubts about one step alone. They do not concern a horizon, whose runs train with the momentum, the weight decay and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,117 +39,89 @@ def test_a_plan_that_contradicts_itself_is_found_before_measuring(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("call", "code", "words"),
     [
-        (["probe", "quad.yaml", "--emit", "kerras"], 2, "nanogpt"),
-        (["probe", "quad.yaml", "--emit", "hf", "--json"], 2, "choose one"),
-        (["probe", "quad.yaml", "--log-to", "tensorbord"], 2, "tensorboard"),
-        (["probe", "quad.yaml", "--page", "p.doc"], 2, "ending in .md, .html"),
-        (["probe", "quad.yaml", "--page", "p.md", "--plot", "p.md"], 2, "ending in .png"),
-        (["report"], 2, "RESULT"),
-        (["report", "none.json"], 2, "there is no file none.json"),
-        (["report", "quad.yaml"], 2, "a stored result of quad.yaml is needed"),
-        (["report", "old.json"], 2, "schema_version 0; this bnoise reads 1"),
-        (["report", "old.json", "--set", "a.b=1"], 2, "Add --config FILE"),
-        (["report", "."], 2, "cannot be read"),
-        (["probe", "quad.yaml", "--out", "quad.yaml"], 2, "would replace quad.yaml"),
-        (["report", "old.json", "--page", "loop.md"], 2, "cannot"),
-        (["report", "page.md", "--page", "page.md"], 2, "would replace page.md"),
+        ("probe quad.yaml --emit kerras", 2, "nanogpt"),
+        ("probe quad.yaml --emit hf --json", 2, "choose one"),
+        ("probe quad.yaml --log-to tensorbord", 2, "tensorboard"),
+        ("probe quad.yaml --page p.doc", 2, "ending in .md, .html"),
+        ("probe quad.yaml --page p.md --plot p.md", 2, "ending in .png"),
+        ("report", 2, "RESULT"),
+        ("report none.json", 2, "there is no file none.json"),
+        ("report quad.yaml", 2, "a stored result of quad.yaml is needed"),
+        ("report old.json", 2, "schema_version 0; this bnoise reads 1"),
+        ("report old.json --set a.b=1", 2, "Add --config FILE"),
+        ("report .", 2, "cannot be read"),
+        ("probe quad.yaml --out quad.yaml", 2, "would replace quad.yaml"),
+        ("report old.json --page loop.md", 2, "cannot"),
+        ("report page.md --page page.md", 2, "would replace page.md"),
     ],
 )
 def test_each_wrong_output_or_result_is_one_message(
-    bnoise: Call, write: Write, arguments: list[str], code: int, words: str
+    bnoise: Call, write: Write, call: str, code: int, words: str
 ) -> None:
     write("quad.yaml", QUADRATIC_CONFIG)
     write("old.json", '{"schema_version": 0, "kind": "probe"}')
     write("page.md", "# mine")
     Path("loop.md").symlink_to("loop.md")
-    found, out, err = bnoise(*arguments)
+    found, out, err = bnoise(*shlex.split(call))
     assert (found, out) == (code, "")
     assert words in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("call", "code", "words"),
     [
-        (["frobnicate"], 2, "frobnicate"),
-        (["probe", "c.yaml", "--seed", "x"], 2, "--seed"),
-        (["probe", "c.yaml", "--set", "probe.budgt=3"], 2, "did you mean `budget`?"),
-        (["probe", "c.yaml", "--budget", "soon"], 2, "a time of at least 1s"),
-        (["probe", "c.yaml", "--plot", "p.jpg"], 2, "ending in .png"),
-        (["probe", "c.yaml", "--out", "user.py/r.json"], 2, "cannot"),
-        (["probe", "c.yaml", "--device", "abacus"], 2, "'abacus' is none"),
+        ("frobnicate", 2, "frobnicate"),
+        ("probe c.yaml --seed x", 2, "--seed"),
+        ("probe c.yaml --set probe.budgt=3", 2, "did you mean `budget`?"),
+        ("probe c.yaml --budget soon", 2, "a time of at least 1s"),
+        ("probe c.yaml --plot p.jpg", 2, "ending in .png"),
+        ("probe c.yaml --out user.py/r.json", 2, "cannot"),
+        ("probe c.yaml --device abacus", 2, "'abacus' is none"),
         (
-            [
-                "probe",
-                "c.yaml",
-                "--set",
-                "optimizer._target_=torch.optim.Adamax",
-                "--set",
-                "probe.horizon=off",
-            ],
+            "probe c.yaml --set optimizer._target_=torch.optim.Adamax --set probe.horizon=off",
             2,
             "SGD, Adam, AdamW",
         ),
-        (["probe", "c.yaml", "--set", "optimizer.lr=-1"], 2, "Invalid learning rate"),
-        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], 2, "expected a file of weights"),
-        (["probe", "c.yaml", "--set", "model._target_=user.py:no_model"], 4, "must build a torch.nn.Module"),
-        (["probe", "c.yaml", "--set", "model._target_=user.py:Frozen"], 4, "none with requires_grad"),
-        (["probe", "c.yaml", "--set", "dataset.n=0"], 4, "it found 0"),
-        (["probe", "c.yaml", "--set", "dataset.n=1"], 4, "it found 1"),
-        (["probe", "c.yaml", "--set", "dataset.m=1"], 2, "user.py:data(n=200, flat=True)"),
-        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Ragged"], 4, "into one batch failed"),
-        (["probe", "c.yaml", "--set", "dataset._target_=user.py:Neither"], 4, "a length and items"),
+        ("probe c.yaml --set optimizer.lr=-1", 2, "Invalid learning rate"),
+        ("probe c.yaml --set checkpoint=none.pt", 2, "expected a file of weights"),
+        ("probe c.yaml --set model._target_=user.py:no_model", 4, "must build a torch.nn.Module"),
+        ("probe c.yaml --set model._target_=user.py:Frozen", 4, "none with requires_grad"),
+        ("probe c.yaml --set dataset.n=0", 4, "it found 0"),
+        ("probe c.yaml --set dataset.n=1", 4, "it found 1"),
+        ("probe c.yaml --set dataset.m=1", 2, "user.py:data(n=200, flat=True)"),
+        ("probe c.yaml --set dataset._target_=user.py:Ragged", 4, "into one batch failed"),
+        ("probe c.yaml --set dataset._target_=user.py:Neither", 4, "a length and items"),
+        ("probe c.yaml --set loss= --set objective._target_=user.py:vector", 4, "one number"),
+        ("probe c.yaml --set loss= --set objective._target_=user.py:raising", 4, "my mistake"),
+        ("probe c.yaml --set probe.seed=18446744073709551616", 2, "a number less than"),
+        ("probe c.yaml --set probe.max_examples=300 --set probe.batch_sizes=[4,8,99]", 2, "at least 594"),
         (
-            ["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:vector"],
-            4,
-            "one number",
-        ),
-        (
-            ["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:raising"],
-            4,
-            "my mistake",
-        ),
-        (["probe", "c.yaml", "--set", "probe.seed=18446744073709551616"], 2, "a number less than"),
-        (
-            ["probe", "c.yaml", "--set", "probe.max_examples=300", "--set", "probe.batch_sizes=[4,8,99]"],
-            2,
-            "at least 594",
-        ),
-        (
-            [
-                "probe",
-                "c.yaml",
-                "--set",
-                "probe.max_examples=",
-                "--set",
-                "probe.batch_sizes=[4,8,9999999]",
-                "--budget",
-                "2s",
-            ],
+            "probe c.yaml --set probe.max_examples= --set probe.batch_sizes=[4,8,9999999] --budget 2s",
             4,
             "smaller probe.batch_sizes",
         ),
-        (["probe", "c.yaml", "--out", "/dev/null"], 2, "a folder or a device"),
-        (["probe", "c.yaml", "--out", "p.png", "--plot", "p.png"], 2, "a file of its own"),
-        (["probe", "c.yaml", "--device", "meta"], 2, "'meta' is none"),
-        (["probe", "c.yaml", "--set", "model._target_=user.py:leaving"], 4, "SystemExit"),
+        ("probe c.yaml --out /dev/null", 2, "a folder or a device"),
+        ("probe c.yaml --out p.png --plot p.png", 2, "a file of its own"),
+        ("probe c.yaml --device meta", 2, "'meta' is none"),
+        ("probe c.yaml --set model._target_=user.py:leaving", 4, "SystemExit"),
         (
-            ["probe", "c.yaml", "--set", "model={class_path: torch.nn.Linear, init_args: [1, 2]}"],
+            "probe c.yaml --set 'model={class_path: torch.nn.Linear, init_args: [1, 2]}'",
             2,
             "a mapping of arg",
         ),
-        (["probe", "c.yaml", "--set", "model={_target_: torch.nn.LazyLinear, out_features: 2}"], 4, "lazy"),
-        (["probe", "c.yaml", "--set", "optimizer={_target_: torch.nn.Flatten}"], 2, "Optimizer"),
-        (["probe", "c.yaml", "--set", "loss="], 4, "add `loss:` for examples (x, y)"),
-        (["probe", "c.yaml", "--set", "loss=", "--set", "objective._target_=user.py:late_nan"], 4, "is nan"),
+        ("probe c.yaml --set 'model={_target_: torch.nn.LazyLinear, out_features: 2}'", 4, "lazy"),
+        ("probe c.yaml --set 'optimizer={_target_: torch.nn.Flatten}'", 2, "Optimizer"),
+        ("probe c.yaml --set loss=", 4, "add `loss:` for examples (x, y)"),
+        ("probe c.yaml --set loss= --set objective._target_=user.py:late_nan", 4, "is nan"),
     ],
 )
 def test_each_mistake_is_one_message_with_its_exit_code(
-    bnoise: Call, user: Write, arguments: list[str], code: int, words: str
+    bnoise: Call, user: Write, call: str, code: int, words: str
 ) -> None:
-    found, out, err = bnoise(*arguments)
+    found, out, err = bnoise(*shlex.split(call))
     assert found == code
     assert words.lower() in err.lower()
     assert "Traceback" not in err
@@ -199,28 +172,27 @@ def test_a_loss_without_a_bottom_cannot_tell(bnoise: Call, user: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
+    ("call", "name"),
     [
-        (["probe", "nowhere.yaml"], "nowhere.yaml"),
-        (["check", "nowhere.yaml"], "nowhere.yaml"),
-        (["probe", "folder.yaml"], "folder.yaml"),
-        (["report", "nothing.json"], "nothing.json"),
-        (["report", "torn.json"], "torn.json"),
-        (["probe", "c.yaml", "--set", "model._target_=absent.py:Net"], "absent.py"),
-        (["probe", "c.yaml", "--set", "model._target_=user.py:Nett"], "user.py"),
-        (["probe", "c.yaml", "--set", "model._target_=broken.py:Net"], "broken.py"),
-        (["probe", "c.yaml", "--set", "checkpoint=none.pt"], "none.pt"),
-        (["probe", "c.yaml", "--set", "checkpoint=torn.safetensors"], "torn.safetensors"),
-        (["probe", "c.yaml", "--out", "folder.yaml"], "folder.yaml"),
+        ("probe nowhere.yaml", "nowhere.yaml"),
+        ("check nowhere.yaml", "nowhere.yaml"),
+        ("probe folder.yaml", "folder.yaml"),
+        ("report nothing.json", "nothing.json"),
+        ("report torn.json", "torn.json"),
+        ("probe c.yaml --set model._target_=absent.py:Net", "absent.py"),
+        ("probe c.yaml --set model._target_=user.py:Nett", "user.py"),
+        ("probe c.yaml --set model._target_=broken.py:Net", "broken.py"),
+        ("probe c.yaml --set checkpoint=none.pt", "none.pt"),
+        ("probe c.yaml --set checkpoint=torn.safetensors", "torn.safetensors"),
+        ("probe c.yaml --out folder.yaml", "folder.yaml"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_message_names_a_file_once(bnoise: Call, user: None, arguments: list[str], name: str) -> None:
+def test_a_message_names_a_file_once(bnoise: Call, user: None, call: str, name: str) -> None:
     Path("folder.yaml").mkdir()
     Path("torn.json").write_text("{")
     Path("torn.safetensors").write_bytes(b"torn")
     Path("broken.py").write_text("def Net(: pass")
-    code, out, err = bnoise(*arguments)
+    code, out, err = bnoise(*shlex.split(call))
     assert code in (2, 4)
-    message = (err + out).removeprefix(f"bnoise: --set {arguments[-1]}: ")  # the place of the mistake
+    message = (err + out).removeprefix(f"bnoise: --set {shlex.split(call)[-1]}: ")  # the place of the mistake
     assert message.count(name) == 1

@@ -88,7 +88,7 @@ class LearningRates:
         """Train learning rates side by side until each has arrived, diverged or is late.
 
         Args:
-            limit: give up after so many steps as long as none has arrived.
+            limit: steps after which all give up if none has arrived.
             best: the fewest steps so far; a rate is late after `late` times as many.
         """
         found: dict[int, float | None] = {}

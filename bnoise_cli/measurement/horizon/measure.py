@@ -27,10 +27,10 @@ from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.records import HorizonRun
 
-#: Losses are means over examples that are the same for all runs: as few as know the loss of the start to this part of
-#: it, between these limits. Examples of many terms, as sequences are, need fewer. Merely chosen.
+#: Losses are means over examples that are the same for all runs: as few as know the loss of the start to this fraction
+#: of it, between these limits. Examples of many terms, as sequences are, need fewer. Merely chosen.
 _LOSS_ERROR, _LEAST_EXAMPLES, _MOST_EXAMPLES = 0.03, 64, 256
-#: The scatter of the loss is that of so many parts of the most examples.
+#: The examples are divided into this number of parts, whose losses show the scatter.
 _PARTS = 16
 #: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
 #: passes than the planned ones save time; the runs that are stacked side by side need the memory.

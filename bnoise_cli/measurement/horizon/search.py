@@ -16,9 +16,9 @@ from bnoise_cli.measurement.outcome import is_far
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
 _FIRST_REPLICATES = (4, 2, 1)
-#: Every batch size that decides the answer has at least so many, and at most so many.
+#: Every batch size that decides the answer has at least the first number of replicates, and at most the second.
 _LEAST_REPLICATES, _MOST_REPLICATES = 2, 32
-#: Replicates of one batch size are doubled only if the interval becomes narrower by at least this part of what all
+#: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
 _WORTH_KNOWING, _WORTH = 0.1, 0.5

@@ -16,7 +16,7 @@ from bnoise_cli.maths.crossing import smoothed_at
 from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
-#: A loss above the start by this part of it has diverged; merely chosen.
+#: A loss above the start by this fraction of it has diverged; merely chosen.
 _DIVERGED = 1.0
 
 
@@ -44,7 +44,7 @@ class Runs(Protocol):
         """
 
     def allow(self, part: float) -> None:
-        """Spend no more than this part of the budget until told otherwise."""
+        """Spend no more than a fraction `part` of the budget until told otherwise."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Trained:
         self.known: dict[int, dict[int, Rate]] = {}
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
-        """One learning rate; with so many replicates if it is new."""
+        """One learning rate. If it is new, it begins with `replicates` replicates."""
         rates = self.known.setdefault(size, {})
         if point not in rates:
             rates[point] = Rate(losses=[[self.start_loss] * replicates])
@@ -148,7 +148,7 @@ class Trained:
         return steps_to(size, rates, loss)
 
     def loss_after(self, size: int, point: int, steps: int) -> float | None:
-        """The smoothed mean loss of one learning rate after so many steps; None if it has not come so far."""
+        """The smoothed mean loss of one learning rate after `steps`; None if it diverged or has not come so far."""
         rate = self.known[size][point]
         if rate.diverged or rate.last < steps:
             return None

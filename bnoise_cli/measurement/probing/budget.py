@@ -20,14 +20,14 @@ from bnoise_cli.measurement.task.task import Spent, Task
 _REPLICATES_IN_BUDGET = 13
 #: The budget must hold at least this many rounds, even if several ranks each make a replicate per round.
 _FEWEST_ROUNDS = 2
-#: The pilot doubles its update as long as this part of the time lasts, and ends with what it has found after the second
-#: part. With all its evaluation examples it costs about this many gradients.
+#: The pilot doubles its update as long as this fraction of the time lasts, and ends with what it has found after the
+#: second one. With all its evaluation examples it costs about this many gradients.
 _PILOT_TIME, _MOST_PILOT_TIME, _PILOT_COST = 0.25, 0.6, 1200
-#: The reported loss may take this part of the time.
+#: The reported loss may take this fraction of the time.
 _LOSS_TIME = 0.05
 #: The whole dataset is used if it costs at most these parts of the examples and of the time.
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
-#: What that takes in the end, the line along it included, may take this part of the time; then it is given up.
+#: The whole dataset is given up if it takes more than this fraction of the time, the line along its gradient included.
 _MOST_LIMIT_TIME = 0.2
 #: Forward and backward pass over an example plus its share of a line, in gradient passes.
 _LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.5

@@ -31,7 +31,7 @@ from bnoise_cli.numbers import counted
 EXAMPLES, FEW_EXAMPLES = 16, 4
 #: The loss before and after the warm-up is compared on this many parts of this many examples.
 _PARTS, _PART = 8, 16
-#: Losses of the same examples and masks may differ by this part: the order of sums on a GPU.
+#: Losses of the same examples and masks may differ by this fraction: the order of sums on a GPU.
 _REPEATABLE = 1e-5
 #: Reading a batch in the background pays if it takes longer than this many seconds: handing a batch from one thread to
 #: another took 0.6 ms beside small operations of torch.

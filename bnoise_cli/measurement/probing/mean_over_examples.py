@@ -23,14 +23,14 @@ from bnoise_cli.measurement.task.gradients import loss_and_gradient
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.weighing import IGNORED, Form, Weighing, forms
 
-#: The gradient of a batch may differ from the mean of its halves' by this part of its norm: bfloat16 inside a model, a
-#: small term that balances experts.
+#: The gradient of a batch may differ from the mean of its halves' by this fraction of its norm: bfloat16 inside a
+#: model, a small term that balances experts.
 ROUNDING = 1e-2
 #: Nothing is looked for below the first. A weighing must leave at most the second part of the gap between whole and
 #: halves, or the third of what the best weights leave.
 EXACT, _BETTER, _NEAR_BEST = 1e-5, 0.02, 3.0
-#: After this many random trials the test goes on only while at most this part of the sign flips exceeds what was found.
-#: The last is the level of the test.
+#: After this many random trials the test goes on only while at most this fraction of the sign flips exceeds what was
+#: found. The last is the level of the test.
 _LOOKS = ((4, 0.25), (8, 0.02), (12, 0.001))
 #: A gradient is reduced to this many signed sums of each parameter, which keeps scalar products to a few percent.
 _SUMS = 256

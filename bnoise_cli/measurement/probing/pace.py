@@ -23,7 +23,7 @@ _ROUGH = 1.5
 _CHECK_PASSES, _CHECK_COST = 20, 12
 #: The checks look at fewer examples if they would take the first part of the budget, and may take the second.
 _CHECKS, _MOST_CHECKS = 0.1, 0.5
-#: A forward and backward pass of a micro-batch may take this part of the budget.
+#: A forward and backward pass of a micro-batch may take this fraction of the budget.
 _PASS = 0.02
 _BACKWARD_COST = 3
 
@@ -36,7 +36,7 @@ class Pace:
     per_example: float
 
     def seconds(self, passes: float, examples: float) -> float:
-        """Seconds of forward passes with so many examples in all."""
+        """Seconds of `passes` forward passes with `examples` examples in all."""
         return passes * self.per_pass + examples * self.per_example
 
     def of_probe(self, group: int) -> float:

@@ -56,7 +56,7 @@ def scout(
         limit: if it is known, nothing is doubled.
         batch_sizes: the user's choice, or None.
         most_examples: the largest batch that leaves the budget enough replicates.
-        in_time: whether there is time for the gradient of so many more examples.
+        in_time: whether there is time for the gradient of a given number of further examples.
         haste: the part of the usual evaluation examples for which there is time.
 
     Raises:

@@ -23,10 +23,10 @@ from bnoise_cli.measurement.task.task import Task
 #: Positions of the best step, over the line's scale, at which its polynomial can be trusted.
 WELL_PLACED = (0.4, 1.7)
 MOST_RESCALINGS = 10
-#: First guess of a step: it changes the loss by this part, to first order along its own gradient; that loss is the mean
-#: over this number of examples.
+#: First guess of a step: it changes the loss by this fraction, to first order along its own gradient; that loss is the
+#: mean over this number of examples.
 _FIRST_CHANGE, _FIRST_EXAMPLES = 0.05, 8
-#: The slope at the start of a line is the central difference at plus and minus this part of its scale.
+#: The slope at the start of a line is the central difference at plus and minus this fraction of its scale.
 _CLOSE = 1 / 8
 #: Lines along one update are evaluated on this many parts of the examples, whose scatter is the noise.
 _PARTS = 4

@@ -26,7 +26,7 @@ from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.task.gradients import squared_norms
 from bnoise_cli.measurement.task.task import Task
 
-#: A |G|² below this part of tr Σ is a zero with the rounding of float32 sums.
+#: A |G|² below this fraction of tr Σ is a zero with the rounding of float32 sums.
 _ROUNDING = 1e-10
 #: Examples on which the scale of the line is looked for.
 _FEW = 64

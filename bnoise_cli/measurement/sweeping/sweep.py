@@ -34,7 +34,8 @@ from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.records import Throughput
 from bnoise_cli.spec.load import Spec
 
-#: Examples of each probe along the best run: this part of all examples that were trained on, and at least this number.
+#: Examples of each probe along the best run: this fraction of all examples that were trained on, and at least this
+#: number.
 _PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
 #: The horizon at the start: the part of those examples that it may use, and the half-width of the interval of B_crit at
 #: which it ends.

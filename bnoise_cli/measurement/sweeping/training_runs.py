@@ -15,9 +15,9 @@ from bnoise_cli.records import RunEnd
 _FAR, _NEAR = 1.15, 1.03
 #: Near is where the last losses, extrapolated, arrive before the step has grown by this much: a window and a far step.
 _SOON = 1.5
-#: A run that has not crossed the goal by this part more than the steps to beat has lost.
+#: A run that has not crossed the goal by this fraction more than the steps to beat has lost.
 _LATE = 1.1
-#: A loss above the start by this part of it has diverged; merely chosen.
+#: A loss above the start by this fraction of it has diverged; merely chosen.
 _DIVERGED = 1.0
 
 

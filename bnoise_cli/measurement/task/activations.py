@@ -12,7 +12,7 @@ from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.numbers import counted
 
-#: Activations of a micro-batch may take this part of what is available; gradients and temporaries come on top.
+#: Activations of a micro-batch may take this fraction of what is available; gradients and temporaries come on top.
 _PART = 1 / 8
 #: Limit on a CPU: it gains nothing from more at once, and its allocator does not refuse in time.
 _MOST_ON_CPU = 1 << 30

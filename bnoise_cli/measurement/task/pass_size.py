@@ -8,9 +8,9 @@ from bnoise_cli.measurement.task.task import Task
 
 #: The largest size that is tried: fewer passes tell less about the scatter of gradients.
 MOST = 64
-#: The size is doubled as long as this saves this part of the time per example; chosen.
+#: The size is doubled as long as this saves this fraction of the time per example; chosen.
 _SAVED = 0.1
-#: A trial of three passes may take about three times this part of the budget.
+#: A trial of three passes may take about three times this fraction of the budget.
 _PART = 0.01
 
 

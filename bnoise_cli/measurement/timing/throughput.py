@@ -17,14 +17,14 @@ from bnoise_cli.maths.step_time import MEMORY_PART, fit_line
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.records import LimitedBy, StepTime, Throughput
 
-#: The first visits, which also warm up, may take this part of the time; the rounds share what is left. Rounds are
+#: The first visits, which also warm up, may take this fraction of the time; the rounds share what is left. Rounds are
 #: half as long as the first visits, so that the fewest fit.
 _FIRST_VISITS = 0.4
 _FEWEST_ROUNDS = 2
 #: The median of the fast half of the visits is their first quartile. Its interval reaches this many standard errors
 #: of a rank to both sides: 95%.
 _QUARTILE, _ERRORS = 0.25, 2.0
-#: A step that once had its core for this part of its time does not wait for anything but other programs.
+#: A step that once had its core for this fraction of its time does not wait for anything but other programs.
 _OWN_CORE = 0.9
 #: The fewest sizes for a line, timed while there is any time; and the largest size at which a range may begin.
 _FEWEST_SIZES, _LARGEST_START = 2, 64

@@ -26,7 +26,7 @@ from bnoise_cli.spec.schema import Config
 
 #: Micro-batches up to one device's part of this many B_crit are tried. At 64 a run takes 65 times the fewest examples.
 _LARGEST_OF_USE = 64
-#: Timing may take this part of the budget.
+#: Timing may take this fraction of the budget.
 _SHARE = 0.1
 
 

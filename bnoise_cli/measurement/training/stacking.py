@@ -14,13 +14,13 @@ from bnoise_cli.measurement.training.runner import Runner
 
 #: Larger models are not stacked: their passes fill the device by themselves.
 _LARGEST = 4_000_000
-#: Stacking is used if it takes less than this part of the time; the trial takes this many steps.
+#: Stacking is used if it takes less than this fraction of the time; the trial takes this many steps.
 _WORTH, _STEPS = 0.8, 4
 #: Steps of a run between two readings of its loss, about.
 _BETWEEN = 4
-#: Weights of stacked runs and of single ones may differ by this part after the trial: the order of sums.
+#: Weights of stacked runs and of single ones may differ by this fraction after the trial: the order of sums.
 _SAME = 1e-3
-#: The trial trains at this part of the config's learning rate, which diverges nowhere.
+#: The trial trains at this fraction of the config's learning rate, which diverges nowhere.
 _CAREFUL = 0.25
 
 

@@ -23,7 +23,7 @@ _ABOUT_THE_ANSWER = (
 )  # fmt: skip
 #: Doubts that undermine a recommendation by step times, the gravest first.
 _ABOUT_THE_TIMES = ("untimed", "timing", "slower_when_larger", "not_tried", "communication", "data_loading")
-#: Two learning rates, or two run times, that differ by less than this part are told as the same.
+#: Two learning rates, or two run times, that differ by less than this fraction are told as the same.
 _SAME = 0.03
 
 
