@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from bnoise_cli.report.document import Drawing, Section
 from bnoise_cli.report.plots.style import Panel
@@ -25,13 +25,24 @@ class Stage(Protocol):
         """The kind of result that it will have."""
 
 
+class Stretch(NamedTuple):
+    """From where a measurement looks how far: `looks at one step alone` + ` after 100 steps of training`."""
+
+    what: str
+    start: str = ""
+    #: At which learning rates, as `, each batch size at its best learning rate`.
+    rates: str = ""
+
+    def __str__(self) -> str:
+        return "".join(self)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportKind(Generic[R]):
     """How one kind of result is told."""
 
     sections: Callable[[R], list[Section]]
-    #: From where the measurement looks how far, as in `looks at one step alone after 100 steps of training`.
-    stretch: Callable[[R], str]
+    stretch: Callable[[R], Stretch]
     panels: tuple[Panel[R], ...]
     #: The measurements at each batch size, for an experiment tracker.
     curves: Callable[[R], Curves]

@@ -139,7 +139,8 @@ class Probe(Section):
         default=300.0, description="or when this time is spent, after the warm-up: seconds, or as in 2m"
     )
     max_examples: Budget | None = Field(
-        default=None, description="or a budget in gradient examples, which repeats exactly"
+        default=None,
+        description="or a budget in gradient examples, which repeats exactly if it is spent long before the time",
     )
     precision_mode: Literal["full", "bf16-mixed"] = Field(
         default="full",

@@ -7,10 +7,12 @@ import dataclasses
 import pytest
 
 from bnoise_cli.advice.advise import advise
+from bnoise_cli.numbers import percent
 from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate
 from bnoise_cli.report.document import Sentence, Tone
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.words.difference import difference
+from bnoise_cli.report.words.horizon import steps_of
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.result import Result
 from tests.cases import QUADRATIC_CONFIG, Call, Write
@@ -54,6 +56,23 @@ def test_another_batch_is_told_in_differences_from_the_plan() -> None:
     assert tone is Tone.GOOD
     planned = next(row for row in found.tradeoff if row.batch_size == 8)
     assert f"It takes {difference(advised.row, planned)} than the planned 8." in rest
+
+
+def test_it_is_compared_with_the_plan_as_it_stands_if_that_was_trained_to_its_end() -> None:
+    found = advise(dataclasses.replace(plan(batch_size=64), horizon=horizon_record(HORIZON)))
+    advised, horizon = found.recommendation, found.horizon
+    assert advised is not None
+    assert advised.batch_size != 64
+    assert horizon is not None
+    planned = next(row for row in found.tradeoff if row.batch_size == 64)
+    law = f"{difference(advised.row, planned)} than the planned 64 at its best learning rate."
+    _, _, rest = verdict(found)
+    assert f" than the plan, and {law}" in rest
+    fewer = percent(1 - steps_of(horizon, advised) * advised.batch_size / (112 * 64))
+    assert f"{fewer} fewer examples than the plan, and" in rest
+    late = tuple(dataclasses.replace(run, arrived=None) for run in horizon.runs)
+    _, _, rest = verdict(dataclasses.replace(found, horizon=dataclasses.replace(horizon, runs=late)))
+    assert f"It takes {law}" in rest
 
 
 def test_a_rate_that_stays_is_said_to_stay() -> None:

@@ -42,7 +42,7 @@ class ProbeSettings:
     #: Relative half width of the 95% interval.
     precision: float = 0.15
     budget_seconds: float = 60.0
-    #: Gradient examples. With this budget a probe repeats exactly, so times decide nothing.
+    #: Gradient examples. A probe that spends them long before its seconds repeats exactly: times decide nothing.
     max_examples: int | None = None
     seed: int = 0
 

@@ -40,6 +40,8 @@ from bnoise_cli.measurement.training.steps import Trainer, evaluating
 from bnoise_cli.records import Threads, Throughput
 from bnoise_cli.spec.load import Spec
 
+#: Is told how far a probe has come.
+OnProgress = Callable[[Progress | HorizonProgress | WarmupProgress], None]
 #: Part of the budget that trying numbers of threads may take.
 _THREADS = 0.1
 
@@ -69,7 +71,7 @@ class Session:
         self._losses_before: list[float] = []
         self._threads: Threads | None = None
 
-    def run(self, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]) -> ProbeRun:
+    def run(self, on_progress: OnProgress) -> ProbeRun:
         """Warm up and probe; Ctrl-C and failures after the first point keep what there is.
 
         A CPU computes on the number of threads that is fastest, unless the result must repeat exactly.
@@ -84,7 +86,7 @@ class Session:
         with use_threads(self._threads.number if self._threads else None):
             return self._run(on_progress)
 
-    def _run(self, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]) -> ProbeRun:
+    def _run(self, on_progress: OnProgress) -> ProbeRun:
         points: list[Measurement] = []
         warmup_seconds, interrupted, failure = 0.0, False, None
         try:
@@ -161,9 +163,7 @@ class Session:
         fitting_weights(self.task.model, checkpoint)
         return path, checkpoint.step
 
-    def _go_to(
-        self, place: Place, on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None]
-    ) -> None:
+    def _go_to(self, place: Place, on_progress: OnProgress) -> None:
         """Load the checkpoint that a place begins with, and train from there."""
         if place.checkpoint is not None:
             self._start_from(place.checkpoint)
@@ -210,7 +210,7 @@ class Session:
         self,
         step: int,
         earlier: list[Measurement],
-        on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None],
+        on_progress: OnProgress,
     ) -> Measurement:
         """Probe one point with its share of what is left of the budget."""
         plan = self.config.probe
@@ -268,7 +268,7 @@ class Session:
         self,
         step: int,
         budget: Budget,
-        on_progress: Callable[[Progress | HorizonProgress | WarmupProgress], None],
+        on_progress: OnProgress,
     ) -> Measurement:
         """Measure a point by training runs alone: this optimizer's step is not a known diagonal times the gradient.
 

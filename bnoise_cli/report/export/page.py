@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -31,7 +32,8 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(
 th { vertical-align: bottom; } .words { text-align: left; } .strong { font-weight: 600; background: var(--mark); }
 @media (prefers-color-scheme: dark) { :root { --text: #ddd; --back: #111; --soft: #999; --line: #333;
   --good: #5fd0a8; --unsure: #ff9d5c; --mark: #1d2a26; } svg { filter: invert(.9) hue-rotate(180deg); } }
-@media (max-width: 30rem) { body { padding: 0 .5rem; } th, td { padding: .2rem .35rem; } }
+@media (max-width: 40rem) { body { padding: 0 .5rem; } table { font-size: .75rem; } th, td { padding: .2rem .25rem; }
+  th, .words { white-space: normal; } .spare { display: none; } }
 """
 
 
@@ -87,8 +89,8 @@ def _html_part(part: Part) -> str:
         case Sentence():
             return _paragraph(part)
         case Remark():
-            finding = f"<p><b>{escape(part.name)}</b>: {escape(part.finding)} "
-            return f'{finding}<span class="detail">{escape(part.remedy)}</span></p>'
+            finding = f"<p><b>{escape(part.name)}</b>: {_text(part.finding)} "
+            return f'{finding}<span class="detail">{_text(part.remedy)}</span></p>'
         case Drawing():
             return f"<pre>{escape(chr(10).join(part.lines))}</pre>"
         case Grid():
@@ -102,15 +104,18 @@ def _html_part(part: Part) -> str:
 
 
 def _paragraph(sentence: Sentence) -> str:
-    return f'<p class="{sentence.tone}">{escape(sentence.text)}</p>'
+    return f'<p class="{sentence.tone}">{_text(sentence.text)}</p>'
+
+
+def _text(text: str) -> str:
+    """Text with `code` in a font of its own."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _html_cells(tag: str, cells: Sequence[str], grid: Grid) -> str:
+    kinds = {**dict.fromkeys(grid.words, " class=words"), **dict.fromkeys(grid.spare, " class=spare")}
     texts = zip(cells, grid.columns, strict=True)
-    return "".join(
-        f"<{tag}{' class=words' if column in grid.words else ''}>{escape(cell)}</{tag}>"
-        for cell, column in texts
-    )
+    return "".join(f"<{tag}{kinds.get(column, '')}>{escape(cell)}</{tag}>" for cell, column in texts)
 
 
 def _write(results: Results, path: Path, written: Sequence[Path]) -> str:

@@ -124,12 +124,15 @@ def _mark_choices(axes: Axes, result: Result, timed: bool) -> None:
 
 
 def _write_sizes(axes: Axes, result: Result, timed: bool) -> None:
-    """The batch size at each point, as far as there is room between the points."""
+    """The batch size at each point, above the curve on either side of its lowest point."""
+    fastest = min(result.tradeoff, key=lambda row: _time(row, timed))
     for row in result.tradeoff:
+        rises = row.batch_size > fastest.batch_size
         axes.annotate(
             count(row.batch_size),
             (row.examples_ratio, _time(row, timed)),
-            xytext=(4, 4),
+            xytext=(-3, 5) if rises else (4, 4),
+            ha="center" if rises else "left",
             textcoords="offset points",
             fontsize=7,
             color=GREY,

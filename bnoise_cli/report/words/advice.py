@@ -56,7 +56,8 @@ def _advice(result: Result, found: Recommendation) -> Section:
     price = f"{role_words(found.roles).capitalize()}: {_price_of(found, result)}."
     parts: list[Part] = [Sentence(found.reason), Sentence(price)]
     parts += _others(result)
-    parts.append(Sentence(f"Learning rate: {found.learning_rate_rule}.", Tone.DETAIL))
+    rate = ":" if found.learning_rate is None else f" {found.learning_rate:g},"
+    parts.append(Sentence(f"Learning rate{rate} {found.learning_rate_rule}.", Tone.DETAIL))
     if result.throughput is not None:
         parts.append(Sentence(_device(result.throughput, found), Tone.DETAIL))
     return Section(title="Recommended batch", headline=headline, parts=parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.kinds import Curves, ReportKind, Stretch
 from bnoise_cli.report.plots.branch import BRANCHES
 from bnoise_cli.report.words.advice import closing_sections
 from bnoise_cli.report.words.sweep import after_warm_up, sweep_progress, training_cost
@@ -82,9 +82,9 @@ def _curves(result: BranchResult) -> Curves:
         yield batch.batch_size, {f"batches/{name}": getattr(batch, name) for name in names}
 
 
-def _stretch(result: BranchResult) -> str:
+def _stretch(result: BranchResult) -> Stretch:
     amount = f"trains branches of {count(result.examples)} examples"
-    return f"{amount}{after_warm_up(result)}, at learning rates scaled with the batch size"
+    return Stretch(amount, after_warm_up(result), ", at learning rates scaled with the batch size")
 
 
 REPORT = ReportKind[BranchResult](

@@ -11,14 +11,14 @@ from bnoise_cli.numbers import count, percent, seconds, significant, within
 from bnoise_cli.records import TrajectoryPoint
 from bnoise_cli.report.chart import improvement_chart
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.kinds import Curves, ReportKind, Stretch
 from bnoise_cli.report.plots.horizon import HORIZON
 from bnoise_cli.report.plots.probe import IMPROVEMENT, SPEED
 from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.plots.trajectory import TRAJECTORY
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.horizon import below_the_headline, horizon_progress, horizon_sections
-from bnoise_cli.report.words.related import after
+from bnoise_cli.report.words.related import AT_BEST_RATES, after
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.probe import ProbeResult
 
@@ -180,13 +180,13 @@ def _curves(result: ProbeResult) -> Curves:
             yield point.batch_size, {f"points/{name}": getattr(point, name) for name in names}
 
 
-def _stretch(result: ProbeResult) -> str:
+def _stretch(result: ProbeResult) -> Stretch:
     if result.horizon is not None:
-        ahead = f"{count(result.horizon.curve[-1].steps)} steps of a large batch ahead"
-        return f"looks {ahead}{after(result.step)}, each batch size at its best learning rate"
+        ahead = f"looks {count(result.horizon.curve[-1].steps)} steps of a large batch ahead"
+        return Stretch(ahead, after(result.step), AT_BEST_RATES)
     if len(result.trajectory) > 1:
-        return f"joins {count(len(result.trajectory))} points of training"
-    return f"looks at one step alone{after(result.step)}"
+        return Stretch(f"joins {count(len(result.trajectory))} points of training")
+    return Stretch("looks at one step alone", after(result.step))
 
 
 REPORT = ReportKind[ProbeResult](

@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from bnoise_cli.amounts import EXAMPLES
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.kinds import report_kind
+from bnoise_cli.report.kinds import Stretch, report_kind
 from bnoise_cli.results.result import Result
+
+#: How sweeps and horizons choose learning rates, for a `Stretch`.
+AT_BEST_RATES = ", each batch size at its best learning rate"
 
 
 def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Section:
     """One sentence on every other stored measurement of the same task."""
-    parts = [
-        Sentence(
-            f"A {other.kind} in {name} found {EXAMPLES.interval(other.critical_batch_size)}: it {stretch(other)}; this "
-            f"{result.kind} {stretch(result)}.",
-            Tone.DETAIL,
-        )
-        for name, other in others
-    ]
+    parts = []
+    for name, other in others:
+        its, own, this = stretch(other), stretch(result), f"this {result.kind}"
+        why = f"it {its}; {this} {own}"
+        if its[1:] == own[1:] and any(own[1:]):
+            why = f"it {its.what}, and {this} {own.what}, both{own.start}{own.rates}"
+        found = f"A {other.kind} in {name} found {EXAMPLES.interval(other.critical_batch_size)}"
+        parts.append(Sentence(f"{found}: {why}.", Tone.DETAIL))
     return Section(title="Other measurements", parts=parts)
 
 
-def stretch(result: Result) -> str:
-    """From where a result looks how far, and at which learning rates: `looks at one step after 100 steps`."""
+def stretch(result: Result) -> Stretch:
+    """From where a result looks how far, and at which learning rates."""
     return report_kind(result.kind).stretch(result)
 
 

@@ -9,12 +9,12 @@ from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate
 from bnoise_cli.report.document import Grid, Section, Sentence
-from bnoise_cli.report.kinds import Curves, ReportKind
+from bnoise_cli.report.kinds import Curves, ReportKind, Stretch
 from bnoise_cli.report.plots.sweep import RATES, STEPS
 from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.probe import along_training
-from bnoise_cli.report.words.related import after
+from bnoise_cli.report.words.related import AT_BEST_RATES, after
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.sweep import SweepResult
@@ -155,9 +155,8 @@ def after_warm_up(result: Result) -> str:
     return after(steps if isinstance(steps, int) else None)
 
 
-def _stretch(result: SweepResult) -> str:
-    goal = f"trains to a loss of {significant(result.goal)}"
-    return f"{goal}{after_warm_up(result)}, each batch size at its best learning rate"
+def _stretch(result: SweepResult) -> Stretch:
+    return Stretch(f"trains to a loss of {significant(result.goal)}", after_warm_up(result), AT_BEST_RATES)
 
 
 REPORT = ReportKind[SweepResult](

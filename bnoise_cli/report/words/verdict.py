@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from bnoise_cli.advice.choices import SAME_TIME
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import Doubt, Recommendation
+from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
 from bnoise_cli.report.document import Section, Sentence, Tone
-from bnoise_cli.report.words.difference import difference
+from bnoise_cli.report.words.difference import difference, difference_of
 from bnoise_cli.report.words.horizon import planned_steps, steps_of
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
@@ -124,14 +124,30 @@ def _differences(result: Result, advised: Recommendation) -> Iterator[Sentence]:
     if row is None:
         return
     if advised.batch_size != planned.batch_size or advised.world_size != planned.world_size:
-        both = " (each at its best learning rate)" if result.best_rates else ""
-        yield Sentence(f"It takes {difference(advised.row, row)} than {name}{both}.")
+        than = f"{difference(advised.row, row)} than {name}"
+        if result.best_rates:
+            than += " at its best learning rate"
+        if (as_planned := _beside_the_plan(result, advised, row)) is not None:
+            than = f"{as_planned} than the plan, and {than}"
+        yield Sentence(f"It takes {than}.")
         return
     others = (other for other in result.alternatives if other.world_size == planned.world_size)
     if (other := next(others, None)) is not None:
         yield Sentence(
             f"{result.amounts.count(other.batch_size)} would take {difference(other.row, row)} than {name}."
         )
+
+
+def _beside_the_plan(result: Result, advised: Recommendation, planned: TradeoffRow) -> str | None:
+    """The difference from the plan at its own learning rate; None if the horizon did not train that to its end."""
+    horizon = result.horizon if isinstance(result, ProbeResult) else None
+    before = planned_steps(planned.batch_size, horizon) if horizon is not None else None
+    if horizon is None or before is None or not before[1]:
+        return None
+    steps = steps_of(horizon, advised) / before[0]
+    step, step_before = advised.row.step_seconds, planned.step_seconds
+    time = None if step is None or step_before is None else steps * step / step_before
+    return difference_of(examples=steps * advised.batch_size / planned.batch_size, time=time)
 
 
 def _same_time(result: Result, advised: Recommendation) -> Iterator[Sentence]:
