@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -22,36 +21,35 @@ def main() -> None:
     try:
         gc.disable()  # imports make no garbage, and looking for it is a tenth of a short run
         from bnoise_cli.cli.app import run
+        from bnoise_cli.cli.own_process import allow
 
         gc.enable()
+        allow()
         code = run()
     except KeyboardInterrupt:
         print("bnoise: interrupted before anything was measured.", file=sys.stderr)
         code = _INTERRUPTED
+    from bnoise_cli.cli.own_process import is_child, leave
     from bnoise_cli.launch import here
 
-    if here().size == 1:
-        ignore_more()
-        sys.exit(code)
-    _leave(code, here())
+    if here().size > 1:
+        code = _common(code, here())
+    if here().size > 1 or is_child():
+        leave(code, code)
+    ignore_more()
+    sys.exit(code)
 
 
-def _leave(code: int, launch: Launch) -> None:
-    """Exit one of several processes after its output is flushed. Only rank 0 reports a failure.
-
-    Uses `os._exit`: torch's communication threads were seen to abort while the interpreter shut down.
-    """
+def _common(code: int, launch: Launch) -> int:
+    """The exit code of one of several processes. Only rank 0 reports a failure."""
     if not launch.agent_store:
-        code = 0 if launch.is_follower else code
-    elif not (launch.is_follower and code == _INTERRUPTED):
+        return 0 if launch.is_follower else code
+    if not (launch.is_follower and code == _INTERRUPTED):
         from bnoise_cli.measurement.meeting import common_exit_code
 
         with suppress(KeyboardInterrupt):
-            code = common_exit_code(code)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+            return common_exit_code(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -153,3 +153,7 @@ class ConfigError(BnoiseError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type, tuple[Sequence[Problem]]]:
+        """The exception is handed from one process to another."""
+        return type(self), (self.problems,)

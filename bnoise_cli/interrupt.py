@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 #: Ctrl-C; what torchrun and job schedulers send before they kill; the end of the terminal or the connection.
-_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _state = {"asked": False}
 
 
 def listen() -> None:
     """Turn the first signal into KeyboardInterrupt. Later ones are ignored, so that storing is not cut short."""
-    for sign in _ENDING:
+    for sign in ENDING:
         if signal.getsignal(sign) is not signal.SIG_IGN:  # as under nohup
             signal.signal(sign, _interrupt)
 
@@ -42,7 +42,7 @@ def ignore_more() -> None:
     program with the signal instead of its exit code.
     """
     if _state["asked"]:
-        for sign in _ENDING:
+        for sign in ENDING:
             signal.signal(sign, signal.SIG_IGN)
 
 

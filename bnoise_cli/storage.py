@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,6 +25,8 @@ _DEEPEST = 64
 _PART = 1 << 20
 #: Bytes of the largest file that is hashed whole; of a larger one this many samples of this many bytes are.
 _WHOLE, _SAMPLES, _SAMPLE = 1 << 26, 4096, 1 << 12
+#: Seconds that a lock is waited for if its holder may be a process that is ending.
+_MOMENT = 1.0
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -240,7 +243,8 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock, kept in a hidden file beside `file`. It ends with the process.
 
     Args:
-        wait: whether to wait for another process that holds it.
+        wait: whether to wait for another process that holds it, however long. A moment is waited in any case, because a
+            process that was killed may not be gone yet.
 
     Raises:
         CallError: another process holds it and `wait` is not set.
@@ -250,11 +254,15 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
 
     place = file.with_name(f".{file.name[:100]}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + _MOMENT
     while True:
         with place.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(_MOMENT / 20)
+                    continue
                 raise CallError(
                     f"{file} is being written by another call of bnoise. Wait until it ends, or name another file with "
                     "--out."

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -16,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bnoise_cli import __version__
-from bnoise_cli.cli.streams import tell
+from bnoise_cli.cli.own_process import hand_over
+from bnoise_cli.cli.streams import tell, tell_unforeseen
 from bnoise_cli.cli.torchrun import join_ranks
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
 from bnoise_cli.results.kinds import COMMANDS
@@ -63,6 +63,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
+        except BrokenPipeError as error:  # typer would take it for a reader of the help who has gone
+            raise RunError(f"a pipe was closed while it was written to ({error}).") from error
         except SystemExit as end:
             raise RunError(
                 f"the user's code ended the program (SystemExit: {end.code}). Look for sys.exit or argparse in the "
@@ -97,6 +99,7 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand in COMMANDS:  # all others ignore torchrun's variables
+        hand_over()
         join_ranks()
 
 
@@ -106,7 +109,9 @@ def run() -> int:
     try:
         app()
     except SystemExit as end:
-        # typer ends a broken pipe and an aborted prompt with 1, which means "check failed" here.
+        # typer ends with 1, which means "check failed" here, if the reader of the help has gone.
+        if isinstance(end.__context__, BrokenPipeError):
+            return ExitCode.DONE
         code = end.code if isinstance(end.code, int) else ExitCode.RUN_FAILED if end.code else 0
         return ExitCode.RUN_FAILED if code == 1 and not isinstance(code, ExitCode) else code
     except BnoiseError as error:
@@ -149,7 +154,6 @@ def _is_missing(package: str) -> bool:
 
 
 def _unforeseen(error: BaseException) -> ExitCode:
-    """Print the traceback of what nobody foresaw. Never exit code 1, which says that a check failed."""
-    tell("".join(traceback.format_exception(error)))
-    tell("bnoise: this is a mistake in bnoise; please report it with the lines above.")
+    """Never exit code 1, which says that a check failed."""
+    tell_unforeseen(error)
     return ExitCode.RUN_FAILED

@@ -13,6 +13,7 @@ import typer
 
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.cli.options import DeviceOption, QuietOption, SetOption
+from bnoise_cli.cli.own_process import apart
 from bnoise_cli.errors import CallError, NothingMeasuredError
 from bnoise_cli.report.export.ci import WRITERS, Format
 from bnoise_cli.report.words.check import check_sections
@@ -143,7 +144,11 @@ def _stored(configs: Sequence[Path]) -> list[Path]:
 
 
 def _probe(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Result]:
-    """Measure now, and keep the result as `bnoise probe` does."""
+    """Measure in a process of its own, and keep the result as `bnoise probe` does."""
+    return apart(lambda: _probe_here(spec, target, device, quiet))
+
+
+def _probe_here(spec: Spec, target: Path, device: str, quiet: bool) -> tuple[Path, Result]:
     from bnoise_cli.cli.probe import measure_now
 
     file = ResultFile(target)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
@@ -144,3 +145,9 @@ def tell(text: str, *, quiet: bool = False) -> None:
             typer.echo("\n".join(map(harmless, text.splitlines())), err=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def tell_unforeseen(error: BaseException) -> None:
+    """Print the traceback of what nobody foresaw."""
+    tell("".join(traceback.format_exception(error)))
+    tell("bnoise: this is a mistake in bnoise; please report it with the lines above.")

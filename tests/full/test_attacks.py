@@ -161,3 +161,16 @@ def test_no_room_for_the_model_is_one_message(write: Write) -> None:
     code, _, err = call("probe", str(write("c.yaml", text)), "-q")
     assert code == 4
     assert "out of memory while building the model" in err
+
+
+def test_user_code_that_ends_the_process_fails_its_own_config_alone(write: Write) -> None:
+    """Not even the first config of a check, by the exit code of a check that passed."""
+    leaving = config(write, LATE.replace("5000", "50").format("__import__('os')._exit(0)"))
+    plain = str(write("plain.yaml", QUADRATIC_CONFIG))
+    code, out, _ = call("check", leaving, plain, "--probe", "-q", "--format", "json")
+    assert code == 4
+    first, second = json.loads(out)["checked"]
+    assert first["verdict"] == "error"
+    assert "ended the process with exit code 0" in first["finding"]
+    assert second["verdict"] != "error"
+    assert [each.name for each in Path(".bnoise").glob("*.json")] == ["plain.probe.json"]

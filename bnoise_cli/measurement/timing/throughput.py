@@ -202,8 +202,7 @@ class _Timing:
     def _visit(self, size: int) -> bool:
         """Warm up and time one size. Returns False if it does not fit."""
         try:
-            warm = self.steps.step(size)
-            self.spent += _whole(warm)
+            warm = self._take(size)
             if self.is_over:
                 self.timed[size].append(warm)
             else:
@@ -218,9 +217,17 @@ class _Timing:
         return True
 
     def _step(self, size: int) -> None:
+        self.timed[size].append(self._take(size))
+
+    def _take(self, size: int) -> TimedStep:
         step = self.steps.step(size)
+        if not step.seconds > 0:
+            raise RunError(
+                f"a step of {size} examples took {step.seconds:g} seconds by the clock. Look for code that replaces "
+                "time.perf_counter, as libraries that freeze the time do."
+            )
         self.spent += _whole(step)
-        self.timed[size].append(step)
+        return step
 
     def _memory_line(self) -> tuple[float, float] | None:
         """(bytes without examples, bytes per example), from the two largest sizes; None: unknown."""
