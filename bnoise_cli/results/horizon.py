@@ -73,16 +73,21 @@ def _change(found: HorizonFound) -> float | None:
     return math.exp(last.fit.log_critical - before.fit.log_critical)
 
 
-def horizon_doubts(point: Measurement) -> Iterator[Doubt]:
-    """Why the answer that training shows, or its absence, is to be doubted."""
+def horizon_doubts(point: Measurement, *, is_off: bool) -> Iterator[Doubt]:
+    """Why the answer that training shows, or its absence, is to be doubted.
+
+    Args:
+        is_off: whether the config asks for no horizon.
+    """
     found = point.horizon
     if found is None:
+        sweep = "or measure with `bnoise sweep`."
+        longer = "Raise --budget (or probe.max_examples)"
         yield Doubt(
             code="one_step",
-            finding="the critical batch size is that of a single step; training from the same weights has shown 2 to "
-            f"20 times less or more. No horizon was measured: {point.no_horizon}",
-            remedy="Set probe.horizon: auto and raise --budget (or probe.max_examples); or measure with bnoise sweep. "
-            "With probe.horizon: off a batch size is recommended by one step alone.",
+            finding="B_crit is that of one step alone, and training from the same weights has shown 2 to 20 times less "
+            f"or more. No horizon: {point.no_horizon}",
+            remedy=f"Set probe.horizon: auto, {sweep}" if is_off else f"{longer}, {sweep}",
         )
         return
     if point.no_one_step is not None:

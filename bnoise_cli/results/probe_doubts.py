@@ -50,7 +50,8 @@ def probe_doubts(run: ProbeRun, config: Config) -> tuple[Doubt, ...]:
         ending = [_at(last.step, doubt) if doubt.code in of_last else doubt for doubt in ending]
         answer = [_at(last.step, doubt) for doubt in answer]
     group = [*_about_small_groups(run, last)]
-    found = (*horizon_doubts(last), *ending, *group, *about_the_task(run, last, config), *answer)
+    ahead = horizon_doubts(last, is_off=config.probe.horizon == "off")
+    found = (*ahead, *ending, *group, *about_the_task(run, last, config), *answer)
     if all(point.horizon is not None for point in run.points):
         found = tuple(doubt for doubt in found if doubt.code not in _OF_ONE_STEP)
     return found

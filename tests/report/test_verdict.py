@@ -130,6 +130,13 @@ def test_a_doubt_that_undermines_it_takes_its_green_away_and_stands_in_it(code: 
 def test_the_gravest_doubt_stands_first_and_others_are_counted() -> None:
     _, _, rest = verdict(doubted(plan(), "data_loading", "one_step", "diverged", "clipping"))
     assert "But about diverged (2 more below)." in rest
+    assert "Look." not in rest
+
+
+def test_without_a_recommendation_the_remedy_of_the_gravest_doubt_stands_in_it() -> None:
+    undecided = dataclasses.replace(plan(), recommendation=None, alternatives=())
+    _, _, rest = verdict(doubted(undecided, "one_step"))
+    assert rest.endswith("But about one_step. Look.")
 
 
 def test_a_doubt_about_details_leaves_it_green() -> None:

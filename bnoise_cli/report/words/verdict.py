@@ -32,7 +32,7 @@ def verdict_section(result: Result) -> Section:
     advised = result.recommendation
     doubts = undermining(result)
     if advised is None:
-        parts = [_trust(result, doubts)]
+        parts = [_trust(result, doubts), *(Sentence(doubt.remedy) for doubt in doubts[:1])]
         return Section(title="Verdict", headline=Sentence(_undecided(result), Tone.UNSURE), parts=parts)
     words = _what_to_do(result, advised)
     if result.critical_batch_size.basis in ("probe", "trajectory"):
