@@ -15,7 +15,7 @@ from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.script.pieces import read_script
 from bnoise_cli.spec.script.reading import Found
 from bnoise_cli.spec.script.syntax import Script
-from tests.cases import Call, Write
+from tests.cases import ROOT, Call, Write
 
 #: A classifier with argparse, everything inside main(); parse_args() at import would end a process.
 CLASSIFIER = """
@@ -263,6 +263,15 @@ def test_arguments_that_the_text_does_not_say_are_open(
 ) -> None:
     text = CLASSIFIER.replace("model = Net(28 * 28).to(device)", more)
     assert read(write, text).targets["model"].open == ((argument, expression),)
+
+
+def test_an_own_loss_keeps_its_named_arguments() -> None:
+    folder = ROOT / "configs"
+    found = read_script(Script.read(folder / "own_script.py", folder))
+    assert found.targets["objective"].as_value() == {
+        "_target_": "own_script.py:training_loss",
+        "smoothing": 0.05,
+    }
 
 
 def test_names_that_stand_for_themselves_end(write: Write) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from bnoise_cli.spec.script.calls import Target
 from bnoise_cli.spec.script.reading import Reading
-from bnoise_cli.spec.script.syntax import Script
 from bnoise_cli.spec.script.tree import Function, calls_in, own_calls, scopes
 
 _FUNCTIONAL = "torch.nn.functional."
@@ -57,21 +56,26 @@ def _loss_of(reading: Reading, node: ast.expr, scope: ast.AST, seen: set[int]) -
         inner = node.args[0] if node.func.attr == "scale" else node.func.value
         return _loss_of(reading, inner, scope, seen)
     if (defined := script.definition(name)) is not None and isinstance(defined[1], Function):
-        _take_function(reading, node, defined[0], defined[1])
+        _take_function(reading, node, scope, defined[1])
         return True
     if (inputs := _other_inputs(reading, node, scope)) is not None:
         wrap = _WRAP.format(more=" and the loss")
         found.notes["loss"] = f"line {inputs.lineno} calls {ast.unparse(inputs)}: {wrap}"
         return True
     if name.startswith(_FUNCTIONAL):
-        kept = copy.copy(node)
-        kept.args = []
-        found.targets["loss"] = reading.calls.target(kept, script, scope)
+        found.targets["loss"] = _with_keywords(reading, node, scope)
         return True
     if reading.is_model(node.func):
         found.targets["objective"] = Target(name="bnoise_cli.data.returned_loss", line=node.lineno)
         return True
     return reading.take("loss", node.func, scope)
+
+
+def _with_keywords(reading: Reading, call: ast.Call, scope: ast.AST) -> Target:
+    """The function of a call with its named arguments; the others are the model's output and the batch."""
+    kept = copy.copy(call)
+    kept.args = []
+    return reading.calls.target(kept, reading.script, scope)
 
 
 def _other_inputs(reading: Reading, call: ast.Call, scope: ast.AST) -> ast.Call | None:
@@ -87,11 +91,11 @@ def _other_inputs(reading: Reading, call: ast.Call, scope: ast.AST) -> ast.Call 
 
 
 def _take_function(
-    reading: Reading, call: ast.Call, script: Script, function: ast.FunctionDef | ast.AsyncFunctionDef
+    reading: Reading, call: ast.Call, scope: ast.AST, function: ast.FunctionDef | ast.AsyncFunctionDef
 ) -> None:
     """Take a function of the script's own as the objective or the loss, by the arguments that it takes."""
     names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
-    target = Target(name=f"{script.path}:{function.name}", line=call.lineno)
+    target = _with_keywords(reading, call, scope)
     if names[:1] == ["model"] and len(call.args) == 2:
         reading.found.targets["objective"] = target
     elif len(call.args) == 2 and len(names) - len(function.args.defaults) <= 2:
