@@ -172,7 +172,7 @@ def _result_in(path: Path) -> dict[str, Any] | None:
 def _rank(data: dict[str, Any]) -> int:
     """How much a result says: 2 if it has an answer, 1 if it ended early with one, 0 if it has none.
 
-    Read from a file, so nothing about its form is known.
+    One step alone is no answer where a horizon was asked for. Read from a file, so nothing about its form is known.
     """
     found = data.get("critical_batch_size")
     critical = found if isinstance(found, dict) else {}
@@ -184,4 +184,8 @@ def _rank(data: dict[str, Any]) -> int:
     codes = (
         [doubt.get("code") for doubt in doubts if isinstance(doubt, dict)] if isinstance(doubts, list) else []
     )
+    config = data.get("config")
+    asked = config.get("probe") if isinstance(config, dict) else None
+    if "one_step" in codes and not (isinstance(asked, dict) and asked.get("horizon") == "off"):
+        return 0
     return 1 if "failed" in codes or "interrupted" in codes else 2

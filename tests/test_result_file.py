@@ -32,6 +32,9 @@ def result(critical: dict[str, Any] = ANSWER, *codes: str, name: str = "") -> di
 
 
 GOOD, INTERRUPTED, UNKNOWN = result(), result(ANSWER, "interrupted"), result(OPEN, "failed")
+# One step alone, with a horizon asked for and without.
+ONE_STEP = {**result(ANSWER, "one_step"), "config": {"probe": {"horizon": "auto"}}}
+ASKED_FOR = {**ONE_STEP, "config": {"probe": {"horizon": "off"}}}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,10 @@ GOOD, INTERRUPTED, UNKNOWN = result(), result(ANSWER, "interrupted"), result(OPE
         (INTERRUPTED, INTERRUPTED, True),
         (UNKNOWN, GOOD, True),
         (UNKNOWN, UNKNOWN, True),
+        (GOOD, ONE_STEP, False),
+        (ONE_STEP, UNKNOWN, True),
+        (ASKED_FOR, UNKNOWN, False),
+        ({**ONE_STEP, "config": {"probe": 3}}, UNKNOWN, True),
         ({**GOOD, "doubts": "x", "critical_batch_size": "x"}, UNKNOWN, True),
     ],
 )
