@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -21,6 +22,12 @@ from bnoise_cli.storage import (
 )
 
 _HISTORY = "history"
+#: File systems take 255 bytes. A name in the history has a time more, that of a ledger another ending.
+_LONGEST_NAME = 200
+#: Results and ledgers that gave way at one path in one second.
+_MOST_AT_ONCE = 10_000
+#: Numbers beyond this are no batch sizes, and may be integers that no float holds.
+_LARGEST = 1e100
 
 
 def default_path(config: Path, kind: str) -> Path:
@@ -68,8 +75,21 @@ class ResultFile:
         Raises:
             CallError: the file cannot be written, is one of `reads`, or is not a result of bnoise.
         """
+        if len(os.fsencode(self.path.name)) > _LONGEST_NAME:
+            raise CallError(
+                f"a name of at most {_LONGEST_NAME} bytes is needed, so that an earlier result can be kept; found "
+                f"{self.path.name}. Name a shorter one with --out."
+            )
         require_writable(self._shown)
         require_apart([self.path], reads)
+        try:
+            with locked(self.path, wait=True):
+                pass
+        except OSError as error:
+            raise CallError(
+                f"{self._shown} cannot be locked ({error.strerror or error}). Move away the file of its lock, "
+                f"{error.filename}, or name another file with --out."
+            ) from error
         if self.path.exists() and _result_in(self.path) is None:
             raise CallError(
                 f"{self._shown} is not a result of bnoise, and would be replaced. Name another file with --out, or "
@@ -136,16 +156,27 @@ def history(path: Path) -> list[Path]:
     """What gave way at `path`, the newest first: earlier results and ledgers, and later results that were worse."""
     stem, ending = _stem(path)
     pattern = re.compile(rf"{re.escape(stem)}\.\d{{8}}T\d{{6}}Z(-\d+)?{re.escape(ending)}")
-    found = [each for each in history_folder(path).glob("*") if pattern.fullmatch(each.name)]
+    found = [
+        each for each in history_folder(path).glob("*") if pattern.fullmatch(each.name) and each.is_file()
+    ]
     return sorted(found, key=lambda each: (each.stat().st_mtime, each.name), reverse=True)
 
 
 def free_in_history(path: Path, seconds: float) -> Path:
-    """A name in the history of `path` that is not taken, with a time (in seconds since 1970) in it."""
+    """A name in the history of `path` that is not taken, with a time (in seconds since 1970) in it.
+
+    Raises:
+        RunError: all are taken.
+    """
     stem, ending = _stem(path)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-    names = (f"{stem}.{moment}{number}{ending}" for number in ("", *(f"-{n}" for n in range(2, 10_000))))
-    return next(place for name in names if not (place := history_folder(path) / name).exists())
+    names = (
+        f"{stem}.{moment}{number}{ending}" for number in ("", *(f"-{n}" for n in range(2, _MOST_AT_ONCE)))
+    )
+    for name in names:
+        if not (place := history_folder(path) / name).exists():
+            return place
+    raise RunError(f"{history_folder(path)} is full. Move away what lies there.")
 
 
 def _stem(path: Path) -> tuple[str, str]:
@@ -177,7 +208,7 @@ def _rank(data: dict[str, Any]) -> int:
     found = data.get("critical_batch_size")
     critical = found if isinstance(found, dict) else {}
     numbers = [critical.get(key) for key in ("value", "low", "high")]
-    known = [number for number in numbers if isinstance(number, int | float)]
+    known = [number for number in numbers if isinstance(number, int | float) and abs(number) < _LARGEST]
     if len(known) < 3 or not known[2] <= WIDEST_INTERVAL * known[1]:
         return 0
     doubts = data.get("doubts")

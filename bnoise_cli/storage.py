@@ -256,7 +256,9 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + _MOMENT
     while True:
-        with place.open("a") as lock:
+        # A pipe must not wait for a reader, and a link must not lead to another file.
+        handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

@@ -149,6 +149,57 @@ def test_a_lock_holds_until_its_owner_ends(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to itself", "folder"])
+def test_what_lies_in_the_place_of_a_lock_is_found_before_measuring(tmp_path: Path, kind: str) -> None:
+    place, other = tmp_path / ".r.json.lock", tmp_path / "other"
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to(other)
+        case "link to itself":
+            place.symlink_to(place)
+        case "folder":
+            place.mkdir()
+    with pytest.raises(CallError, match="cannot be locked"):
+        ResultFile(tmp_path / "r.json").require()
+    assert not other.exists()
+
+
+def test_a_name_that_leaves_no_room_for_a_history_is_refused_before_measuring(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="200 bytes"):
+        ResultFile(tmp_path / f"{'é' * 98}.json").require()
+    longest = tmp_path / f"{'é' * 97}.json"
+    for each in (GOOD, result(name="new")):
+        file = ResultFile(longest)
+        file.require()
+        file.store(each)
+    assert [read_json(path) for path in history(longest)] == [GOOD]
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), True, "9", [9], None])
+def test_any_number_in_an_earlier_result_lets_the_later_one_be_stored(tmp_path: Path, number: Any) -> None:
+    path = tmp_path / "r.json"
+    found = {"value": number, "low": number, "high": number}
+    path.write_text(json.dumps({**GOOD, "config_hash": "odd", "critical_batch_size": found}))
+    ResultFile(path).store(GOOD)
+    assert read_json(path) == GOOD
+    assert [read_json(each)["config_hash"] for each in history(path)] == ["odd"]
+
+
+def test_only_plain_files_are_a_history(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    ResultFile(path).store(GOOD)
+    folder = tmp_path / ".bnoise/history"
+    folder.mkdir(parents=True)
+    (folder / "r.20260101T000000Z.json").symlink_to("gone")
+    (folder / "r.20260101T000001Z.json").mkdir()
+    os.mkfifo(folder / "r.20260101T000002Z.json")
+    assert history(path) == []
+    ResultFile(path).store(result(name="new"))
+    assert [read_json(each) for each in history(path)] == [GOOD]
+
+
 @pytest.mark.parametrize("kind", ["pipe", "link to a device", "device", "folder", "large", "not there"])
 def test_only_plain_files_of_a_bounded_size_are_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"
