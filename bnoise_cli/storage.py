@@ -173,8 +173,8 @@ def require_writable(path: Path) -> None:
         with suppress(FileNotFoundError):
             path.stat()  # links that lead to one another
         _create_temporary(real(path))[1].unlink()
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError, RecursionError) as error:  # a NUL in it, thousands of folders
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CallError(
             f"a folder that can be written is needed for {path}; {path.parent} cannot ({reason}). "
             "Choose another place."

@@ -167,6 +167,9 @@ def test_what_lies_in_the_place_of_a_lock_is_found_before_measuring(tmp_path: Pa
 
 
 def test_a_name_that_leaves_no_room_for_a_history_is_refused_before_measuring(tmp_path: Path) -> None:
+    for path in ("\0.json", "x/" * 2000 + "r.json"):
+        with pytest.raises(CallError, match="a folder that can be written is needed"):
+            ResultFile(tmp_path / path).require()
     with pytest.raises(CallError, match="200 bytes"):
         ResultFile(tmp_path / f"{'é' * 98}.json").require()
     longest = tmp_path / f"{'é' * 97}.json"

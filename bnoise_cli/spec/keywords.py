@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bnoise_cli.errors import CallError
 from bnoise_cli.spec.defaults import compose_defaults
 from bnoise_cli.spec.described import described, plain
 from bnoise_cli.spec.imports import nearest
@@ -15,6 +16,8 @@ from bnoise_cli.spec.schema import Config, Probe, Section, Sweep, Training
 from bnoise_cli.spec.source import KeyPath, Source, read_source
 from bnoise_cli.storage import absolute
 
+#: Training steps that no run takes; the counters of random streams hold more.
+_MOST_STEPS = 10**15
 _SECTIONS: dict[str, type[Section]] = {"probe": Probe, "sweep": Sweep, "training": Training}
 
 
@@ -38,7 +41,12 @@ def spec_of_call(
 
     Raises:
         ConfigError: with all mistakes.
+        CallError: `step` is not a number of steps.
     """
+    if not isinstance(step, int) or not 0 <= step <= _MOST_STEPS:
+        raise CallError(
+            f"step must be a whole number of training steps, from 0 to {_MOST_STEPS:,}; found {step!r}."
+        )
     given = {key: value for key, value in given.items() if value is not None}
     if config is None:
         source = Source(name=f"bnoise_cli.{command}()", folder=absolute(Path()), data={"version": 1})

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,13 @@ def test_mistakes_are_told_by_argument(settings: dict[str, Any], said: str) -> N
     model = net()
     with pytest.raises(ConfigError, match=said):
         bnoise_cli.probe(model, data(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **settings)
+
+
+@pytest.mark.parametrize("step", [-1, "x", math.nan, 10**30, 1.5, None])
+def test_a_step_is_a_number_of_steps(step: Any) -> None:
+    model = net()
+    with pytest.raises(CallError, match="step must be a whole number"):
+        bnoise_cli.probe(model, data(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), step=step)
 
 
 class Demanding(torch.optim.SGD):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +107,22 @@ def test_a_checkpoint_of_another_model_is_found_out_before_the_first_probe(
     torch.save({"model": nn.Linear(2, 2).state_dict(), "step": 2}, "b.pt")
     with pytest.raises(RunError, match=r"b\.pt does not match the model"):
         Session(load_spec(user, ["checkpoint=[a.pt, b.pt]"]), CPU)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("complex", lambda: torch.ones(2, dtype=torch.complex64)),
+        ("meta", lambda: torch.ones(2, device="meta")),
+        ("sparse", lambda: torch.ones(2).to_sparse()),
+        ("quantized", lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)),
+        ("nested", lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_that_is_not_plain_is_refused(tmp_path: Path, kind: str, make: Callable[[], Any]) -> None:
+    torch.save(
+        {"model": {"weight": torch.ones(2)}, "optimizer": {"state": {0: {"step": make()}}}}, tmp_path / "w.pt"
+    )
+    with pytest.raises(RunError, match=f"`optimizer.state.0.step` is a {kind} tensor"):
+        read_checkpoint(tmp_path / "w.pt")

@@ -112,6 +112,7 @@ def test_no_memory_for_one_example_is_an_error() -> None:
     [
         (lambda model, batch: model(batch[0]), r"a batch of 4 examples gave a tensor of shape \(4, 3\)"),
         (lambda model, batch: 3.0, "must be one number"),
+        (lambda model, batch: model(batch[0]).mean() * 1j, "gave a complex tensor"),
         (lambda model, batch: model(batch[0]).mean() * math.nan, "is nan.*number 0, 1, 2, 3"),
         (lambda model, batch: model(batch[0]).detach().mean(), "does not depend on any trainable parameter"),
         (lambda model, batch: model(batch[1]), "failed with RuntimeError.*test_measurement.py"),

@@ -135,12 +135,14 @@ def _can_be_mapped(path: Path) -> bool:
 def _require_plain_tensors(content: Any, path: Path) -> None:
     """
     Raises:
-        RunError: a tensor is complex or sparse, or has no values.
+        RunError: a tensor is complex, quantized, nested or sparse, or has no values.
     """
     for name, tensor in _tensors_in(content, ()):
         kinds = {
             "complex": tensor.is_complex(),
             "meta": tensor.is_meta,
+            "quantized": tensor.is_quantized,
+            "nested": tensor.is_nested,
             "sparse": tensor.layout is not torch.strided,
         }
         if kind := next((kind for kind, found in kinds.items() if found), None):

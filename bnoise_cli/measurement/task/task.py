@@ -159,9 +159,11 @@ class Task:
             torch.autocast(kind, self.autocast, enabled=self.autocast is not None),
         ):
             value = self.objective(self.model, batch)
-        if not isinstance(value, Tensor) or value.numel() != 1:
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
             shape = (
-                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
+                f"a {'complex ' if value.is_complex() else ''}tensor of shape {tuple(value.shape)}"
+                if isinstance(value, Tensor)
+                else repr(type(value))
             )
             raise RunError(
                 f"the loss must be one number, the mean over the batch; {what} gave {shape}. "
