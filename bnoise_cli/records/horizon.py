@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -64,3 +65,10 @@ class Horizon:
     #: Ascending batch sizes, each at its best learning rate.
     batches: tuple[HorizonBatch, ...]
     runs: tuple[HorizonRun, ...]
+
+    def run_as_planned(self, batch_size: int) -> HorizonRun | None:
+        """The run at a batch size and the planned learning rate; None if it was not trained."""
+        same = (run for run in self.runs if run.batch_size == batch_size)
+        return next(
+            (run for run in same if math.isclose(run.learning_rate, self.planned_learning_rate)), None
+        )

@@ -69,6 +69,15 @@ class ProbeResult(Result):
         fewest = self.horizon.curve[-1].min_steps
         return {batch.batch_size: batch.steps / fewest for batch in self.horizon.batches}
 
+    @property
+    def planned_steps_ratio(self) -> float | None:
+        if self.horizon is None:
+            return None
+        run = self.horizon.run_as_planned(self.plan.training.batch_size)
+        if run is None or run.arrived is None:
+            return None
+        return run.arrived / self.horizon.curve[-1].min_steps
+
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"at_steps": settings.get("at_steps") or [settings.get("warmup_steps")]}

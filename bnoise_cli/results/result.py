@@ -122,6 +122,11 @@ class Result:
         return {}
 
     @property
+    def planned_steps_ratio(self) -> float | None:
+        """Steps at the planned batch size and learning rate over the fewest; None if such a run did not arrive."""
+        return None
+
+    @property
     def resolved(self) -> bool:
         """Whether B_crit has a value, and limits within a factor of ten."""
         critical = self.critical_batch_size

@@ -55,6 +55,20 @@ class SweepResult(Result):
         """Batch size → the learning rate that reached the goal in the fewest steps."""
         return {batch.batch_size: batch.learning_rate for batch in self.batches if batch.learning_rate}
 
+    def planned_runs(self) -> list[TrainingRun]:
+        """The runs at the planned batch size and learning rate."""
+        size, rate = self.plan.training.batch_size, self.plan.learning_rate
+        if rate is None:
+            return []
+        return [run for run in self.runs if run.batch_size == size and math.isclose(run.learning_rate, rate)]
+
+    @property
+    def planned_steps_ratio(self) -> float | None:
+        steps = [run.steps for run in self.planned_runs() if run.steps is not None]
+        if not steps or not self.min_steps.value:
+            return None
+        return math.exp(math.fsum(map(math.log, steps)) / len(steps)) / self.min_steps.value
+
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     names = ("warmup_steps", "goal", "steps") if settings.get("goal") == "auto" else ("warmup_steps", "goal")

@@ -8,11 +8,10 @@ import pytest
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.numbers import percent
-from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate
+from bnoise_cli.records import CriticalBatchSize, Doubt, Estimate, HorizonBatch
 from bnoise_cli.report.document import Sentence, Tone
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.words.difference import difference
-from bnoise_cli.report.words.horizon import steps_of
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.result import Result
 from tests.cases import QUADRATIC_CONFIG, Call, Write
@@ -68,10 +67,15 @@ def test_it_is_compared_with_the_plan_as_it_stands_if_that_was_trained_to_its_en
     law = f"{difference(advised.row, planned)} than the planned 64 at its best learning rate."
     _, _, rest = verdict(found)
     assert f" than the plan, and {law}" in rest
-    fewer = percent(1 - steps_of(horizon, advised) * advised.batch_size / (112 * 64))
+    steps = (advised.row.measured_steps_ratio or advised.row.steps_ratio) * horizon.curve[-1].min_steps
+    fewer = percent(1 - steps * advised.batch_size / (112 * 64))
     assert f"{fewer} fewer examples than the plan, and" in rest
     late = tuple(dataclasses.replace(run, arrived=None) for run in horizon.runs)
     _, _, rest = verdict(dataclasses.replace(found, horizon=dataclasses.replace(horizon, runs=late)))
+    assert f"It takes {law}" in rest
+    as_planned = HorizonBatch(batch_size=64, learning_rate=horizon.planned_learning_rate, steps=112.0)
+    best = dataclasses.replace(horizon, batches=(*horizon.batches, as_planned))
+    _, _, rest = verdict(dataclasses.replace(found, horizon=best))
     assert f"It takes {law}" in rest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from bnoise_cli.measurement.outcome import HorizonProgress
@@ -81,10 +80,10 @@ def _what_it_takes(result: ProbeResult, horizon: Horizon) -> Grid:
 
 def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
     """Steps at the planned batch size and learning rate, and whether they reached the last loss; None: not trained."""
-    for run in horizon.runs:
-        if run.batch_size == planned and math.isclose(run.learning_rate, horizon.planned_learning_rate):
-            return (run.steps, False) if run.arrived is None else (run.arrived, True)
-    return None
+    run = horizon.run_as_planned(planned)
+    if run is None:
+        return None
+    return (run.steps, False) if run.arrived is None else (run.arrived, True)
 
 
 def steps_of(horizon: Horizon, advised: Recommendation) -> float:

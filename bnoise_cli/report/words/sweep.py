@@ -69,13 +69,12 @@ def _planned_rate(result: SweepResult) -> str | None:
         return None
     beside = f"the best rate, {significant(best.learning_rate)}, takes {significant(best.steps)} steps"
     planned = f"At the planned batch size, {count(size)},"
-    runs = [run for run in result.runs if run.batch_size == size and math.isclose(run.learning_rate, rate)]
-    if not runs:
+    if not result.planned_runs():
         return None
-    arrived = [run.steps for run in runs if run.steps is not None]
-    if not arrived:
+    over_fewest, fewest = result.planned_steps_ratio, result.min_steps.value
+    if over_fewest is None or fewest is None:
         return f"{planned} the planned learning rate, {significant(rate)}, misses the goal in that time; {beside}."
-    ratio = math.exp(math.fsum(map(math.log, arrived)) / len(arrived)) / best.steps
+    ratio = over_fewest * fewest / best.steps
     if math.isclose(rate, best.learning_rate, rel_tol=0.05):
         return f"{planned} the planned learning rate is the best of those that were tried."
     return f"{planned} the planned learning rate, {significant(rate)}, takes {ratio:.2g} times the steps; {beside}."

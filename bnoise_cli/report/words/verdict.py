@@ -139,12 +139,12 @@ def _differences(result: Result, advised: Recommendation) -> Iterator[Sentence]:
 
 
 def _beside_the_plan(result: Result, advised: Recommendation, planned: TradeoffRow) -> str | None:
-    """The difference from the plan at its own learning rate; None if the horizon did not train that to its end."""
-    horizon = result.horizon if isinstance(result, ProbeResult) else None
-    before = planned_steps(planned.batch_size, horizon) if horizon is not None else None
-    if horizon is None or before is None or not before[1]:
+    """The difference from the plan at its own learning rate; None if that is about the best, or did not arrive."""
+    before, rate = result.planned_steps_ratio, result.plan.learning_rate
+    best = result.best_rates.get(planned.batch_size)
+    if before is None or (rate is not None and best is not None and _alike(rate, best)):
         return None
-    steps = steps_of(horizon, advised) / before[0]
+    steps = (advised.row.measured_steps_ratio or advised.row.steps_ratio) / before
     step, step_before = advised.row.step_seconds, planned.step_seconds
     time = None if step is None or step_before is None else steps * step / step_before
     return difference_of(examples=steps * advised.batch_size / planned.batch_size, time=time)
