@@ -22,6 +22,8 @@ def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Sect
         why = f"it {its}; {this} {own}"
         if its[1:] == own[1:] and any(own[1:]):
             why = f"it {its.what}, and {this} {own.what}, both{own.start}{own.rates}"
+        elif its.rates == own.rates != "":
+            why = f"it {its.what}{its.start}; {this} {own.what}{own.start};{own.rates[1:]}"
         found = f"A {other.kind} in {name} found {EXAMPLES.interval(other.critical_batch_size)}"
         parts.append(Sentence(f"{found}: {why}.", Tone.DETAIL))
     return Section(title="Other measurements", parts=parts)
