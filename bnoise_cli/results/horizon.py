@@ -12,10 +12,10 @@ from bnoise_cli.records import Doubt, Estimate, Horizon, HorizonBatch
 if TYPE_CHECKING:
     from bnoise_cli.measurement.outcome import HorizonFound, Measurement
 
-#: If the last doubling of the steps raised B_crit by more than this factor, it has no upper limit.
-_FAST = 2.0
-#: A curve this short says little, even if it does not move.
-_SHORT = 16
+#: A curve shorter than this says little, even if it does not move: B_crit may be this factor lower, and has no upper
+#: limit. On a GPT it was 47 over 8 steps and about 200 over 32. At first the loss may fall by a lower learning rate
+#: alone, and B_crit is far too low.
+_SHORT, _SHORT_FACTOR = 16, 2.0
 #: If the best learning rate is lower than the planned one by this factor, early steps are annealing: the loss falls at
 #: once, without progress.
 _ANNEALED = 4.0
@@ -49,20 +49,17 @@ def horizon_record(found: HorizonFound | None) -> Horizon | None:
 def horizon_estimate(found: HorizonFound) -> Estimate:
     """B_crit of the training to the last loss of the curve.
 
-    If the curve still moves, the interval reaches as much further as the last doubling of the steps moved it, and is
-    open if that rise was fast; unless the loss is so low that the answer is about all that is left of training. It is
-    open over a few steps, too: on a GPT B_crit was 47 over 8 steps and about 200 over
-    32. At first the loss may fall by a lower learning rate alone, and B_crit is far too low.
+    If the curve still moves, the interval reaches as much further as the last doubling of the steps moved it; unless
+    the loss is so low that the answer is about all that is left of training.
     """
     last = found.levels[-1].fit.critical
     if found.asked is None and found.levels[-1].steps < _SHORT:
-        return Estimate(value=last.value, low=last.low / _FAST, high=None)
+        return Estimate(value=last.value, low=last.low / _SHORT_FACTOR, high=None)
     change = _change(found)
-    if last.value is None or found.stands_still or found.is_far or change is None:
+    if found.stands_still or found.is_far or change is None:
         return last
-    if change < 1 or last.high is None:
-        return Estimate(value=last.value, low=last.low * min(change, 1.0), high=last.high)
-    return Estimate(value=last.value, low=last.low, high=last.high * change if change <= _FAST else None)
+    high = last.high * max(change, 1.0) if last.high is not None else None
+    return Estimate(value=last.value, low=last.low * min(change, 1.0), high=high)
 
 
 def _change(found: HorizonFound) -> float | None:

@@ -81,8 +81,7 @@ def test_a_horizon_has_the_momentum_and_the_clipping_of_the_plan() -> None:
         ((50.0,), "horizon_short", 20.0, None),
         ((100.0, 60.0), "horizon_moves", 48.0 * 0.6, 75.0),
         ((50.0, 70.0), "horizon_moves", 56.0, 87.5 * 1.4),
-        # So fast a rise says nothing of where it ends.
-        ((20.0, 60.0), "horizon_moves", 48.0, None),
+        ((20.0, 60.0), "horizon_moves", 48.0, 75.0 * 3),
     ],
 )
 def test_a_curve_that_moves_is_open_to_that_side(
