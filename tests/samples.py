@@ -25,6 +25,7 @@ from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.records import (
     BatchOutcome,
+    BranchRun,
     Cost,
     CriticalBatchSize,
     Doubt,
@@ -305,6 +306,17 @@ def sweep_run(steps: Mapping[int, float | None], **changes: Any) -> SweepRun:
         evaluation_examples=256,
     )
     return dataclasses.replace(base, **changes)
+
+
+#: Two seeds at three batch sizes; the largest loses.
+BRANCHES = tuple(
+    BranchRun(
+        batch_size=size, learning_rate=0.1, seed=seed, loss=loss, steps=float(2000 // size),
+        examples=2000 // size * size, evaluations=3, seconds=0.1,
+    )
+    for size, losses in ((8, (1.0, 1.002)), (16, (1.003, 1.001)), (32, (1.2, 1.1)))
+    for seed, loss in enumerate(losses)
+)  # fmt: skip
 
 
 def along_a_run(noise_scale: float | None) -> tuple[dict[str, Any], ...]:

@@ -10,7 +10,9 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -28,11 +30,13 @@ from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.result_file import ResultFile
+from bnoise_cli.results.branch import branch_result
 from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.stored import checked_result, read_result
+from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.load import load_spec
-from tests.cases import QUADRATIC_CONFIG, Call, Write
-from tests.samples import HORIZON, timed
+from tests.cases import QUADRATIC_CONFIG, TINY_SWEEP, Call, Write
+from tests.samples import BRANCHES, GOOD_STEPS, HORIZON, sweep_run, timed
 from tests.samples import result as probed
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,6 +65,19 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )
+
+
+@cache
+def whole_results() -> tuple[dict[str, Any], ...]:
+    """A result of each kind."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "c.yaml"
+        path.write_text(TINY_SWEEP)
+        spec, branches = (
+            load_spec(path, more) for more in ([], ["sweep.branch={examples: 2000, tolerance: 0.01}"])
+        )
+    branched = branch_result(sweep_run({}, chosen={}, trajectory=(), branches=BRANCHES), branches)
+    return ADVISED.to_json(), advise(sweep_result(sweep_run(GOOD_STEPS), spec)).to_json(), branched.to_json()
 
 
 def mutated(data: Any, choose: Callable[[Any], Any]) -> Any:
@@ -95,7 +112,7 @@ def test_any_text_is_a_config_or_a_list_of_mistakes(data: st.DataObject, write: 
 @MANY
 @given(data=st.data())
 def test_any_stored_result_is_judged_or_damaged(data: st.DataObject, write: Write) -> None:
-    whole = ADVISED.to_json()
+    whole = data.draw(st.sampled_from(whole_results()))
     write("r.json", json.dumps(mutated(whole, data.draw)))
     path = Path("r.json")
     with suppress(BnoiseError):

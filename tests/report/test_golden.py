@@ -9,7 +9,7 @@ import pytest
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.measurement.outcome import DryRun
-from bnoise_cli.records import BranchRun, CriticalBatchSize, Estimate, NoiseScale, TrajectoryPoint
+from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale, TrajectoryPoint
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
@@ -21,7 +21,7 @@ from bnoise_cli.results.schedule import scheduled
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.load import load_spec
 from tests.cases import QUADRATIC_CONFIG, TINY_SWEEP, Write
-from tests.samples import GOOD, GOOD_STEPS, OPEN, plan, result, sweep_run, together
+from tests.samples import BRANCHES, GOOD, GOOD_STEPS, OPEN, plan, result, sweep_run, together
 
 Golden = Callable[[str, str], None]
 WIDTH = 100
@@ -122,15 +122,7 @@ def test_a_sweep_in_tokens(golden: Golden, write: Write) -> None:
 
 def test_branches(golden: Golden, write: Write) -> None:
     spec = load_spec(write("q.yaml", TINY_SWEEP), ["sweep.branch={examples: 2000, tolerance: 0.01}"])
-    ends = tuple(
-        BranchRun(
-            batch_size=size, learning_rate=0.1, seed=seed, loss=loss, steps=float(2000 // size),
-            examples=2000 // size * size, evaluations=3, seconds=0.1,
-        )
-        for size, losses in ((8, (1.0, 1.002)), (16, (1.003, 1.001)), (32, (1.2, 1.1)))
-        for seed, loss in enumerate(losses)
-    )  # fmt: skip
-    run = sweep_run({}, chosen={}, trajectory=(), branches=ends)
+    run = sweep_run({}, chosen={}, trajectory=(), branches=BRANCHES)
     golden("branch", report(branch_result(run, spec)))
 
 
