@@ -35,6 +35,11 @@ def not_swallowed() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+def passed_on() -> None:
+    """Take note that a signal has ended a child process, so that no later one interrupts this process."""
+    _state["asked"] = True
+
+
 def ignore_more() -> None:
     """Ignore what follows a first signal until the process is gone.
 

@@ -24,7 +24,7 @@ import typer
 
 from bnoise_cli.cli.streams import tell_unforeseen
 from bnoise_cli.errors import BnoiseError, ExitCode, RunError
-from bnoise_cli.interrupt import ENDING
+from bnoise_cli.interrupt import ENDING, passed_on
 
 T = TypeVar("T")
 #: Bytes of the largest outcome, which holds a result of less than a megabyte.
@@ -138,6 +138,8 @@ class _Child:
             RunError: it left none.
         """
         _, status = os.waitpid(self._number, 0)
+        if self.asked:
+            passed_on()
         for sign, handler in self._before.items():
             signal.signal(sign, handler)
         length = int.from_bytes(self._shared[:8], "little")

@@ -105,6 +105,22 @@ def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: 
     pytest.fail("the child outlives its parent")
 
 
+def test_signals_that_follow_the_first_do_not_change_the_exit_code(write: Write, tmp_path: Path) -> None:
+    write(
+        "u.py",
+        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\ndef loss(model, batch): ...\n",
+    )
+    text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
+    running = subprocess.Popen([sys.executable, "-m", "bnoise_cli", "probe", str(write("c.yaml", text))])
+    wait_for(tmp_path / "begun")
+    for _ in range(3000):
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+        if running.poll() is not None:
+            break
+    assert running.wait(60) == 130
+
+
 def is_alive(process: int) -> bool:
     """Whether a process runs; one that has ended may wait for init to take note."""
     try:
