@@ -581,3 +581,21 @@ def test_the_register_of_streams_holds_each_number_once() -> None:
 def test_a_key_that_does_not_fit_is_refused_instead_of_cut(seed: int, which: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"found"):
         Draws(seed, Stream.REPLICATE, *which)
+
+
+def test_a_loss_may_take_gradients_itself() -> None:
+    """A penalty on the slope of the model by its inputs, as WGAN-GP and models of forces have it."""
+
+    def penalised(model: nn.Module, batch: Any) -> torch.Tensor:
+        x = batch[0].clone().requires_grad_()
+        [slope] = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return slope.square().sum(1).mean()
+
+    task = mlp_task()
+    task.objective = penalised
+    findings = check_task(task, 0)
+    assert (findings.is_mean, findings.stochastic) == (True, False)
+    batch = task.batches.fetch(np.arange(8))
+    found = task.loss_value(batch, 0, "a batch")
+    assert float(found) == pytest.approx(penalised(task.model, batch).item())
+    assert not found.requires_grad

@@ -27,6 +27,8 @@ from bnoise_cli.measurement.task.weighing import Weighing
 
 #: f(model, batch) → the mean loss over the batch's examples, a scalar tensor.
 Objective = Callable[[nn.Module, Any], Tensor]
+#: torch's words under `no_grad` if a loss takes gradients itself, for a penalty on them or for forces of an energy.
+_NO_GRAPH = "does not require grad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class Task:
         self.autocast = autocast
         self.full_lines = False
         self._held = HeldBuffers(())
+        self._takes_gradients = False  # until a loss fails without a graph
         self._end = math.inf  # of the present phase, by the clock of `time.monotonic`
         self.spent = Spent()
         self.objective = objective
@@ -172,9 +175,19 @@ class Task:
         return value.reshape(())
 
     def loss_value(self, batch: Any, mask_seed: int, what: str) -> Tensor:
-        """The mean loss of a batch in float64, without a graph and without waiting for it; may be NaN or infinite."""
-        with torch.no_grad():
-            return self.loss(batch, mask_seed, what).double()
+        """The mean loss of a batch in float64, without waiting for it; may be NaN or infinite.
+
+        torch keeps a graph only for a loss that takes gradients itself.
+        """
+        if not self._takes_gradients:
+            try:
+                with torch.no_grad():
+                    return self.loss(batch, mask_seed, what).double()
+            except RunError as error:
+                if _NO_GRAPH not in str(error.__cause__):
+                    raise
+                self._takes_gradients = True
+        return self.loss(batch, mask_seed, what).detach().double()
 
     def adopt(self, traits: Traits) -> None:
         """Take over the findings of the checks."""

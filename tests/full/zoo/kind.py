@@ -1,0 +1,93 @@
+"""A kind of model and loader as people have them, and its simple noise scale by the loop that its user would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: f(model, examples) → the loss of these examples as one batch, in training mode.
+LossOf = Callable[[Any, list[int]], Tensor]
+#: Batches of a loss that needs several examples at once: they leave an error of a few percent.
+_GROUPS = 1200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a call of `bnoise_cli.probe` is given, and what is known of it."""
+
+    model: nn.Module
+    #: A dataset or a loader.
+    data: Any
+    #: f(model, batch); None: `loss`, or the model computes its own.
+    objective: Callable[[Any, Any], Tensor] | None = None
+    loss: nn.Module | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    loss_of: LossOf
+    #: The examples that the loader draws, as often as it does.
+    examples: Sequence[int]
+    #: How much an example counts in the mean of a batch; empty: all alike.
+    weights: Sequence[float] = ()
+    #: How often the random loss of each example is drawn by hand; 1: it is not random.
+    draws: int = 1
+    #: Whether the loss is not a mean over examples, so that batches are made of groups of `batch_size`.
+    in_groups: bool = False
+    batch_size: int = 16
+    max_examples: int = 1500
+    seed: int = 0
+    #: The doubts about the task that must be told, and no others.
+    doubts: set[str] = field(default_factory=set)
+    #: The interval may miss the truth by this part: random losses have an error by hand too.
+    tolerance: float = 0.05
+
+
+def simple_noise_scale(kind: Kind) -> float:
+    """tr(Σ)/|G|² (arXiv:1812.06162, eq. 2.9), in examples, in float64."""
+    kind.model.train()
+    torch.manual_seed(5)
+    return _of_groups(kind) if kind.in_groups else _of_examples(kind)
+
+
+def _of_examples(kind: Kind) -> float:
+    """From the gradient of every example, weighted by its count over the mean count.
+
+    A random loss is drawn several times. The scalar product of the means of two draws has no bias.
+    """
+    weights = torch.tensor(kind.weights or [1.0] * len(kind.examples)).double()
+    squares, means = [], []
+    for _ in range(kind.draws):
+        gradients = torch.stack([_gradient(kind, [i]) for i in kind.examples])
+        gradients *= (weights / weights.mean())[:, None]
+        squares.append(float(gradients.square().sum(1).mean()))
+        means.append(gradients.mean(0))
+    pairs = [(one, other) for k, one in enumerate(means) for other in means[k + 1 :]] or [
+        (means[0], means[0])
+    ]
+    signal = sum(float(one @ other) for one, other in pairs) / len(pairs)
+    return sum(squares) / kind.draws / signal - 1
+
+
+def _of_groups(kind: Kind) -> float:
+    """From the gradients of random batches (appendix A.1)."""
+    chosen = torch.randint(len(kind.examples), (_GROUPS, kind.batch_size)).tolist()
+    gradients = torch.stack([_gradient(kind, [kind.examples[i] for i in group]) for group in chosen])
+    each, of_mean = float(gradients.square().sum(1).mean()), float(gradients.mean(0).square().sum())
+    signal = (_GROUPS * of_mean - each) / (_GROUPS - 1)
+    return kind.batch_size * (each - signal) / signal
+
+
+def _gradient(kind: Kind, examples: list[int]) -> Tensor:
+    """Shape (trainable parameters,); zero where the loss does not depend on a parameter. Buffers stay as they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in kind.model.buffers()]
+    parameters = [p for p in kind.model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(kind.loss_of(kind.model, examples), parameters, allow_unused=True)
+    parts = [
+        (torch.zeros_like(p) if g is None else g.to_dense()).flatten().double()
+        for p, g in zip(parameters, found, strict=True)
+    ]
+    for buffer, value in buffers:
+        buffer.copy_(value)
+    return torch.cat(parts)
