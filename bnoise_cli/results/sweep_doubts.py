@@ -91,9 +91,10 @@ def _about_the_range(run: SweepRun, critical: Estimate, batches: Sequence[BatchO
     above = sum(size > critical.value for size in sizes)
     if min(below, above) < _EACH_SIDE:
         side, most = ("below", "smaller") if below < above else ("above", "larger")
+        few = "one batch size lies" if min(below, above) == 1 else "no batch size lies"
         yield Doubt(
             code="one_sided",
-            finding=f"only {min(below, above)} of the batch sizes lie {side} the critical one",
+            finding=f"{'only ' if min(below, above) else ''}{few} {side} the critical one",
             remedy=f"Name {most} sweep.batch_sizes, if there are any to train with.",
         )
 

@@ -22,6 +22,8 @@ def draw_branches(axes: Axes, results: Named[BranchResult]) -> str:
         if curve.alone:
             axes.axhline(curve.result.goal, color=MARK, ls="--", lw=1.2, label="smallest batch + tolerance")
     finish(axes, results, "loss at the end of the branch")
+    sizes = sorted({batch.batch_size for curve in curves(results) for batch in ended(curve.result)})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     return "branches of the same examples"
 
 
