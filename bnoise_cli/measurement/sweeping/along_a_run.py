@@ -14,7 +14,7 @@ from bnoise_cli.measurement.sweeping.sweep_task import SweepTask
 from bnoise_cli.measurement.task.preconditioner import preconditioner
 
 #: Where the probe looks, in parts of the run's steps.
-_PLACES = (0.05, 0.25, 0.5, 0.75, 0.95)
+PLACES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Half width of the interval that ends a probe early.
 _PRECISION = 0.2
 
@@ -46,7 +46,7 @@ def probe_along(
     settings = ProbeSettings(
         precision=_PRECISION, budget_seconds=1e9, max_examples=max_examples, seed=shared.config.probe.seed
     )
-    for target in sorted({max(1, round(place * steps)) for place in _PLACES}):
+    for target in sorted({max(1, round(place * steps)) for place in PLACES}):
         while step < target:
             lane.step((0,))
             step += 1

@@ -10,8 +10,9 @@ from bnoise_cli.maths.crossing import WINDOW
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, next_rate
 from bnoise_cli.measurement.building.build import device_name
 from bnoise_cli.measurement.outcome import SweepPlan
+from bnoise_cli.measurement.sweeping.along_a_run import PLACES
 from bnoise_cli.measurement.sweeping.branches import evaluations_of_a_branch
-from bnoise_cli.measurement.sweeping.sweep import SweepSession
+from bnoise_cli.measurement.sweeping.sweep import FEWEST_PROBE_EXAMPLES, SweepSession
 from bnoise_cli.measurement.sweeping.training_runs import evaluations_of_a_run
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.timing.mean_seconds import mean_seconds
@@ -21,6 +22,8 @@ from bnoise_cli.measurement.timing.mean_seconds import mean_seconds
 _USUAL_SIZES, _COARSE_RUNS, _FINE_RATES = 6, 4, 4.5
 #: Learning rates at which the planned batch is trained to find out the goal "auto".
 _GOAL_RUNS = 4
+#: A probe along the best run takes about as long as so many times its gradient examples, trained in batches of so many.
+_PROBE_COST, _PROBE_BATCH = 4, 16
 #: The planned batch is trained this long to find out how many steps a named goal takes.
 _LOOK_SECONDS = 5.0
 
@@ -85,7 +88,9 @@ class _Plan:
             # Between a goal that takes as many examples at every batch size, and one that takes as many steps.
             steps = WINDOW * self.steps * math.sqrt(self._planned / size)
             seconds.append(self._seconds(size, steps, evaluations_of_a_run(steps)))
-        return sizes, round(runs), before + runs * math.fsum(seconds) / len(seconds)
+        steps_of_a_probe = _PROBE_COST * FEWEST_PROBE_EXAMPLES / _PROBE_BATCH
+        after = len(PLACES) * self._seconds(_PROBE_BATCH, steps_of_a_probe, evaluations=0)
+        return sizes, round(runs), before + runs * math.fsum(seconds) / len(seconds) + after
 
     def _look_for(self, goal: float) -> None:
         """Look for the fewest steps of the planned batch to the goal, over learning rates a factor of 2 apart."""

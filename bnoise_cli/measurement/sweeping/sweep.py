@@ -36,7 +36,7 @@ from bnoise_cli.spec.load import Spec
 
 #: Examples of each probe along the best run: this fraction of all examples that were trained on, and at least this
 #: number.
-_PROBE_SHARE, _FEWEST_PROBE_EXAMPLES = 0.02, 4096
+_PROBE_SHARE, FEWEST_PROBE_EXAMPLES = 0.02, 4096
 #: The horizon at the start: the part of those examples that it may use, and the half-width of the interval of B_crit at
 #: which it ends.
 _HORIZON_SHARE, _HORIZON_PRECISION = 0.1, 0.3
@@ -218,7 +218,7 @@ class _Run:
             batch_size=size,
             point=point,
             steps=self.known[Key(size, point, 0, FINE)].steps or 0.0,
-            max_examples=max(_FEWEST_PROBE_EXAMPLES, round(_PROBE_SHARE * spent)),
+            max_examples=max(FEWEST_PROBE_EXAMPLES, round(_PROBE_SHARE * spent)),
             on_progress=lambda: self._tell("probe", 0),
         )
 
