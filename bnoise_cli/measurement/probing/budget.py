@@ -93,21 +93,17 @@ class ProbeBudget:
 
     @property
     def pilot_seconds(self) -> float:
-        """Seconds from now to the end of the pilot; infinite if the probe must repeat."""
+        """Seconds from now to the end of the pilot."""
         return self._seconds_to(_MOST_PILOT_TIME)
 
     @property
     def limit_seconds(self) -> float:
-        """Seconds that the whole dataset may take; infinite if the probe must repeat."""
-        return (
-            math.inf
-            if self._settings.max_examples is not None
-            else _MOST_LIMIT_TIME * self._settings.budget_seconds
-        )
+        """Seconds that the whole dataset may take."""
+        return _MOST_LIMIT_TIME * self._settings.budget_seconds
 
     @property
     def seconds_left(self) -> float:
-        """Seconds from now to the end of the budget; infinite if the probe must repeat."""
+        """Seconds from now to the end of the budget."""
         return self._seconds_to(1.0)
 
     def loss_examples(self, most: int) -> int:
@@ -118,8 +114,6 @@ class ProbeBudget:
         return max(1, min(most, int(_LOSS_TIME * self._settings.budget_seconds / each)))
 
     def _seconds_to(self, part: float) -> float:
-        if self._settings.max_examples is not None:
-            return math.inf
         return part * self._settings.budget_seconds - self.seconds
 
     def choose_pass_size(self) -> None:
