@@ -86,14 +86,20 @@ def test_user_code_that_ends_the_process_is_a_failed_run(write: Write, command: 
     assert f"the user's code ended the process with exit code {code}" in done.stderr
 
 
-def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: Path) -> None:
+def probing(write: Write, folder: Path) -> subprocess.Popen[bytes]:
+    """A probe whose user code has begun, and sleeps for a minute."""
     write(
         "u.py",
         "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\ndef loss(model, batch): ...\n",
     )
     text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
     running = subprocess.Popen([sys.executable, "-m", "bnoise_cli", "probe", str(write("c.yaml", text))])
-    wait_for(tmp_path / "begun")
+    wait_for(folder / "begun")
+    return running
+
+
+def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: Path) -> None:
+    running = probing(write, tmp_path)
     [child] = map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
     running.kill()
     assert running.wait() == -signal.SIGKILL
@@ -106,13 +112,7 @@ def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: 
 
 
 def test_signals_that_follow_the_first_do_not_change_the_exit_code(write: Write, tmp_path: Path) -> None:
-    write(
-        "u.py",
-        "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\ndef loss(model, batch): ...\n",
-    )
-    text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
-    running = subprocess.Popen([sys.executable, "-m", "bnoise_cli", "probe", str(write("c.yaml", text))])
-    wait_for(tmp_path / "begun")
+    running = probing(write, tmp_path)
     for _ in range(3000):
         running.send_signal(signal.SIGTERM)
         time.sleep(0.001)
