@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,12 @@ class Ledger:
         in_the_way: why the file at `path` will be moved to the history; None if it will not.
     """
 
-    def __init__(self, path: Path, belongs_to: str) -> None:
+    def __init__(self, path: Path, belongs_to: str, data: Mapping[str, str] | None = None) -> None:
         """
+        Args:
+            belongs_to: hash of what a run depends on.
+            data: hashes of files of data by name. A file that was not there yet when the ledger began may be there now.
+
         Raises:
             RunError: a file cannot be read.
         """
@@ -47,7 +51,8 @@ class Ledger:
         self.entries: list[dict[str, Any]] = []
         self.damaged = 0
         self.in_the_way: str | None = None
-        self._head = {"ledger": SCHEMA_VERSION, "belongs_to": belongs_to}
+        self._data = dict(data or {})
+        self._head: dict[str, Any] = {"ledger": SCHEMA_VERSION, "belongs_to": belongs_to}
         self._found = self.path  # the file that the entries were read from
         self._whole: int | None = None  # bytes before a torn last line
         try:
@@ -94,7 +99,8 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._make_way()
             begun = self.path.exists() and self.path.stat().st_size > 0
-            lines = [entry] if begun else [self._head, *self.entries]
+            head = {**self._head, "data": self._data} if self._data else self._head
+            lines = [entry] if begun else [head, *self.entries]
             text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -121,7 +127,7 @@ class Ledger:
         """Take the entries of a file if it has the right head."""
         data = read_plain(place, _LARGEST)
         lines = data.splitlines(keepends=True)
-        if not lines or _parsed(lines[0]) != self._head:
+        if not lines or not self._is_own(_parsed(lines[0])):
             return not data
         parsed = [_parsed(line) for line in lines[1:]]
         self.entries = [entry for entry in parsed if entry is not None and isinstance(entry.get("kind"), str)]
@@ -131,11 +137,19 @@ class Ledger:
         self._found = place
         return True
 
+    def _is_own(self, head: dict[str, Any] | None) -> bool:
+        """Whether a head names what this ledger belongs to, and no other data. `head` was read from a file."""
+        before = {} if head is None else head.pop("data", {})
+        known = before if isinstance(before, dict) else {}
+        return head == self._head and all(self._data.get(name, old) == old for name, old in known.items())
+
     def _reason(self) -> str:
         """Why the file at `path` is not gone on with."""
         with self.path.open("rb") as file:
             head = _parsed(file.readline(10_000))
         known = head is not None and isinstance(head.get("belongs_to"), str)
+        if head is not None and head.get("belongs_to") == self._head["belongs_to"]:
+            return "The data have changed"
         return "The config has changed" if known else f"The first line of {self.path.name} is damaged"
 
     def _unwritable(self, error: OSError) -> RunError:

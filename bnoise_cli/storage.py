@@ -24,7 +24,7 @@ _DEEPEST = 64
 #: Bytes that are read at once.
 _PART = 1 << 20
 #: Bytes of the largest file that is hashed whole; of a larger one this many samples of this many bytes are.
-_WHOLE, _SAMPLES, _SAMPLE = 1 << 26, 4096, 1 << 12
+_WHOLE, _SAMPLES, SAMPLE = 1 << 26, 4096, 1 << 12
 #: Seconds that a lock is waited for if its holder may be a process that is ending.
 _MOMENT = 1.0
 
@@ -95,10 +95,14 @@ def _is_shallow(data: Any) -> bool:
     return False
 
 
-def sampled_hash(path: Path) -> str:
+def sampled_hash(path: Path, *, whole: int = _WHOLE, samples: int = _SAMPLES) -> str:
     """sha256 of a file's size and content; of a large file of samples at even distances, its ends included.
 
-    A change of more than 1/4096 of a large file without a gap is always seen.
+    A change of more than 1/`samples` of a large file without a gap is always seen.
+
+    Args:
+        whole: bytes of the largest file that is read whole.
+        samples: samples of 4 KiB of a larger one, at least 2.
 
     Raises:
         OSError: the file is missing, is not a plain file, or cannot be read.
@@ -106,20 +110,21 @@ def sampled_hash(path: Path) -> str:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))
-    return _sampled_hash(str(path.absolute()), found.st_size, found.st_mtime_ns)
+    return _sampled_hash(str(path.absolute()), found.st_size, found.st_mtime_ns, whole, samples)
 
 
 @cache
-def _sampled_hash(path: str, size: int, _changed: int) -> str:
+def _sampled_hash(path: str, size: int, _changed: int, whole: int, samples: int) -> str:
     """Many configs of one check may name the same file, so its hash is kept until the file changes."""
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:
-        if size <= _WHOLE:
-            digest.update(file.read(_WHOLE))
+        if size <= whole:
+            # Some files of /proc have no size and no end.
+            digest.update(file.read(size))
             return digest.hexdigest()
-        for i in range(_SAMPLES):
-            file.seek((size - _SAMPLE) * i // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE))
+        for i in range(samples):
+            file.seek((size - SAMPLE) * i // (samples - 1))
+            digest.update(file.read(SAMPLE))
     return digest.hexdigest()
 
 

@@ -34,6 +34,15 @@ def test_opening_a_ledger_changes_nothing(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["runs.jsonl"]
 
 
+def test_a_ledger_of_other_data_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    Ledger(path, "a", {"x.npy": "1"}).append({"kind": "x", "n": 1})
+    for data in ({}, {"x.npy": "1"}, {"x.npy": "1", "downloaded.npy": "2"}):
+        assert len(Ledger(path, "a", data).entries) == 1
+    other = Ledger(path, "a", {"x.npy": "2"})
+    assert (other.entries, other.in_the_way) == ([], "The data have changed")
+
+
 def test_a_ledger_put_aside_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / ".bnoise" / "q.sweep.runs.jsonl"
     for number, config in enumerate("abcab"):

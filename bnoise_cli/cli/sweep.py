@@ -13,6 +13,7 @@ from bnoise_cli.cli.options import MEASURING
 from bnoise_cli.errors import CallError, ExitCode
 from bnoise_cli.launch import here
 from bnoise_cli.ledger import Ledger, ledger_path
+from bnoise_cli.spec.data_files import data_hashes
 from bnoise_cli.spec.identity import ledger_hash
 from bnoise_cli.spec.load import Spec, load_spec
 
@@ -97,7 +98,7 @@ def sweep(call: Call) -> ExitCode:
             return _dry_run(call, Ledger(Path(folder) / "runs", ""))
         # Only the first rank keeps the runs and tells the others of them.
         kept = Path(folder) / "runs" if here().is_follower else ledger_path(call.target.path)
-        ledger = Ledger(kept, ledger_hash(call.spec))
+        ledger = Ledger(kept, ledger_hash(call.spec), data_hashes(call.spec, folders=False))
         with ledger.held():
             return _train(call, ledger)
 

@@ -48,9 +48,11 @@ class Provenance:
     dataset_length: int
     #: None if the dataset offers no hash.
     dataset_hash: str | None = None
-    #: sha256 of each of the user's files that the config names.
+    #: sha256 of each of the user's files of code that the config names or that these import.
     code: dict[str, str] = field(default_factory=dict)
-    #: sha256 of both ends of the checkpoint.
+    #: sha256 of size and samples of each file and folder that an argument of the config names.
+    data: dict[str, str] = field(default_factory=dict)
+    #: sha256 of size and samples of the checkpoint.
     weights: str | None = None
     micro_batch_size: int | None = None
     replicates: int = 0

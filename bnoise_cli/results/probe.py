@@ -29,7 +29,9 @@ from bnoise_cli.results.horizon import horizon_estimate, horizon_record
 from bnoise_cli.results.probe_doubts import below_a_group, probe_doubts
 from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.schedule import scheduled
-from bnoise_cli.spec.identity import code_hashes, weights_hash
+from bnoise_cli.spec.code_files import code_hashes
+from bnoise_cli.spec.data_files import data_hashes
+from bnoise_cli.spec.identity import weights_hash
 from bnoise_cli.spec.load import Spec
 
 if TYPE_CHECKING:
@@ -198,6 +200,7 @@ def provenance(run: ProbeRun | SweepRun, spec: Spec, *, micro_batch_size: int, r
         dataset_length=run.dataset_length,
         dataset_hash=run.dataset_hash,
         code=code_hashes(spec),
+        data=data_hashes(spec),
         weights=weights_hash(spec),
         micro_batch_size=micro_batch_size,
         replicates=replicates,

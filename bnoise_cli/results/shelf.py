@@ -12,7 +12,9 @@ from bnoise_cli.result_file import default_path
 from bnoise_cli.results.kinds import COMMANDS, KINDS
 from bnoise_cli.results.result import Kind, Result
 from bnoise_cli.results.stored import checked_result
-from bnoise_cli.spec.identity import code_hashes, differences, weights_hash
+from bnoise_cli.spec.code_files import code_hashes
+from bnoise_cli.spec.data_files import changed_data, data_hashes
+from bnoise_cli.spec.identity import differences, weights_hash
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.storage import LARGEST_RESULT, read_json
 
@@ -33,7 +35,7 @@ class _Stored:
     def of(cls, path: Path, data: dict[str, Any]) -> _Stored:
         provenance = data.get("provenance")
         known = provenance if isinstance(provenance, dict) else {}
-        told = {key: known[key] for key in ("time", "weights", "code") if key in known}
+        told = {key: known[key] for key in ("time", "weights", "code", "data") if key in known}
         return cls(path, data.get("kind"), data.get("config_hash"), told)
 
     @property
@@ -64,6 +66,7 @@ class Shelf:
         self._stored: list[_Stored] = []
         self._unread: dict[Path, CallError] = {}
         self._checked: dict[Path, Result | CallError] = {}
+        self._data: dict[tuple[Path, int], str] = {}  # hashes of data: many configs may name the same
         left = _MOST_BYTES
         for path in files:
             try:
@@ -94,6 +97,9 @@ class Shelf:
         for kind in KINDS.values():
             wanted = kind.hash(spec)
             matching = [stored for stored in self._stored if stored.matches(kind, wanted, weights)]
+            if any(stored.provenance.get("data") for stored in matching):
+                data = data_hashes(spec, self._data)
+                matching = [s for s in matching if not changed_data(s.provenance.get("data"), data)]
             for stored in sorted(matching, key=lambda stored: (stored.made, str(stored.path)), reverse=True):
                 result = self._result(stored.path)
                 if isinstance(result, CallError):
@@ -131,24 +137,33 @@ class Shelf:
             near = self._stored
         if not near:
             return "there is no stored measurement of this config", False
-        return f"{near[0].path} was measured for another config: {_difference(near[0], spec)}", True
+        return f"{near[0].path} was measured for another config: {self._difference(near[0], spec)}", True
 
-
-def _difference(stored: _Stored, spec: Spec) -> str:
-    try:
-        config = read_json(stored.path).get("config")
-    except CallError:  # it has changed since
-        config = None
-    provenance = stored.provenance
-    kind = KINDS.get(str(stored.kind))
-    found = []
-    if kind is not None and isinstance(config, dict):
-        found = differences(kind.measured(config), kind.measured(spec.resolved()))
-    code = provenance.get("code")
-    now, before = code_hashes(spec), code if isinstance(code, dict) else {}
-    found += [f"{name} has changed" for name in sorted(now) if before.get(name) != now[name]]
-    found += [f"{name} is gone" for name in sorted(before) if name not in now]
-    if weights_hash(spec) not in (None, provenance.get("weights")):
-        found.append(f"{' or '.join(spec.config.checkpoints)} has changed")
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more if found else "nothing that can be named, so another version of bnoise"
+    def _difference(self, stored: _Stored, spec: Spec) -> str:
+        try:
+            config = read_json(stored.path).get("config")
+        except CallError:  # it has changed since
+            config = None
+        provenance = stored.provenance
+        kind = KINDS.get(str(stored.kind))
+        found = []
+        if kind is not None and isinstance(config, dict):
+            found = differences(kind.measured(config), kind.measured(spec.resolved()))
+        code = provenance.get("code")
+        now, before = code_hashes(spec), code if isinstance(code, dict) else {}
+        found += [
+            f"{name} has changed" if name in before else f"{name} was not part of it"
+            for name in sorted(now)
+            if before.get(name) != now[name]
+        ]
+        found += [f"{name} is gone" for name in sorted(before) if name not in now]
+        if weights_hash(spec) not in (None, provenance.get("weights")):
+            found.append(f"{' or '.join(spec.config.checkpoints)} has changed")
+        data = changed_data(provenance.get("data"), data_hashes(spec, self._data))
+        found += [f"{name} has changed" for name in data]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return (
+            "; ".join(found[:3]) + more
+            if found
+            else "nothing that can be named, so another version of bnoise"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bnoise_cli.spec.checkpoints import files_of
-from bnoise_cli.spec.identity import code_files
+from bnoise_cli.spec.code_files import code_files
 from bnoise_cli.spec.load import Spec
 from bnoise_cli.spec.source import is_file
 

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bnoise_cli.spec.code_files import code_hashes
+from bnoise_cli.spec.data_files import changed_data, data_hashes
 from bnoise_cli.spec.identity import weights_hash
 from bnoise_cli.spec.load import load_spec
 from tests.cases import QUADRATIC_CONFIG, Call, Write
 from tests.check.verdicts import critical
 from tests.samples import result as probed
 from tests.samples import store
+
+
+def store_as_measured(config: str) -> None:
+    """Keep a result of a config with its code, data and weights as they are."""
+    spec = load_spec(Path(config), at_hand=False)
+    made = dataclasses.replace(
+        probed().provenance, code=code_hashes(spec), data=data_hashes(spec), weights=weights_hash(spec)
+    )
+    store(config, provenance=made)
 
 
 def test_a_stored_probe_is_judged(bnoise: Call, config: str) -> None:
@@ -88,10 +100,7 @@ def test_another_config_is_told_from_this_one(bnoise: Call, config: str, write: 
 def test_changed_code_of_the_user_is_named(bnoise: Call, write: Write) -> None:
     write("mine.py", "def build(width): ...\n")
     write("c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", "mine.py:build"))
-    spec = load_spec(Path("c.yaml"), at_hand=False)
-    from bnoise_cli.spec.identity import code_hashes
-
-    store("c.yaml", provenance=dataclasses.replace(probed().provenance, code=code_hashes(spec)))
+    store_as_measured("c.yaml")
     assert bnoise("check", "c.yaml")[0] == 0
     write("mine.py", "# Builds.\ndef build(width): ...\n")
     assert bnoise("check", "c.yaml")[0] == 0
@@ -150,7 +159,7 @@ def test_code_in_the_current_folder_counts(bnoise: Call, write: Write, target: s
     Path(file).parent.mkdir(exist_ok=True)
     write(file, "def build(dimension, noise_scale): ...\n")
     write("configs/c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", target))
-    store("configs/c.yaml")
+    store_as_measured("configs/c.yaml")
     assert bnoise("check", "configs/c.yaml")[0] == 0
     write(file, "def build(dimension, noise_scale): return 3\n")
     code, out, _ = bnoise("check", "configs/c.yaml")
@@ -158,12 +167,107 @@ def test_code_in_the_current_folder_counts(bnoise: Call, write: Write, target: s
     assert f"{file} has changed" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(
+    ("imports", "file", "is_part"),
+    [
+        ("import helper", "helper.py", True),
+        ("import pkg.deep.er", "pkg/deep/er.py", True),
+        ("import pkg.deep.er", "pkg/__init__.py", True),
+        ("from pkg import deep", "pkg/deep.py", True),
+        ("from pkg.deep import *", "pkg/deep.py", True),
+        ("import first", "second.py", True),  # which first.py imports
+        ("from pkg import first", "pkg/second.py", True),  # by `from . import`
+        ("def build():\n import helper", "helper.py", True),
+        ("import os", "helper.py", False),
+        ("# import helper", "helper.py", False),
+        ("from . import helper", "helper.py", False),  # a file by itself has no package
+        ("import first", "elsewhere/second.py", False),
+    ],
+)
+def test_the_users_modules_that_are_imported_count(
+    bnoise: Call, write: Write, imports: str, file: str, is_part: bool
+) -> None:
+    for folder in ("configs", "code", "code/pkg/deep", "code/elsewhere"):
+        Path(folder).mkdir(parents=True)
+    write("code/first.py", "import second")
+    write("code/pkg/first.py", "from . import second, third")
+    write("code/pkg/deep/er.py", "")
+    write("code/mine.py", f"{imports}\nbuild = len\n")
+    target = "../code/mine.py:build"
+    write("configs/c.yaml", QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.NoisyQuadratic", target))
+    write(f"code/{file}", "WIDTH = 3  # of the layer\n")
+    store_as_measured("configs/c.yaml")
+    assert bnoise("check", "configs/c.yaml")[0] == 0
+    write(f"code/{file}", "WIDTH = 3\n")
+    assert bnoise("check", "configs/c.yaml")[0] == 0
+    write(f"code/{file}", "WIDTH = 4\n")
+    code, out, _ = bnoise("check", "configs/c.yaml")
+    assert code == (3 if is_part else 0)
+    assert (f"../code/{file} has changed" in " ".join(out.split())) == is_part
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_seen"),
+    [
+        ({"labels.npy": "0" * 99 + "1"}, True),
+        ({"labels.npy": "0" * 101}, True),
+        ({"images/a/1.png": "other"}, True),
+        ({"images/b/3.png": "new"}, True),
+        ({"images/b/.cache": "new"}, False),
+        ({"images/a.lock": "new"}, False),
+        ({"beside.npy": "new"}, False),
+        ({".bnoise/more.txt": "new"}, False),
+    ],
+)
+def test_data_that_a_config_names_count(
+    bnoise: Call, write: Write, changes: dict[str, str], is_seen: bool
+) -> None:
+    """Compared where both are at hand, as weights are."""
+    named = "\n  labels: labels.npy\n  folders: {train: images, here: .}"
+    target = "bnoise_cli.examples.quadratic.NoisyQuadratic"
+    config = str(write("c.yaml", QUADRATIC_CONFIG.replace(target, target + named)))
+    Path("images/a").mkdir(parents=True)
+    Path("images/b").mkdir()
+    write("labels.npy", "0" * 100)
+    write("images/a/1.png", "whole")
+    store_as_measured(config)
+    assert bnoise("check", config)[0] == 0
+    for name, text in changes.items():
+        write(name, text)
+    code, out, _ = bnoise("check", config)
+    assert code == (3 if is_seen else 0)
+    assert any(f"{name} has changed" in out for name in ("labels.npy", "images")) == is_seen
+    shutil.rmtree("images")
+    Path("labels.npy").unlink()
+    assert bnoise("check", config)[0] == 0
+
+
+def test_data_are_compared_by_samples(write: Write) -> None:
+    """A file of 100 GB is not read, nor are all files of a folder."""
+    target = "bnoise_cli.examples.quadratic.NoisyQuadratic"
+    path = write("c.yaml", QUADRATIC_CONFIG.replace(target, target + "\n  file: big.bin\n  folder: many"))
+    with Path("big.bin").open("wb") as file:
+        file.truncate(100 << 30)
+    Path("many").mkdir()
+    for number in range(300):
+        write(f"many/{number:04}", "some")
+    spec = load_spec(path, at_hand=False)
+    before = data_hashes(spec)
+    with Path("big.bin").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    write("many/0299", "more than that")
+    after = data_hashes(spec)
+    assert changed_data(before, after) == ["big.bin", "many"]
+    assert changed_data({"big.bin": [1], "many": None}, after) == ["big.bin", "many"]
+    assert changed_data(["big.bin"], after) == []
+
+
 def test_other_weights_are_another_start(bnoise: Call, write: Write) -> None:
     """Compared where both are at hand; a CI machine may have none."""
     config = str(write("c.yaml", QUADRATIC_CONFIG + "checkpoint: w.pt\n"))
     write("w.pt", "a" * 3_000_000)
-    spec = load_spec(Path(config))
-    store(config, provenance=dataclasses.replace(probed().provenance, weights=weights_hash(spec)))
+    store_as_measured(config)
     assert bnoise("check", config)[0] == 0
     write("w.pt", "a" * 2_999_999 + "b")
     code, out, _ = bnoise("check", config)

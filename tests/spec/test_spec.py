@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bnoise_cli.errors import ConfigError
 from bnoise_cli.measurement.building.instantiate import build, build_function
 from bnoise_cli.results.kinds import KINDS
-from bnoise_cli.spec.identity import code_hashes, differences, ledger_hash
+from bnoise_cli.spec.code_files import code_hashes
+from bnoise_cli.spec.identity import differences, ledger_hash
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.override import apply_override
 from bnoise_cli.spec.schema import parse_seconds
