@@ -75,6 +75,8 @@ class HorizonFound:
     asked: int | None = None
     #: Why no loss of a level was reached although there was time, in words; None if nothing was in the way.
     obstacle: str | None = None
+    #: Whether the budget in time ended runs, so that more time would have shown more.
+    out_of_time: bool = False
     interrupted: bool = False
     failure: RunError | None = None
 

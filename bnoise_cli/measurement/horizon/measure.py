@@ -140,6 +140,7 @@ def _measure(
         gradient_examples=runs.gradient_examples,
         evaluation_examples=runs.evaluation_examples,
         seconds=known.seconds,
+        out_of_time=runs.out_of_time,
         asked=settings.steps,
         obstacle=search.obstacle,
         interrupted=interrupted,

@@ -32,6 +32,7 @@ class HorizonRuns:
 
     Attributes:
         gradient_examples, evaluation_examples: spent so far.
+        out_of_time: whether the budget in time ever ended runs.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class HorizonRuns:
         self._steps: dict[tuple[int, Key], int] = {}
         self.gradient_examples = 0
         self.evaluation_examples = 0
+        self.out_of_time = False
 
     def extend(
         self, batch_size: int, points: Sequence[int], replicates: range, step: int
@@ -71,6 +73,7 @@ class HorizonRuns:
             if losses is None:
                 losses = self._extend_singly(batch_size, keys, step)
         except OutOfTimeError:
+            self.out_of_time = True
             raise BudgetSpent from None
         return [[losses[point, replicate] for replicate in replicates] for point in points]
 
@@ -178,4 +181,5 @@ class HorizonRuns:
     def _tick(self, batch_size: int, step: int) -> None:
         self._on_step(batch_size, step)
         if self._ranks.broadcast(time.monotonic() - self._begun > self._allowed * self._budget[0]):
+            self.out_of_time = True
             raise BudgetSpent

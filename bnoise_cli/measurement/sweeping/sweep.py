@@ -225,8 +225,10 @@ class _Run:
     def _horizon(self) -> dict[str, Any] | None:
         """What short runs from the same start predict, for a part of the examples; None if no batch size arrived.
 
-        It ends with the budget and keeps the levels that it reached. Its failure costs the sweep nothing: the runs are
-        the measurement.
+        Its failure costs the sweep nothing: the runs are the measurement.
+
+        Raises:
+            BudgetSpentError: the time that other runs of this call have left was too short; the next call has more.
         """
         if self._fit()[1] is None:
             return None
@@ -255,6 +257,8 @@ class _Run:
         )
         if found.interrupted:
             raise KeyboardInterrupt
+        if found.out_of_time and self.known.entries > self.entries_before:
+            raise BudgetSpentError
         value = {
             "curve": [asdict(level.point()) for level in found.levels],
             "gradient_examples": found.gradient_examples,

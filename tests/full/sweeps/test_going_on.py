@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,7 +254,7 @@ def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch:
     while not Path("part.json").exists() or "budget" in ended:
         calls += 1
         with monkeypatch.context() as patch:
-            patch.setattr("bnoise_cli.measurement.sweeping.sweep.time.monotonic", clock)
+            patch.setattr("bnoise_cli.measurement.sweeping.sweep.time", SimpleNamespace(monotonic=clock))
             code, _, err = bnoise("sweep", config, "--out", "part.json", "--quiet", "--budget", "4m")
         assert code in (0, 3), err
         ended = [doubt["code"] for doubt in json.loads(Path("part.json").read_text())["doubts"]]
@@ -261,9 +263,38 @@ def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch:
     whole, part = (without_times(Path(f"{name}.json").read_text()) for name in ("whole", "part"))
     assert part.pop("config")["sweep"].pop("budget") == 240
     del whole["config"]
-    # The horizon at the start ends with the budget of the call that it falls into, and keeps the levels it reached.
-    assert part.pop("cost")["gradient_examples"] <= whole.pop("cost")["gradient_examples"]
     assert part == whole
+
+
+def test_a_horizon_that_the_budget_cuts_is_measured_by_the_next_call(
+    write: Write, bnoise: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that had the whole budget of a call is kept as far as it came: the next call would have no more time."""
+    config = str(write("q.yaml", TINY_SWEEP))
+    for name in ("whole", "part", "cut"):
+        decide_stacks(Path(f"{name}.runs.jsonl"), load_spec(Path(config)), [2, 8, 32])
+    hours = itertools.count(step=3600.0)
+    monkeypatch.setattr("bnoise_cli.measurement.sweeping.sweep._HORIZON_SHARE", 100)  # the sweep is tiny
+
+    def stored(name: str, out_of_time: bool) -> dict[str, Any]:
+        with monkeypatch.context() as patch:
+            if out_of_time:
+                clock = SimpleNamespace(monotonic=lambda: next(hours))
+                patch.setattr("bnoise_cli.measurement.horizon.runs.time", clock)
+            code, _, err = bnoise("sweep", config, "--out", f"{name}.json", "--quiet", "--budget", "30m")
+        assert code in (0, 3), err
+        return without_times(Path(f"{name}.json").read_text())
+
+    whole = stored("whole", out_of_time=False)
+    assert whole["predicted_by_horizon"]
+    for name in ("part", "cut"):
+        first = stored(name, out_of_time=True)
+        assert first["predicted_by_horizon"] is None
+        assert "budget" in [doubt["code"] for doubt in first["doubts"]]
+    assert stored("part", out_of_time=False) == whole
+    second = stored("cut", out_of_time=True)
+    assert second["predicted_by_horizon"] is None
+    assert "budget" not in [doubt["code"] for doubt in second["doubts"]]
 
 
 def test_a_warm_up_is_where_every_run_begins(write: Write) -> None:
