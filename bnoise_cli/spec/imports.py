@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from bnoise_cli.errors import message_of
+from bnoise_cli.spec.user_files import user_module
 from bnoise_cli.storage import absolute, real
-
-#: The name of the module of a user's file begins so.
-USER_MODULE = "_bnoise_user_"
 
 
 class TargetError(Exception):
@@ -93,11 +89,6 @@ def _no_arguments(path: Path) -> Iterator[None]:
         yield
     finally:
         sys.argv = kept
-
-
-def user_module(path: Path) -> str:
-    """The name under which a file of the user's is imported: without dots, so that its classes can be pickled."""
-    return f"{USER_MODULE}{hashlib.sha256(os.fsencode(real(path))).hexdigest()}"
 
 
 def _module_from_file(path: Path, name: str) -> ModuleType:

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from bnoise_cli.errors import ConfigError
-from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.schema import Config, Section, json_schema
 from bnoise_cli.spec.template import example_names
+from bnoise_cli.spec.user_files import user_module
 from tests.cases import QUADRATIC_CONFIG, ROOT, Call, Write
 
 USER = """\

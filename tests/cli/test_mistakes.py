@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bnoise_cli.spec.imports import user_module
+from bnoise_cli.spec.user_files import user_module
 from tests.cases import QUADRATIC_CONFIG, Call, Write
 from tests.cli.calls import USER
 

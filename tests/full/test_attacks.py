@@ -174,3 +174,20 @@ def test_user_code_that_ends_the_process_fails_its_own_config_alone(write: Write
     assert "ended the process with exit code 0" in first["finding"]
     assert second["verdict"] != "error"
     assert [each.name for each in Path(".bnoise").glob("*.json")] == ["plain.probe.json"]
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_classes_and_functions_of_a_file_reach_other_processes(write: Write, start: str) -> None:
+    """As in a script of the user's: a pool, and the workers of a DataLoader."""
+    write("beside.py", "FOUR = 4\n")
+    code = BASE + "import multiprocessing, torch\nfrom bnoise_cli.examples.quadratic import unit_noise\n"
+    code += "from beside import FOUR\ndef square(x): return x * x * FOUR\n"
+    code += "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 8\n"
+    code += "    def __getitem__(self, i): return square(i)\n"
+    code += "def data(**settings):\n"
+    code += f"    with multiprocessing.get_context({start!r}).Pool(1) as pool: assert pool.map(square, [3]) == [36]\n"
+    code += f"    loader = torch.utils.data.DataLoader(Own(), 4, num_workers=1, multiprocessing_context={start!r})\n"
+    code += "    assert len(list(loader)) == 2\n    return unit_noise(**settings)\nloss = mean_loss\n"
+    path = config(write, code, **{"bnoise_cli.examples.quadratic.unit_noise": "u.py:data"})
+    ended, _, err = call("probe", path, "-q", "--dry-run")
+    assert ended == 0, err

@@ -24,9 +24,9 @@ from bnoise_cli.records import Estimate
 from bnoise_cli.results.branch import BranchOutcome, branch_doubts
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.identity import ledger_hash
-from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.schema import Sweep
+from bnoise_cli.spec.user_files import user_module
 from tests.cases import CPU, QUADRATIC_CONFIG, TINY_SWEEP, Call, Write, user_code
 from tests.samples import CONFIG, GOOD_STEPS, HORIZON, along_a_run, sweep_run
 from tests.sweeps import decide_stacks, entries, finished, silent, stop_at, swept, without_times

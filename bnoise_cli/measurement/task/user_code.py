@@ -14,7 +14,7 @@ import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError, message_of
 from bnoise_cli.interrupt import not_swallowed
-from bnoise_cli.spec.imports import USER_MODULE
+from bnoise_cli.spec.user_files import USER_MODULE
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 #: Messages of the exchange inside a pass of a sharded model if another rank has ended.

@@ -19,8 +19,8 @@ from bnoise_cli.ledger import Ledger
 from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
-from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import load_spec
+from bnoise_cli.spec.user_files import user_module
 from tests.cases import CPU, TINY_SWEEP, Write, user_code
 from tests.sweeps import silent, stop_at
 

@@ -21,8 +21,8 @@ from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
-from bnoise_cli.spec.imports import user_module
 from bnoise_cli.spec.load import load_spec
+from bnoise_cli.spec.user_files import user_module
 from tests.cases import CPU, MARKING, TINY_SWEEP, Call, Write
 from tests.processes import start, wait_for
 from tests.sweeps import KILLED, decide_stacks, entries, finished, stop_at, swept, without_times
