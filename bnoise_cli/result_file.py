@@ -134,6 +134,11 @@ class ResultFile:
             self._aside = None
         return f"The result is in {self._shown}.{said}"
 
+    @property
+    def kept(self) -> Path:
+        """Where the result of this object is, in the words of the call."""
+        return self.named(self._aside or self.path)
+
     def interruption(self, unfinished: str) -> NothingMeasuredError:
         """The error that ends a call after Ctrl-C; it names the file of the result if there is one.
 
@@ -142,7 +147,7 @@ class ResultFile:
         """
         if self._aside is None and self._own is None:
             return NothingMeasuredError(f"interrupted before {unfinished}.")
-        return NothingMeasuredError(f"interrupted. The result is in {self.named(self._aside or self.path)}.")
+        return NothingMeasuredError(f"interrupted. The result is in {self.kept}.")
 
     def named(self, path: Path) -> Path:
         """A path in the words of the call."""

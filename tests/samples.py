@@ -44,6 +44,7 @@ from bnoise_cli.records import (
     TradeoffRow,
     TrainingRun,
 )
+from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
@@ -266,6 +267,12 @@ def plan(critical: Estimate | None = None, device: Device | None = None, **confi
             ),
         )
     )
+
+
+def ahead(horizon: HorizonFound = HORIZON) -> ProbeResult:
+    """An advised result with a horizon whose batch sizes follow the law of B_crit 42."""
+    found = plan(Estimate(value=42.0, low=34.0, high=52.0))
+    return advise(dataclasses.replace(found, horizon=horizon_record(horizon)))
 
 
 def training_run(batch_size: int, steps: float | None, seed: int = 0, **changes: Any) -> TrainingRun:

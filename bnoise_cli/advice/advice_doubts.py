@@ -114,7 +114,7 @@ def _about_the_times(throughput: Throughput) -> Iterator[Doubt]:
         yield Doubt(
             code="step_time",
             finding=f"step times leave the line t₀ + t₁·B by up to {percent(throughput.worst_misfit)}",
-            remedy="The table interpolates the measured times instead; only the closed form is rough.",
+            remedy="The table interpolates measured times; only the closed form is rough.",
             about="advice",
         )
     speeds = [step.micro_batch_size / step.seconds for step in throughput.step_times]

@@ -27,7 +27,7 @@ def measured_learning_rate(rates: Mapping[int, float], batch_size: int) -> tuple
     """
     sizes, known = np.log(np.array(sorted(rates.items()), dtype=float)).T
     value = math.exp(float(np.interp(math.log(batch_size), sizes, known)))
-    return _rounded(value), "between the best rates of the training runs: a starting point, re-tune it"
+    return _rounded(value), "between the best rates of the training runs: re-tune it"
 
 
 def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float | None, str]:
@@ -52,7 +52,7 @@ def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float |
     ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
     there = f"from the planned {rate:g} at {count(planned)}"
     value = rate * math.pow(ratio, rule.rate_power)
-    return _rounded(value), f"{there}, {words}: a starting point, re-tune it"
+    return _rounded(value), f"{there}, {words}: re-tune it"
 
 
 def _rounded(value: float) -> float:

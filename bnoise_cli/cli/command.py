@@ -20,10 +20,11 @@ from bnoise_cli.cli.options import (
     QuietOption,
     SeedOption,
     SetOption,
+    VerboseOption,
     seconds,
 )
 from bnoise_cli.cli.torchrun import prepared
-from bnoise_cli.errors import ExitCode
+from bnoise_cli.errors import CallError, ExitCode
 from bnoise_cli.result_file import ResultFile, default_path
 from bnoise_cli.spec.load import Spec, load_spec
 from bnoise_cli.spec.named_files import named_files
@@ -39,6 +40,7 @@ class Call:
     outputs: Outputs
     dry_run: bool
     quiet: bool
+    verbose: bool
 
 
 def measuring_command(
@@ -74,8 +76,13 @@ def measuring_command(
             outputs: Outputs,
             dry_run: DryRunOption = False,
             quiet: QuietOption = False,
+            verbose: VerboseOption = False,
             **further: Any,
         ) -> None:
+            if quiet and verbose:
+                raise CallError(
+                    "--quiet prints the verdict alone and --verbose the whole report; found both. Choose one."
+                )
             overrides = list(override or [])
             overrides += [f"{name}.budget={budget}"] if budget is not None else []
             overrides += [f"probe.seed={seed}"] if seed is not None else []
@@ -93,6 +100,7 @@ def measuring_command(
                         outputs=outputs,
                         dry_run=dry_run,
                         quiet=quiet,
+                        verbose=verbose,
                     )
                 )
             except KeyboardInterrupt:

@@ -103,26 +103,36 @@ class Outputs:
                         failed.append(f"No {export.what}: {error}")
         return made, failed
 
-    def print(self, results: Results, *, beside: Results = (), quiet: bool = False) -> None:
+    def print(
+        self, results: Results, *, beside: Results = (), quiet: bool = False, short: bool = False
+    ) -> bool:
         """Print what the call asks for on standard output; at a terminal the verdict stands last once more.
 
         Args:
             beside: other stored results of the same task.
             quiet: of a report its first section alone, the verdict.
+            short: of a report what is not marked as a detail.
+
+        Returns:
+            Whether the whole report has more than what was printed.
 
         Raises:
             NoAdviceError: there is nothing to emit.
         """
         from bnoise_cli.cli.streams import is_watched, show_content, show_sections, terminal_width
+        from bnoise_cli.report.document import in_short
         from bnoise_cli.report.sections import report_sections
 
         for export, value in self._values.items():
             if isinstance(export, Printed):
-                return show_content(export.content(results, value))
+                show_content(export.content(results, value))
+                return False
         width = terminal_width() if is_watched() else None
-        sections = report_sections(results, drawing_width=width, beside=beside)
-        again = sections[:1] if is_watched() and len(results) == 1 else []
-        return show_sections(sections[:1] if quiet else [*sections, *again])
+        whole = report_sections(results, drawing_width=width, beside=beside)
+        shown = in_short(whole) if short else whole
+        again = whole[:1] if is_watched() and len(results) == 1 else []
+        show_sections(whole[:1] if quiet else [*shown, *again])
+        return shown != whole
 
 
 def with_exports(

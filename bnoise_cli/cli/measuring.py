@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,10 +15,10 @@ from bnoise_cli.launch import here
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.export.as_json import JSON
 from bnoise_cli.report.progress import LOADING, ProgressLine
-from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.related import beside
 
 if TYPE_CHECKING:
+    from bnoise_cli.cli.command import Call
     from bnoise_cli.measurement.ranks import Ranks
 
 
@@ -51,12 +52,13 @@ def show_plan(plan: Any, sections: Sequence[Section], outputs: Outputs) -> ExitC
     return ExitCode.DONE
 
 
-def finish(found: Found[Any], target: ResultFile, outputs: Outputs, *, quiet: bool) -> ExitCode:
+def finish(found: Found[Any], call: Call) -> ExitCode:
     """Make and print everything that was asked for; the exit code says how the measurement ended."""
     from bnoise_cli.cli.streams import show_json, tell
 
     if here().is_follower:
         return ExitCode.INTERRUPTED if found.interrupted else ExitCode.DONE
+    target, outputs = call.target, call.outputs
     named = [(result_name(target.path), found.result)]
     if found.lost is not None:
         show_json(found.result.to_json())
@@ -64,13 +66,15 @@ def finish(found: Found[Any], target: ResultFile, outputs: Outputs, *, quiet: bo
         return ExitCode.RUN_FAILED
     made, failed = outputs.write(named)
     code = _code(found, failed)
+    rest = ""
     try:
         others = [(str(target.named(path)), other) for path, other in beside(target.path, found.result)]
-        outputs.print(named, beside=others, quiet=quiet)
+        if outputs.print(named, beside=others, quiet=call.quiet, short=not call.verbose):
+            rest = f"\n`bnoise report {shlex.quote(str(target.kept))}` shows the whole report."
     except BnoiseError as error:
         failed.append(f"bnoise: {error}")
         code = code or error.exit_code
-    tell(" ".join([found.kept, *made]), quiet=quiet or outputs.value(JSON) is not None)
+    tell(" ".join([found.kept, *made]) + rest, quiet=call.quiet or outputs.value(JSON) is not None)
     for sentence in failed:
         tell(sentence)
     if found.failure is not None:

@@ -66,3 +66,12 @@ QuietOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Print the whole report, as `bnoise report` does.",
+        rich_help_panel=OUTPUT,
+    ),
+]

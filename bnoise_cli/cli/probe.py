@@ -31,7 +31,7 @@ def probe(call: Call) -> ExitCode:
     from bnoise_cli.cli.measuring import finish
 
     found = measure_now(call.spec, call.device, call.target, call.quiet)
-    return finish(found, call.target, call.outputs, quiet=call.quiet)
+    return finish(found, call)
 
 
 def _dry_run(call: Call) -> ExitCode:

@@ -136,4 +136,4 @@ def _train(call: Call, ledger: Ledger) -> ExitCode:
         make = sweep_result if timed else branch_result
         session = SweepSession(call.spec, own, ledger, ranks)
         found = measure(session, lambda run: make(run, call.spec), call.target, line, timed=timed)
-    return finish(found, call.target, call.outputs, quiet=call.quiet)
+    return finish(found, call)

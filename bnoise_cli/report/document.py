@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -44,6 +44,8 @@ class Grid:
     words: frozenset[str] = frozenset()  # columns that hold words
     #: Positions of rows to emphasise.
     strong: frozenset[int] = frozenset()
+    #: Positions of rows that the whole report alone has.
+    detail: frozenset[int] = frozenset()
 
     def within(self, width: int) -> Grid:
         """The table without spare columns, dropped one by one until it fits `width` characters."""
@@ -57,6 +59,16 @@ class Grid:
         """The table without those of `columns` that are empty in every row."""
         empty = (c for c in columns if not any(row[self.columns.index(c)] for row in self.rows))
         return self._without(tuple(empty))
+
+    def in_short(self) -> Grid:
+        """The table without the rows that the whole report alone has."""
+        kept = [i for i in range(len(self.rows)) if i not in self.detail]
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in kept),
+            strong=frozenset(new for new, old in enumerate(kept) if old in self.strong),
+            detail=frozenset(),
+        )
 
     def width(self) -> int:
         """Width of the table in characters, with two spaces between columns."""
@@ -72,6 +84,7 @@ class Grid:
             spare=tuple(column for column in self.spare if column not in dropped),
             words=self.words,
             strong=self.strong,
+            detail=self.detail,
         )
 
 
@@ -92,3 +105,16 @@ class Section:
     title: str
     headline: Sentence | None = None
     parts: Sequence[Part] = ()
+    #: Whether the whole report alone has it.
+    detail: bool = False
+
+
+def in_short(sections: Sequence[Section]) -> list[Section]:
+    """The short report: without the sections, and without the rows of tables, that the whole report alone has."""
+    return [
+        replace(
+            section, parts=[part.in_short() if isinstance(part, Grid) else part for part in section.parts]
+        )
+        for section in sections
+        if not section.detail
+    ]

@@ -36,6 +36,12 @@ class Stretch(NamedTuple):
     def __str__(self) -> str:
         return "".join(self)
 
+    def beside(self, other: Stretch) -> str:
+        """In words, without what another one shares."""
+        start = self.start if self.start != other.start else ""
+        rates = self.rates if self.rates != other.rates else ""
+        return f"{self.what}{start}{rates}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportKind(Generic[R]):

@@ -30,8 +30,10 @@ def report_sections(
     sections = kind.sections(result)
     if drawing_width is not None and kind.chart is not None and (chart := kind.chart(result, drawing_width)):
         last = next(i for i, section in enumerate(sections) if section.title in ("Measured", "One step"))
-        sections.insert(last + 1, Section(title="Chart", parts=[chart]))
+        sections.insert(last + 1, Section(title="Chart", parts=[chart], detail=True))
     if beside:
-        answer = next(i for i, section in enumerate(sections) if section.title == "Critical batch size")
-        sections.insert(answer + 1, beside_section(result, beside))
+        closing = next(
+            i for i, section in enumerate(sections) if section.title in ("Reasons for doubt", "Cost")
+        )
+        sections.insert(closing, beside_section(result, beside))
     return sections

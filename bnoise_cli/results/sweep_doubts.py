@@ -152,6 +152,6 @@ def _about_the_rest(run: SweepRun, predicted: Prediction | None, config: Config)
     elif predicted.ratio is not None and not 1 / _DISAGREE <= predicted.ratio <= _DISAGREE:
         yield Doubt(
             code="prediction",
-            finding=f"training gives {predicted.ratio:.2g} times the critical batch size that the probe predicts",
-            remedy="Rely on the sweep: the one-step theory leaves out momentum, stability and the course of training.",
+            finding=f"training gives {predicted.ratio:.2g} times the B_crit that one step alone predicts",
+            remedy="Rely on the sweep: one step leaves out momentum and the course of training.",
         )

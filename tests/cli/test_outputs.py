@@ -32,7 +32,7 @@ def test_a_probe_recommends_emits_and_writes_a_page(bnoise: Call, write: Write) 
 
 def test_a_report_says_the_same_again(bnoise: Call, write: Write) -> None:
     config = str(write("quad.yaml", QUADRATIC_CONFIG))
-    _, first, _ = bnoise("probe", config)
+    _, first, _ = bnoise("probe", config, "--verbose")
     stored = ".bnoise/quad.probe.json"
     before = Path(stored).read_bytes()
     code, again, err = bnoise("report", stored)

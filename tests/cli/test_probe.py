@@ -17,9 +17,8 @@ def test_a_probe_prints_stores_and_draws(bnoise: Call, write: Write, tmp_path: P
     code, out, err = bnoise("probe", str(config), "--plot", "p.svg")
     assert code == 0, err
     assert out.startswith("Verdict  ")
-    assert "\nCritical batch size  " in out
-    assert "Exact noise scale of this task: " in out
-    assert "The result is in .bnoise/quad.probe.json. The picture is in p.svg." in err
+    assert "\nTrade-off  " in out
+    assert "The result is in .bnoise/quad.probe.json. The picture is in p.svg.\n" in err
     stored = json.loads((tmp_path / ".bnoise/quad.probe.json").read_text())
     exact = stored["noise_scale"]["exact"]
     assert stored["noise_scale"]["low"] * 0.8 < exact < stored["noise_scale"]["high"] * 1.25

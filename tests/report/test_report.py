@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
-from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.records import CriticalBatchSize, Estimate, NoiseScale
 from bnoise_cli.report.chart import improvement_chart
@@ -22,18 +21,11 @@ from bnoise_cli.report.plots.draw import draw, plot_results
 from bnoise_cli.report.plots.tradeoff import trained
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
-from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.kinds import KINDS
 from bnoise_cli.results.probe import ProbeResult
 from tests.cases import legend
-from tests.samples import HORIZON, plan, result
+from tests.samples import ahead, plan, result
 from tests.sweeping.test_branches import branches
-
-
-def ahead() -> ProbeResult:
-    """An advised result with a horizon whose batch sizes follow the law of B_crit 42."""
-    found = plan(Estimate(value=42.0, low=34.0, high=52.0))
-    return advise(dataclasses.replace(found, horizon=horizon_record(HORIZON)))
 
 
 def shown(

@@ -133,7 +133,7 @@ def test_a_doubt_that_undermines_it_takes_its_green_away_and_stands_in_it(code: 
 
 def test_the_gravest_doubt_stands_first_and_others_are_counted() -> None:
     _, _, rest = verdict(doubted(plan(), "data_loading", "one_step", "diverged", "clipping"))
-    assert "But about diverged (2 more below)." in rest
+    assert "But about diverged (and 2 more doubts)." in rest
     assert "Look." not in rest
 
 

@@ -24,16 +24,20 @@ _ROLES: dict[Role, str] = {"max_compute_overhead": "overhead limit"}
 
 
 def advice_sections(result: Result) -> list[Section]:
-    """The recommendation and the trade-off; a result without them has no such sections."""
+    """The recommendation, other choices, the trade-off and step times; a result without them has no such sections."""
     sections = []
-    if result.recommendation is not None:
-        sections.append(_advice(result, result.recommendation))
+    found, timed = result.recommendation, result.throughput
+    if found is not None:
+        sections.append(_advice(result, found))
+        sections.append(Section(title="Choices", parts=_choices(result, found), detail=True))
     elif result.alternatives:
         none = Sentence("none meets the limits of `advice:`", Tone.UNSURE)
-        sections.append(Section(title="Recommended batch", headline=none, parts=_others(result)))
+        sections.append(Section(title="Recommended batch", headline=none, parts=_choices(result)))
     if result.tradeoff:
-        ranges = Sentence("Ranges: over the interval of the critical batch size.", Tone.DETAIL)
-        sections.append(Section(title="Trade-off", parts=[_tradeoff(result), ranges]))
+        ranges = Sentence("ranges over the interval of the critical batch size", Tone.DETAIL)
+        sections.append(Section(title="Trade-off", headline=ranges, parts=[_tradeoff(result)]))
+    if found is not None and timed is not None:
+        sections.append(_step_time(timed, found))
     return sections
 
 
@@ -53,25 +57,21 @@ def _advice(result: Result, found: Recommendation) -> Section:
     devices = result.plan.training.world_size
     tone = Tone.UNSURE if undermining(result) else Tone.GOOD
     headline = Sentence(f"{amounts.examples(found.batch_size)}, {_setting(found, devices)}", tone)
-    price = f"{role_words(found.roles).capitalize()}: {_price_of(found, result)}."
-    parts: list[Part] = [Sentence(found.reason), Sentence(price)]
-    parts += _others(result)
     rate = ":" if found.learning_rate is None else f" {found.learning_rate:g},"
-    parts.append(Sentence(f"Learning rate{rate} {found.learning_rate_rule}.", Tone.DETAIL))
-    if result.throughput is not None:
-        parts.append(Sentence(_device(result.throughput, found), Tone.DETAIL))
-    return Section(title="Recommended batch", headline=headline, parts=parts)
+    rule = Sentence(f"Learning rate{rate} {found.learning_rate_rule}.", Tone.DETAIL)
+    return Section(title="Recommended batch", headline=headline, parts=[Sentence(found.reason), rule])
 
 
-def _others(result: Result) -> list[Part]:
+def _choices(result: Result, *recommended: Recommendation) -> list[Part]:
+    """A sentence on each named point of the trade-off: its setting, and what a run takes."""
     amounts = result.amounts
     devices = result.plan.training.world_size
     return [
         Sentence(
-            f"{role_words(other.roles).capitalize()}: {amounts.count(other.batch_size)}, {_setting(other, devices)}; "
-            f"{_price_of(other, result)}."
+            f"{role_words(each.roles).capitalize()}: {amounts.count(each.batch_size)}, {_setting(each, devices)}; "
+            f"{_price_of(each, result)}."
         )
-        for other in result.alternatives
+        for each in (*recommended, *result.alternatives)
     ]
 
 
@@ -89,32 +89,36 @@ def _price_of(found: Recommendation, result: Result) -> str:
     return ", ".join(parts)
 
 
-def _device(timed: Throughput, found: Recommendation) -> str:
+def _step_time(timed: Throughput, found: Recommendation) -> Section:
     """What was timed, and how much of the recommended step waits for other devices."""
     together, each = "", ""
     if timed.parallel is not None:
         together = f" on {count(timed.world_size)} devices under {timed.parallel.upper()}"
         each = " of each"
     line = (
-        f"Step time t₀ + t₁·B{together}: {seconds(timed.fixed_seconds)} + {seconds(timed.seconds_per_example)} "
+        f"t₀ + t₁·B{together}: {seconds(timed.fixed_seconds)} + {seconds(timed.seconds_per_example)} "
         f"per example{each}, within {percent(timed.worst_misfit)} of what was measured"
     )
     largest = timed.largest_micro_batch_size
     peak = next((s.peak_memory_bytes for s in timed.step_times if s.micro_batch_size == largest), None)
     memory = f" in {size(peak)}" if peak is not None else ""
     limited = _LIMITED[timed.limited_by]
-    return f"{line}{_exchange(timed, found)}. Largest micro-batch {count(largest)}{memory}: {limited}."
+    parts = [
+        *([Sentence(exchange)] if (exchange := _exchange(timed, found)) else []),
+        Sentence(f"Largest micro-batch {count(largest)}{memory}: {limited}."),
+    ]
+    return Section(title="Step time", headline=Sentence(line), parts=parts, detail=True)
 
 
 def _exchange(timed: Throughput, found: Recommendation) -> str:
     """How much of the recommended step waits for the exchange of gradients. FSDP exchanges all along: unknown."""
     if timed.parallel == "fsdp":
-        return "; the exchange of weights and gradients is in it"
+        return "The exchange of weights and gradients is in it."
     if 1 in (timed.world_size, found.world_size) or not found.row.step_seconds:
         return ""
     waits = StepTimes(timed).exchange_seconds(found.micro_batch_size)
     part = percent(waits / found.row.step_seconds)
-    return f". The recommended step waits {seconds(waits)} ({part}) for the exchange of gradients"
+    return f"The recommended step waits {seconds(waits)} ({part}) for the exchange of gradients."
 
 
 def _tradeoff(result: Result) -> Grid:
@@ -153,7 +157,19 @@ def _tradeoff(result: Result) -> Grid:
         strong=frozenset(
             i for i, row in enumerate(rows) if {"planned", "recommended"} & set(notes.get(row.batch_size, []))
         ),
+        detail=_between_doublings(rows, set(notes)),
     )
+
+
+def _between_doublings(rows: Sequence[TradeoffRow], marked: set[int]) -> frozenset[int]:
+    """Positions of the rows that are neither marked nor at least twice the last batch size that is."""
+    between, next_size = set(), 0
+    for i, row in enumerate(rows):
+        if row.batch_size >= next_size:
+            next_size = 2 * row.batch_size
+        elif row.batch_size not in marked:
+            between.add(i)
+    return frozenset(between)
 
 
 def _notes(result: Result) -> dict[int, list[str]]:

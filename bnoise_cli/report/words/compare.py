@@ -8,7 +8,7 @@ from bnoise_cli.numbers import count, seconds, significant
 from bnoise_cli.records import Estimate
 from bnoise_cli.report.document import Grid, Part, Section, Sentence, Tone
 from bnoise_cli.report.words.advice import remarks
-from bnoise_cli.report.words.related import stretch
+from bnoise_cli.report.words.related import overlap, stretch
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Result
 
@@ -45,11 +45,10 @@ def _ratios(results: Sequence[tuple[str, Result]]) -> Iterator[Sentence]:
         found = result.critical_batch_size
         if known.value is None or known.high is None or found.value is None or found.high is None:
             continue
-        overlap = found.low <= known.high and known.low <= found.high
         ratio = (
             f"{name} finds {significant(found.value / known.value)} times the critical batch size of {first}"
         )
-        yield Sentence(f"{ratio}; the intervals {'overlap' if overlap else 'do not overlap'}.")
+        yield Sentence(f"{ratio}; the intervals {'overlap' if overlap(found, known) else 'do not overlap'}.")
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnoise_cli.measurement.outcome import HorizonProgress
-from bnoise_cli.numbers import count, seconds, significant
+from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Horizon, Recommendation
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
+from bnoise_cli.report.words.runs import Run, runs_section
 from bnoise_cli.results.probe import ProbeResult
 
 
@@ -22,17 +23,15 @@ def stretch(horizon: Horizon) -> str:
 
 def horizon_sections(result: ProbeResult, horizon: Horizon) -> Iterator[Section]:
     """What the same progress takes, and how the critical batch size changes with the length of training."""
-    takes = _what_it_takes(result, horizon)
-    if takes.rows:
-        loss = significant(horizon.curve[-1].loss)
-        yield Section(title=f"Training to a loss of {loss}", parts=[takes])
+    if (runs := _runs(result, horizon)) is not None:
+        yield runs
     still = Sentence(
         "It stands still within its interval: longer runs did not change it further."
         if horizon.stands_still
         else "It has not stood still: it holds for training to the loss of the last row.",
         Tone.DETAIL,
     )
-    yield Section(title="Horizon", parts=[_curve(result, horizon), still])
+    yield Section(title="Horizon", parts=[_curve(result, horizon), still], detail=True)
 
 
 def _curve(result: ProbeResult, horizon: Horizon) -> Grid:
@@ -54,28 +53,18 @@ def _curve(result: ProbeResult, horizon: Horizon) -> Grid:
     )
 
 
-def _what_it_takes(result: ProbeResult, horizon: Horizon) -> Grid:
-    """Steps, examples and time to the last loss: as planned, at the best rate, and as recommended."""
-    planned, rate = result.plan.training.batch_size, horizon.planned_learning_rate
-    rows = []
-    as_planned = planned_steps(planned, horizon)
-    if as_planned is not None:
-        steps, arrived = as_planned
-        rows.append(_row(result, "planned", planned, rate, steps, "" if arrived else "over "))
-    best = {batch.batch_size: batch for batch in horizon.batches}
-    if planned in best:
-        found = best[planned]
-        rows.append(_row(result, "planned batch, best rate", planned, found.learning_rate, found.steps))
-    advised = result.recommendation
-    if advised is not None and advised.batch_size != planned and advised.learning_rate is not None:
-        rows.append(
-            _row(result, "recommended", advised.batch_size, advised.learning_rate, steps_of(horizon, advised))
-        )
-    return Grid(
-        columns=("", "batch\nsize", "learning\nrate", "steps", "examples", "time"),
-        rows=tuple(rows),
-        words=frozenset({""}),
-    ).without_empty("time")
+def _runs(result: ProbeResult, horizon: Horizon) -> Section | None:
+    """What training to the last loss takes."""
+    size, rate = result.plan.training.batch_size, horizon.planned_learning_rate
+    as_planned = planned_steps(size, horizon)
+    last = horizon.curve[-1]
+    return runs_section(
+        result,
+        last.loss,
+        planned=Run(size, rate, *as_planned) if as_planned is not None else None,
+        trained={batch.batch_size: batch.steps for batch in horizon.batches},
+        fewest=(last.min_steps, last.min_examples),
+    )
 
 
 def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
@@ -92,21 +81,6 @@ def steps_of(horizon: Horizon, advised: Recommendation) -> float:
     last = horizon.curve[-1]
     law = last.min_steps + last.min_examples / advised.batch_size
     return trained.get(advised.batch_size, law)
-
-
-def _row(
-    result: ProbeResult, name: str, size: int, rate: float, steps: float, more: str = ""
-) -> tuple[str, ...]:
-    step_seconds = next((row.step_seconds for row in result.tradeoff if row.batch_size == size), None)
-    time = f"{more}{seconds(steps * step_seconds)}" if step_seconds is not None else ""
-    return (
-        name,
-        count(size),
-        f"{significant(rate)}",
-        f"{more}{significant(steps, 2)}",
-        f"{more}{significant(steps * size, 2)}",
-        time,
-    )
 
 
 def below_the_headline(result: ProbeResult, horizon: Horizon) -> Iterator[Sentence]:

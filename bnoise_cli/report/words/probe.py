@@ -32,7 +32,7 @@ def probe_sections(result: ProbeResult) -> list[Section]:
     sections = [verdict_section(result), _answer(result), *ahead[:-1], *advice_sections(result), *ahead[-1:]]
     if result.points:
         title = "Measured" if result.horizon is None else "One step"
-        sections.append(Section(title=title, parts=[_points(result)]))
+        sections.append(Section(title=title, parts=[_points(result)], detail=True))
     if result.trajectory:
         along = along_training(result.trajectory, result.amounts)
         sections.append(Section(title="Along training", parts=[along, *_schedule(result)]))
@@ -42,7 +42,9 @@ def probe_sections(result: ProbeResult) -> list[Section]:
 def _answer(result: ProbeResult) -> Section:
     critical = result.critical_batch_size
     headline = Sentence(result.amounts.interval(critical), answer_tone(result))
-    return Section(title="Critical batch size", headline=headline, parts=list(_about_the_answer(result)))
+    return Section(
+        title="Critical batch size", headline=headline, parts=list(_about_the_answer(result)), detail=True
+    )
 
 
 def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from bnoise_cli.amounts import EXAMPLES
 from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import Estimate
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 from bnoise_cli.report.kinds import Stretch, report_kind
 from bnoise_cli.results.result import Result
@@ -15,18 +17,22 @@ AT_BEST_RATES = ", each batch size at its best learning rate"
 
 
 def beside_section(result: Result, others: Sequence[tuple[str, Result]]) -> Section:
-    """One sentence on every other stored measurement of the same task."""
+    """One sentence on every other stored measurement of the same task; a detail if all of them agree."""
     parts = []
     for name, other in others:
-        its, own, this = stretch(other), stretch(result), f"this {result.kind}"
-        why = f"it {its}; {this} {own}"
-        if its[1:] == own[1:] and any(own[1:]):
-            why = f"it {its.what}, and {this} {own.what}, both{own.start}{own.rates}"
-        elif its.rates == own.rates != "":
-            why = f"it {its.what}{its.start}; {this} {own.what}{own.start};{own.rates[1:]}"
-        found = f"A {other.kind} in {name} found {EXAMPLES.interval(other.critical_batch_size)}"
-        parts.append(Sentence(f"{found}: {why}.", Tone.DETAIL))
-    return Section(title="Other measurements", parts=parts)
+        its, own = stretch(other), stretch(result)
+        known = f"A {other.kind} in {name} found {EXAMPLES.interval(other.critical_batch_size)}"
+        why = f"it {its.beside(own)}; this {result.kind} {own.beside(its)}"
+        parts.append(Sentence(f"{known}: {why}.", Tone.DETAIL))
+    found = result.critical_batch_size
+    agree = all(overlap(other.critical_batch_size, found) for _, other in others)
+    return Section(title="Other measurements", parts=parts, detail=agree)
+
+
+def overlap(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals overlap."""
+    ends = [math.inf if each.high is None else each.high for each in (one, other)]
+    return one.low <= ends[1] and other.low <= ends[0]
 
 
 def stretch(result: Result) -> Stretch:

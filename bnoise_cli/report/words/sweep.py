@@ -15,6 +15,7 @@ from bnoise_cli.report.plots.tradeoff import TRADEOFF
 from bnoise_cli.report.words.advice import advice_sections, closing_sections
 from bnoise_cli.report.words.probe import along_training
 from bnoise_cli.report.words.related import AT_BEST_RATES, after
+from bnoise_cli.report.words.runs import Run, runs_section
 from bnoise_cli.report.words.verdict import answer_tone, verdict_section
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.sweep import SweepResult
@@ -22,11 +23,13 @@ from bnoise_cli.results.sweep import SweepResult
 
 def sweep_sections(result: SweepResult) -> list[Section]:
     """The verdict, the answer, the advice, what was measured beside the prediction, the doubts, and the cost."""
-    measured = Section(title="Measured", parts=[_batches(result)])
-    sections = [verdict_section(result), _answer(result), *advice_sections(result), measured]
+    measured = Section(title="Measured", parts=[_batches(result)], detail=True)
+    runs = _runs(result)
+    taken = [runs] if runs is not None else []
+    sections = [verdict_section(result), _answer(result), *taken, *advice_sections(result), measured]
     if result.predicted is not None:
         along = along_training(result.predicted.trajectory, result.amounts)
-        sections.append(Section(title="Along the best run", parts=[along]))
+        sections.append(Section(title="Along the best run", parts=[along], detail=True))
     return sections + closing_sections(result, training_cost(result))
 
 
@@ -58,7 +61,23 @@ def _answer(result: SweepResult) -> Section:
     if (rate := _planned_rate(result)) is not None:
         parts.append(Sentence(rate))
     headline = Sentence(amounts.interval(critical), answer_tone(result))
-    return Section(title="Critical batch size", headline=headline, parts=parts)
+    return Section(title="Critical batch size", headline=headline, parts=parts, detail=True)
+
+
+def _runs(result: SweepResult) -> Section | None:
+    """What training to the goal takes."""
+    size, rate, ratio = result.plan.training.batch_size, result.plan.learning_rate, result.planned_steps_ratio
+    steps, examples = result.min_steps.value, result.min_examples.value
+    planned = None
+    if steps is not None and ratio is not None and rate is not None:
+        planned = Run(size, rate, ratio * steps)
+    return runs_section(
+        result,
+        result.goal,
+        planned=planned,
+        trained={batch.batch_size: batch.steps for batch in result.batches if batch.steps is not None},
+        fewest=(steps, examples) if steps is not None and examples is not None else None,
+    )
 
 
 def _planned_rate(result: SweepResult) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnoise_cli.advice.choices import SAME_TIME
 from bnoise_cli.advice.limits import beyond_the_check
-from bnoise_cli.numbers import count, significant
+from bnoise_cli.numbers import count, counted, significant
 from bnoise_cli.records import Doubt, Recommendation, TradeoffRow
 from bnoise_cli.report.document import Section, Sentence, Tone
 from bnoise_cli.report.words.difference import difference, difference_of
@@ -94,13 +94,14 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
         if rate is not None and before is not None and not _alike(rate, before):
             verb = "raise" if rate > before else "lower"
             text += f", but {verb} the learning rate from {before:g} to {rate:g}"
+        text += _steps_saved(result, advised)
     else:
         text = f"Take {amounts.count(advised.batch_size)}{devices} instead of {amounts.count(planned.batch_size)}"
         if rate is not None and before is not None and _alike(rate, before):
             text += f", at the same learning rate of {before:g}"
         elif rate is not None:
             text += f", at learning rate {rate:g}" + (f" instead of {before:g}" if before is not None else "")
-    return text + _steps_saved(result, advised)
+    return text
 
 
 def _steps_saved(result: Result, advised: Recommendation) -> str:
@@ -169,7 +170,8 @@ def _trust(result: Result, doubts: list[Doubt]) -> Sentence:
     critical = f"Critical batch size{over}: {known}"
     if not doubts:
         return Sentence(f"{critical}. No doubt undermines this." if result.resolved else f"{critical}.")
-    others = f" ({len(doubts) - 1} more below)" if len(doubts) > 1 else ""
+    more = len(doubts) - 1
+    others = f" (and {counted(more, 'more doubt')})" if more else ""
     return Sentence(f"{critical}. But {doubts[0].finding}{others}.", Tone.UNSURE)
 
 
