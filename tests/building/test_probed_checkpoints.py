@@ -37,7 +37,7 @@ def test_adamw_is_probed_where_a_checkpoint_ends(
 ) -> None:
     """Without a step of training; without the optimizer's state that is impossible."""
     nanogpt(saved[0], saved[1].state_dict())
-    code, out, err = bnoise("probe", "c.yaml", "--set", "checkpoint=ckpt.pt")
+    code, out, err = bnoise("probe", "c.yaml", "--verbose", "--set", "checkpoint=ckpt.pt")
     assert code in (0, 3), err
     assert "At step 40 of training" in " ".join(out.split())
     assert not {"optimizer_state", "at_initialisation"} & codes()
@@ -73,7 +73,7 @@ def test_a_state_that_cannot_be_used_is_a_doubt(
     model = saved[0]
     script(model, trained(model, torch.optim.RMSprop(model.parameters(), lr=1e-4)).state_dict())
     call = ["probe", "c.yaml", "--set", "checkpoint=ckpt.tar"]
-    code, out, err = bnoise(*call, "--set", "probe.warmup_steps=2")
+    code, out, err = bnoise(*call, "--verbose", "--set", "probe.warmup_steps=2")
     assert code in (0, 3), err
     words = " ".join(out.split())
     assert "that of ckpt.tar was not used: AdamW keeps exp_avg, exp_avg_sq, step of each parameter" in words

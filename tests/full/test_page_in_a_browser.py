@@ -11,7 +11,7 @@ import pytest
 
 from bnoise_cli.report.export.page import write_page
 from bnoise_cli.results.result import Result
-from tests.report.test_report import ahead
+from tests.samples import ahead
 from tests.sweeping.test_branches import LOSSES, branches
 
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

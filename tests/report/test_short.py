@@ -69,6 +69,13 @@ def swept(write: Write) -> SweepResult:
     return advise(dataclasses.replace(made, throughput=timed()))
 
 
+def takes(found: Result) -> list[tuple[str, ...]]:
+    """The rows on what training takes."""
+    [grid] = [s.parts[0] for s in in_short(whole(found)) if s.title.startswith("Training to a loss")]
+    assert isinstance(grid, Grid)
+    return list(grid.rows)
+
+
 def unresolved() -> ProbeResult:
     unknown = CriticalBatchSize(value=None, low=40.0, high=None, basis="probe")
     return advise(result(critical_batch_size=unknown))
@@ -127,6 +134,27 @@ def test_the_short_trade_off_has_every_doubling_and_every_named_row() -> None:
     unnamed = [int(row[0].replace(",", "")) for row in short.rows if not row[-1]]
     assert unnamed
     assert all(larger >= 2 * smaller for smaller, larger in pairwise(unnamed))
+
+
+def test_a_planned_run_that_did_not_arrive_takes_more_than_it_was_trained(write: Write) -> None:
+    found = swept(write)
+    assert [row[:4] for row in takes(found)] == [
+        ("planned", "64", "0.0500", "320"),
+        ("planned batch, best rate", "64", "0.100", "180"),
+        ("recommended", "32", "0.100", "260"),
+    ]
+    late = [
+        dataclasses.replace(run, steps=None, reached=False, examples=64 * 410)
+        if run.learning_rate == 0.05
+        else run
+        for run in found.runs
+    ]
+    assert takes(dataclasses.replace(found, runs=tuple(late)))[0][:4] == (
+        "planned",
+        "64",
+        "0.0500",
+        "over 410",
+    )
 
 
 def test_measurements_that_agree_are_a_detail_and_one_that_differs_is_not(write: Write) -> None:

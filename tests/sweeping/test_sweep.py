@@ -342,7 +342,7 @@ def test_the_range_is_found_around_the_critical_batch_size(write: Write) -> None
 
 def test_a_report_says_the_same_again_and_compares_with_a_probe(write: Write, bnoise: Call) -> None:
     config = str(write("q.yaml", TINY_SWEEP))
-    _, first, _ = bnoise("sweep", config)
+    _, first, _ = bnoise("sweep", config, "--verbose")
     stored = ".bnoise/q.sweep.json"
     before = Path(stored).read_bytes()
     assert bnoise("report", stored) == (0, first, "")

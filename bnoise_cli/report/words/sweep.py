@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
@@ -58,19 +56,20 @@ def _answer(result: SweepResult) -> Section:
                 f"to a loss of {significant(ahead.loss)}."
             )
         )
-    if (rate := _planned_rate(result)) is not None:
-        parts.append(Sentence(rate))
     headline = Sentence(amounts.interval(critical), answer_tone(result))
     return Section(title="Critical batch size", headline=headline, parts=parts, detail=True)
 
 
 def _runs(result: SweepResult) -> Section | None:
     """What training to the goal takes."""
-    size, rate, ratio = result.plan.training.batch_size, result.plan.learning_rate, result.planned_steps_ratio
-    steps, examples = result.min_steps.value, result.min_examples.value
+    ratio, steps, examples = result.planned_steps_ratio, result.min_steps.value, result.min_examples.value
     planned = None
-    if steps is not None and ratio is not None and rate is not None:
-        planned = Run(size, rate, ratio * steps)
+    if runs := result.planned_runs():
+        size, rate = runs[0].batch_size, runs[0].learning_rate
+        if ratio is not None and steps is not None:
+            planned = Run(size, rate, ratio * steps)
+        elif all(run.steps is None for run in runs):
+            planned = Run(size, rate, max(run.examples for run in runs) / size, arrived=False)
     return runs_section(
         result,
         result.goal,
@@ -78,25 +77,6 @@ def _runs(result: SweepResult) -> Section | None:
         trained={batch.batch_size: batch.steps for batch in result.batches if batch.steps is not None},
         fewest=(steps, examples) if steps is not None and examples is not None else None,
     )
-
-
-def _planned_rate(result: SweepResult) -> str | None:
-    """What the planned learning rate takes beside the best one, at the planned batch size; None if it was not tried."""
-    size, rate = result.plan.training.batch_size, result.plan.learning_rate
-    best = next((batch for batch in result.batches if batch.batch_size == size), None)
-    if best is None or best.steps is None or best.learning_rate is None or rate is None:
-        return None
-    beside = f"the best rate, {significant(best.learning_rate)}, takes {significant(best.steps)} steps"
-    planned = f"At the planned batch size, {count(size)},"
-    if not result.planned_runs():
-        return None
-    over_fewest, fewest = result.planned_steps_ratio, result.min_steps.value
-    if over_fewest is None or fewest is None:
-        return f"{planned} the planned learning rate, {significant(rate)}, misses the goal in that time; {beside}."
-    ratio = over_fewest * fewest / best.steps
-    if math.isclose(rate, best.learning_rate, rel_tol=0.05):
-        return f"{planned} the planned learning rate is the best of those that were tried."
-    return f"{planned} the planned learning rate, {significant(rate)}, takes {ratio:.2g} times the steps; {beside}."
 
 
 def _value(estimate: Estimate, amounts: Amounts = EXAMPLES) -> str:
