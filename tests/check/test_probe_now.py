@@ -40,7 +40,9 @@ def test_a_probe_that_fails_is_not_a_failed_check(bnoise: Call, write: Write) ->
 def test_the_digits_from_probe_to_check(bnoise: Call, write: Write) -> None:
     text = (ROOT / "configs/digits.yaml").read_text()
     write("digits.yaml", text)
-    code, out, err = bnoise("probe", "digits.yaml", "--json", "--set", "probe.horizon=8")
+    code, out, err = bnoise(
+        "probe", "digits.yaml", "--json", "--set", "probe.horizon=8", "--set", "probe.precision=0.3"
+    )
     assert code == 0, err
     found = json.loads(out)
     recommended = found["recommendation"]["batch_size"]

@@ -152,7 +152,7 @@ def test_a_gpt2_is_probed_as_by_hand(transformers: ModuleType, bnoise: Call, wri
         "version": 1, "model": yaml.safe_load(GPT2), "checkpoint": "w.pt",
         "dataset": {"_target_": "bnoise_cli.examples.datasets.StdlibText", "context": 32, "form": "transformers"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.3},
-        "probe": {"warmup_steps": 0, "max_examples": 16_000, "budget": "10m", "horizon": "off"},
+        "probe": {"warmup_steps": 0, "max_examples": 8_000, "budget": "10m", "precision": 0.3, "horizon": "off"},
     })  # fmt: skip
     assert result["provenance"]["tokens_per_example"] == 32
     assert result["noise_scale"]["high"] is not None

@@ -106,6 +106,15 @@ def test_several_ranks_never_go_side_by_side() -> None:
     assert not made._stacked(4, 8)
 
 
+@pytest.mark.parametrize(("budget", "by_time"), [((-1.0, 1e9), True), ((1e9, 4.0), False)])
+def test_they_tell_a_budget_in_time_from_one_in_examples(budget: tuple[float, float], by_time: bool) -> None:
+    made = runs(False)
+    made._budget = budget
+    with pytest.raises(BudgetSpent):
+        made.extend(4, [0], range(1), 2)
+    assert made.out_of_time is by_time
+
+
 @pytest.mark.parametrize("stacks", [False, True])
 def test_after_a_budget_that_ended_in_the_middle_they_still_go_on(stacks: bool) -> None:
     """What is left of the budget afterwards is spent on the planned batch and on more replicates."""

@@ -50,7 +50,9 @@ def test_every_command_of_the_documentation_runs(
             continue
         if command.startswith("torchrun"):
             launcher = ["-m", "torch.distributed.run", "--standalone"]
-            few = ["--set", "probe.max_examples=600", "--set", "probe.horizon=off"]
+            few = ["--budget", "30s"]
+            for setting in ("max_examples=600", "horizon=off", "warmup_steps=5"):
+                few += ["--set", f"probe.{setting}"]
             subprocess.run([sys.executable, *launcher, *arguments, *few], check=True)
             continue
         need_for(Path(next((word for word in arguments if word.startswith("configs/")), "")).stem)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from bnoise_cli.examples.quadratic import NoisyQuadratic
 from bnoise_cli.ledger import Ledger
-from bnoise_cli.measurement.outcome import SweepProgress
+from bnoise_cli.measurement.outcome import HorizonFound, SweepProgress
 from bnoise_cli.measurement.sweeping.dry_run import plan_sweep
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.spec.identity import ledger_hash
@@ -25,6 +25,7 @@ from bnoise_cli.spec.load import load_spec
 from bnoise_cli.spec.user_files import user_module
 from tests.cases import CPU, MARKING, TINY_SWEEP, Call, Write
 from tests.processes import start, wait_for
+from tests.samples import HORIZON
 from tests.sweeps import KILLED, decide_stacks, entries, finished, stop_at, swept, without_times
 
 
@@ -271,30 +272,30 @@ def test_a_horizon_that_the_budget_cuts_is_measured_by_the_next_call(
 ) -> None:
     """One that had the whole budget of a call is kept as far as it came: the next call would have no more time."""
     config = str(write("q.yaml", TINY_SWEEP))
-    for name in ("whole", "part", "cut"):
-        decide_stacks(Path(f"{name}.runs.jsonl"), load_spec(Path(config)), [2, 8, 32])
-    hours = itertools.count(step=3600.0)
-    monkeypatch.setattr("bnoise_cli.measurement.sweeping.sweep._HORIZON_SHARE", 100)  # the sweep is tiny
+    decide_stacks(Path("q.runs.jsonl"), load_spec(Path(config)), [2, 8, 32])
+    measured: list[HorizonFound] = []
 
-    def stored(name: str, out_of_time: bool) -> dict[str, Any]:
+    def call(found: HorizonFound) -> tuple[Any, list[str]]:
+        def measure(*_: Any, **__: Any) -> HorizonFound:
+            measured.append(found)
+            return found
+
         with monkeypatch.context() as patch:
-            if out_of_time:
-                clock = SimpleNamespace(monotonic=lambda: next(hours))
-                patch.setattr("bnoise_cli.measurement.horizon.runs.time", clock)
-            code, _, err = bnoise("sweep", config, "--out", f"{name}.json", "--quiet", "--budget", "30m")
+            name = "bnoise_cli.measurement.sweeping.sweep.measure_horizon"
+            patch.setattr(name, measure)
+            code, _, err = bnoise("sweep", config, "--out", "q.json", "--quiet", "--budget", "30m")
         assert code in (0, 3), err
-        return without_times(Path(f"{name}.json").read_text())
+        result = json.loads(Path("q.json").read_text())
+        return result["predicted_by_horizon"], [doubt["code"] for doubt in result["doubts"]]
 
-    whole = stored("whole", out_of_time=False)
-    assert whole["predicted_by_horizon"]
-    for name in ("part", "cut"):
-        first = stored(name, out_of_time=True)
-        assert first["predicted_by_horizon"] is None
-        assert "budget" in [doubt["code"] for doubt in first["doubts"]]
-    assert stored("part", out_of_time=False) == whole
-    second = stored("cut", out_of_time=True)
-    assert second["predicted_by_horizon"] is None
-    assert "budget" not in [doubt["code"] for doubt in second["doubts"]]
+    predicted, doubts = call(replace(HORIZON, levels=HORIZON.levels[:1], out_of_time=True))
+    assert predicted is None
+    assert "budget" in doubts
+    for found in (replace(HORIZON, levels=HORIZON.levels[:2], out_of_time=True), HORIZON):
+        predicted, doubts = call(found)
+        assert predicted["steps"] in (8, 16)
+        assert "budget" not in doubts
+    assert len(measured) == 2  # the third call found it in the ledger
 
 
 def test_a_warm_up_is_where_every_run_begins(write: Write) -> None:
