@@ -122,24 +122,24 @@ class _Planned:
         """The verdict, what was found, what to change, and a batch size to take instead."""
         times = _times(self.critical, self.batch_size, self.amounts)
         known = f"B_crit is {_interval(self.critical, self.amounts)}, by {_MEASURED[self.critical.basis]}"
-        limit = f"{significant(1 + self.allowed)} allowed"
+        limit = f"{significant(1 + self.allowed)} times the fewest examples are allowed"
         if (doubt := disqualifying(self.result)) is not None:
             return Verdict.CANNOT_TELL, doubt.finding, doubt.remedy, None
         if self.critical.basis in _ONE_STEP and near(self.batch_size, self.allowed * self.estimate):
-            finding = f"{times}, {limit}, by one step alone, which training may contradict: {known}"
+            finding = f"{times}; {limit}. This is by one step alone, which training may contradict: {known}"
             remedy = (
                 "Probe with a horizon (probe.horizon: auto, a larger --budget), or measure with bnoise sweep."
             )
             return Verdict.CANNOT_TELL, finding, remedy, None
         if self.critical.high is not None and self.least > self.allowed:
             remedy, suggested = self._smaller("Set training.batch_size to")
-            return Verdict.FAIL, f"{times}, {limit}: {known}", remedy, suggested
+            return Verdict.FAIL, f"{times}; {limit}: {known}", remedy, suggested
         if self.most > self.allowed and not self.result.resolved:
-            finding = f"{times}, {limit}, cannot be told: {known}"
+            finding = f"{times}; {limit}. Which it is cannot be told: {known}"
             remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
             return Verdict.CANNOT_TELL, finding, remedy, None
         if self.batch_size > self.allowed * self.trusted:
-            finding = f"{times}, {limit}: more by the estimate, though not surely; {known}"
+            finding = f"{times}; {limit}. It is more by the estimate, though not surely: {known}"
             remedy, suggested = self._smaller("Consider a training.batch_size of")
             return Verdict.WARN, finding, remedy, suggested
         if self.asked is not None and self.speed is not None and self.speed < self.asked:
@@ -150,7 +150,7 @@ class _Planned:
             )
             return Verdict.WARN, finding, *self._larger(self.asked)
         faster = _steps(self.critical.value, self.batch_size)
-        return Verdict.PASS, f"{times}{faster}, {limit}: {known}", "", None
+        return Verdict.PASS, f"{times}{faster}; {limit}: {known}", "", None
 
     def _smaller(self, verb: str) -> tuple[str, int | None]:
         """The sentence that names a smaller batch size to take, and that size."""

@@ -101,8 +101,8 @@ def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:
         kind = _junit_kind(each, rules)
         if kind:
             bad = ET.SubElement(case, kind, type=each.verdict.value, message=_xml(each.finding))
-            bad.text = _xml(f"{each.finding} {each.remedy}".rstrip())
-    said = [f"{WORDS[each.verdict]}: {each.named_finding} {each.remedy}" for each in checked]
+            bad.text = _xml(_with_remedy(each.finding, each.remedy))
+    said = [f"{WORDS[each.verdict]}: {_with_remedy(each.named_finding, each.remedy)}" for each in checked]
     ET.SubElement(suite, "system-out").text = "\n".join(_xml(text.rstrip()) for text in said)
     ET.SubElement(suite, "system-err")
     ET.indent(root, " ")
@@ -153,6 +153,11 @@ def _junit_kind(each: Checked, rules: Rules) -> str:
     if each.verdict is Verdict.FAIL or rules.code(each.verdict) is ExitCode.CHECK_FAILED:
         return "failure"
     return "" if each.verdict in (Verdict.PASS, Verdict.WARN) else "error"
+
+
+def _with_remedy(finding: str, remedy: str) -> str:
+    """What was found, and what to do about it if there is something to do."""
+    return f"{finding.removesuffix('.')}. {remedy}" if remedy else finding
 
 
 def _xml(text: str) -> str:
