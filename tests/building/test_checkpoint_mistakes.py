@@ -124,5 +124,7 @@ def test_a_tensor_that_is_not_plain_is_refused(tmp_path: Path, kind: str, make: 
     torch.save(
         {"model": {"weight": torch.ones(2)}, "optimizer": {"state": {0: {"step": make()}}}}, tmp_path / "w.pt"
     )
-    with pytest.raises(RunError, match=f"`optimizer.state.0.step` is a {kind} tensor"):
+    refused = f"`optimizer.state.0.step` is a {kind} tensor"
+    refused += "|_rebuild_nested_tensor" if kind == "nested" else ""  # torch 2.15 does not load it
+    with pytest.raises(RunError, match=refused):
         read_checkpoint(tmp_path / "w.pt")
