@@ -36,7 +36,7 @@ optimizer:
 training:
   batch_size: 8
   max_grad_norm: 1.0
-probe: {warmup_steps: 0, max_examples: 3200, batch_sizes: [4, 16, 64], precision: 0.5, horizon: "off"}
+probe: {warmup_steps: 0, max_examples: 1600, batch_sizes: [4, 16, 64], precision: 0.5, horizon: "off"}
 """
 GPT2_CODE = """\
 import torch

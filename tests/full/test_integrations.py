@@ -187,7 +187,7 @@ def test_a_resnet_with_batch_norm_is_probed_as_by_hand(
         "objective": {"_target_": "mine.py:loss"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.02},
         "training": {"batch_size": 16},
-        "probe": {"warmup_steps": 0, "max_examples": 10_000, "budget": "10m", "horizon": "off"},
+        "probe": {"warmup_steps": 0, "max_examples": 10_000, "budget": "10m", "precision": 0.3, "horizon": "off"},
     })  # fmt: skip
     assert "batch_norm" in {doubt["code"] for doubt in result["doubts"]}
     assert_same_number(Loop(model, loss_of, len(x), 16), result, small=16, large=256, at_once=16, draws=20)
