@@ -6,6 +6,7 @@
     ├── RunError                       4    the measurement failed
     │   ├── NotFiniteError             4    a loss or a gradient is NaN or infinite
     │   ├── DivergedError              4    a loss along an update is not finite (probing/line_evaluation.py)
+    │   ├── MistakeError               4    bnoise itself failed; what was measured before that is kept
     │   └── StoppedError               4    passes cannot go on; trying something else does not help
     │       ├── CutShortError          4    one rank stopped in the middle of an exchange
     │       ├── LostRankError          4    another rank has ended
@@ -22,6 +23,7 @@ row here keeps its traceback and ends with 4. Exit code 1 is not an error: it sa
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -58,6 +60,19 @@ class RunError(BnoiseError):
 
 class NotFiniteError(RunError):
     """A loss or a gradient is NaN or infinite."""
+
+
+class MistakeError(RunError):
+    """What nobody foresaw, after something was measured that is kept."""
+
+    @classmethod
+    def of(cls, error: Exception) -> MistakeError:
+        """The exception in one line, with the place in the code that raised it."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return cls(
+            f"this is a mistake in bnoise; please report it: {type(error).__name__}: {message_of(error)} "
+            f"({place.filename}:{place.lineno}, in {place.name})."
+        )
 
 
 class StoppedError(RunError):

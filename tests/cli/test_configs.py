@@ -61,7 +61,8 @@ def test_the_sweeps_of_the_configs_train(
     monkeypatch.chdir(tmp_path)
     near = {"digits": "1.5", "digits_cnn": "2.0", "stdlib_gpt_adamw": "4.0"}
     code, out, err = bnoise("sweep", str(ROOT / f"configs/{name}.yaml"), "--set", f"sweep.goal={near[name]}",
-                            "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]", "--verbose")  # fmt: skip
+                            "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]",
+                            "--verbose")  # fmt: skip
     assert code in (0, 3), err
     assert "Measured by training" in out
     data = json.loads(Path(f".bnoise/{name}.sweep.json").read_text())

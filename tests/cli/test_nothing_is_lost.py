@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bnoise_cli.measurement.probing import probe, session
 from tests.cases import MARKING, QUADRATIC_CONFIG, Call, Write
 from tests.cli.calls import USER
 from tests.processes import wait_for
@@ -83,6 +84,36 @@ def test_a_failure_after_some_replicates_keeps_them(bnoise: Call, user: Write) -
     assert data["provenance"]["replicates"] >= 2
     assert "failed" in [doubt["code"] for doubt in data["doubts"]]
     assert json.loads(Path(".bnoise/c.probe.json").read_text()) == data
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls", "setting"),
+    [(probe._Run, "_replicate", 5, "probe.horizon=off"), (session, "probe", 1, "probe.at_steps=[0,3]")],
+    ids=["replicates", "points"],
+)
+def test_a_mistake_of_bnoise_keeps_what_was_measured_before(
+    bnoise: Call,
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    calls: int,
+    setting: str,
+) -> None:
+    real, left = getattr(owner, name), iter(range(calls))
+
+    def mistaken(*given: Any, **named: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyError("nobody foresaw this")
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, name, mistaken)
+    code, _, err = bnoise("probe", str(write("quad.yaml", QUADRATIC_CONFIG)), "--set", setting)
+    assert code == 4
+    assert "this is a mistake in bnoise; please report it: KeyError: 'nobody foresaw" in " ".join(err.split())
+    found = json.loads(Path(".bnoise/quad.probe.json").read_text())
+    assert found["provenance"]["replicates"] >= 5
+    assert "failed" in [doubt["code"] for doubt in found["doubts"]]
 
 
 @pytest.mark.full

@@ -97,6 +97,7 @@ def test_all_is_given_back(
         (KeyboardInterrupt(), StopReason.INTERRUPTED),
         (RunError("of the user"), StopReason.FAILED),
         (torch.OutOfMemoryError("no room"), StopReason.FAILED),
+        (ZeroDivisionError("of bnoise"), StopReason.FAILED),
     ],
 )
 def test_levels_that_were_reached_are_kept(

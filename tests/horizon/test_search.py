@@ -149,3 +149,12 @@ def test_a_budget_that_ends_on_the_way_to_a_level_leaves_the_one_before_as_it_wa
         losses = {level.steps: level.loss for level in cut.levels}
         for level in whole.levels:
             assert losses.get(level.steps, level.loss) == level.loss
+
+
+def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
+    found = search(spectra()["1/i"], 0, steps=8)
+    size = found.levels[-1].arrivals[0].batch_size
+    for rate in found.trained.known[size].values():
+        rate.diverged = True
+    found._sharpen(1.001)
+    assert found._most_useful(found.levels[-1]) != size

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import MistakeError, RunError
 from bnoise_cli.maths.horizon import Level
 from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
@@ -131,6 +131,8 @@ def _measure(
         interrupted = True
     except RunError as error:
         failure = task.ranks.publish(error)
+    except Exception as error:
+        failure = task.ranks.publish(MistakeError.of(error))
     return HorizonFound(
         base_rate=settings.base_rate,
         start_loss=runner.start_loss,

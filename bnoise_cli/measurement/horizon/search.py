@@ -258,6 +258,8 @@ class Search:
             fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
             narrower = 1 - fit.log_error / level.fit.log_error if fit is not None else 0.0
             rates = self._rates.valley(point.batch_size, level.loss).values()
+            if not rates:  # those that arrived have diverged since
+                continue
             dearer = (
                 point.batch_size * point.replicates * sum(rate.last for rate in rates) / self.trained.examples
             )

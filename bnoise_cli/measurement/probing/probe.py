@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from bnoise_cli.errors import OutOfTimeError, RunError
+from bnoise_cli.errors import MistakeError, OutOfTimeError, RunError
 from bnoise_cli.maths.analysis import Analysis, Design, Replicates, analyse
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to
 from bnoise_cli.maths.support import is_contradicted
@@ -117,6 +117,10 @@ class _Run:
             stop = StopReason.INTERRUPTED
         except RunError as error:
             stop, failure = StopReason.FAILED, self.ranks.publish(error)
+        except Exception as error:
+            if not self.replicates:
+                raise
+            stop, failure = StopReason.FAILED, self.ranks.publish(MistakeError.of(error))
         if failure is not None and not self.replicates:
             raise failure
         self._analyse()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnoise_cli.errors import BnoiseError, CallError, RunError
+from bnoise_cli.errors import BnoiseError, CallError, MistakeError, RunError
 from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
@@ -107,6 +107,10 @@ class Session:
                 raise
             error = self.ranks.publish(error)
             failure = error if isinstance(error, RunError) else RunError(str(error))
+        except Exception as error:
+            if not points:
+                raise
+            failure = self.ranks.publish(MistakeError.of(error))
         group = self.optimizer.param_groups[0]
         return ProbeRun(
             points=tuple(points),
