@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import FrameType
 #: Ctrl-C; what torchrun and job schedulers send before they kill; the end of the terminal or the connection.
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _state = {"asked": False}
+_getpid = os.getpid  # which user code may replace
 
 
 def listen() -> None:
@@ -33,6 +35,17 @@ def not_swallowed() -> Iterator[None]:
     finally:
         if _state["asked"] and not before and threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
+
+
+@contextmanager
+def in_one_process() -> Iterator[None]:
+    """Around user code, which may fork. A child that comes back out of it ends here: it must say and store nothing."""
+    own = _getpid()
+    try:
+        yield
+    finally:
+        if _getpid() != own:
+            os._exit(0)
 
 
 def passed_on() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from bnoise_cli.errors import RunError
 from bnoise_cli.records import SCHEMA_VERSION
 from bnoise_cli.result_file import free_in_history, history, history_folder
-from bnoise_cli.storage import absolute, beside, locked, read_plain
+from bnoise_cli.storage import absolute, beside, locked, read_plain, reason
 
 #: Bytes of the largest ledger that is read; a long sweep writes less than ten megabytes.
 _LARGEST = 1 << 28
@@ -106,7 +106,7 @@ class Ledger:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except Exception as error:
             raise self._unwritable(error) from error
 
     def _make_way(self) -> None:
@@ -152,8 +152,8 @@ class Ledger:
             return "The data have changed"
         return "The config has changed" if known else f"The first line of {self.path.name} is damaged"
 
-    def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"{self.path} could not be written ({error.strerror or error}).")
+    def _unwritable(self, error: Exception) -> RunError:
+        return RunError(f"{self.path} could not be written ({reason(error)}).")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from bnoise_cli.storage import (
     absolute,
     locked,
     read_json,
+    reason,
     require_apart,
     require_writable,
     write_json,
@@ -110,8 +111,10 @@ class ResultFile:
         try:
             with locked(self.path, wait=True):
                 return self._store(data)
-        except OSError as error:
-            raise RunError(f"{self._shown} could not be written ({error.strerror or error}).") from error
+        except RunError:
+            raise
+        except Exception as error:
+            raise RunError(f"{self._shown} could not be written ({reason(error)}).") from error
 
     def _store(self, data: dict[str, Any]) -> str:
         there = self.path.read_bytes() if self.path.is_file() else None

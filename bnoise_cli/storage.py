@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from bnoise_cli.errors import CallError, RunError
+from bnoise_cli import clock
+from bnoise_cli.errors import CallError, RunError, message_of
 
 #: Bytes of the largest result that is read. A large sweep stores less than a megabyte.
 LARGEST_RESULT = 1 << 23
@@ -179,9 +180,8 @@ def require_writable(path: Path) -> None:
             path.stat()  # links that lead to one another
         _create_temporary(real(path))[1].unlink()
     except (OSError, ValueError, RecursionError) as error:  # a NUL in it, thousands of folders
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CallError(
-            f"a folder that can be written is needed for {path}; {path.parent} cannot ({reason}). "
+            f"a folder that can be written is needed for {path}; {path.parent} cannot ({reason(error)}). "
             "Choose another place."
         ) from error
 
@@ -214,13 +214,19 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, new: bool =
             temporary.replace(path)
     except FileExistsError:
         raise
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise RunError(f"{path} could not be written ({reason}).") from error
+    except Exception as error:
+        raise RunError(f"{path} could not be written ({reason(error)}).") from error
     finally:
         if temporary is not None:
-            with suppress(OSError):
+            with suppress(Exception):
                 temporary.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be written. User code may have replaced functions of `os`, so that any error is possible."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {message_of(error)}"
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -259,7 +265,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
 
     place = file.with_name(f".{file.name[:100]}.lock")
     place.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + _MOMENT
+    until = clock.monotonic() + _MOMENT
     while True:
         # A pipe must not wait for a reader, and a link must not lead to another file.
         handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
@@ -267,7 +273,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                if time.monotonic() < until:
+                if clock.monotonic() < until:
                     time.sleep(_MOMENT / 20)
                     continue
                 raise CallError(

@@ -30,6 +30,7 @@ LAYERS += ["task", "meeting", "ranks", "outcome", "spec", "maths", "leaves"]
 #: What a config may name, and the way in.
 OUTSIDE = {"examples", "data", "__main__"}
 LEAVES = {
+    "clock",
     "launch",
     "interrupt",
     "errors",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnoise_cli import clock
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.api.calls import given_objects
 from bnoise_cli.errors import BnoiseError
@@ -74,7 +74,7 @@ class TrainingProbe:
         given = given_objects(model, dataset, loss, optimizer, objective, collate)
         self._spec = spec_of_call("probe", given, settings, config=config)
         self._share, self._log = share, log
-        self._begun, self.seconds = time.monotonic(), 0.0
+        self._begun, self.seconds = clock.monotonic(), 0.0
         self._first_step, self._last_seconds = 0, 0.0
         self._run: ProbeRun | None = None
         self._due: list[int] = []
@@ -108,7 +108,7 @@ class TrainingProbe:
     def _probe_if_due(self, step: int) -> None:
         if not self._active or not self._due or (self._run is not None and self._run.points[-1].step == step):
             return
-        begun = time.monotonic()
+        begun = clock.monotonic()
         saved = None if self._share is None else self._share * (begun - self._begun) - self.seconds
         if saved is not None and saved < self._needed_seconds(step, begun - self._begun):
             return
@@ -119,7 +119,7 @@ class TrainingProbe:
             said = str(error) if isinstance(error, BnoiseError) else traceback.format_exc()
             warnings.warn(f"bnoise: no probe at step {step}: {said}", RuntimeWarning, stacklevel=3)
         finally:
-            self._last_seconds = time.monotonic() - begun
+            self._last_seconds = clock.monotonic() - begun
             self.seconds += self._last_seconds
 
     def _needed_seconds(self, step: int, elapsed: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from bnoise_cli import clock
 from bnoise_cli.check.check_config import Checked, Rules, Wish, check_config, validate_config
 from bnoise_cli.cli.options import DeviceOption, QuietOption, SetOption
 from bnoise_cli.cli.own_process import apart
@@ -73,7 +73,7 @@ def check(
 
     Runs none of the config's code, unless --probe is given.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     paths, rules = _paths(configs or ["bnoise.yaml"]), Rules(strict=strict, exit_zero=exit_zero)
     if validate_only and (result or probe or batch_size is not None):
         raise CallError(
@@ -92,7 +92,7 @@ def check(
             measure=(lambda spec: _probe(spec, targets[spec.path], device, quiet)) if probe else None,
         )
         checked = [check_config(path, wish, targets[path]) for path in paths]
-    _show(checked, rules, form, seconds=time.monotonic() - begun)
+    _show(checked, rules, form, seconds=clock.monotonic() - begun)
     raise typer.Exit(rules.exit_code(checked))
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
+from bnoise_cli import clock
 from bnoise_cli.errors import BnoiseError, CallError, RunError
 from bnoise_cli.launch import here
 from bnoise_cli.measurement.ranks import ALONE, Ranks, wait_for_key
@@ -90,7 +91,7 @@ def common_exit_code(code: int) -> int:
         if here().rank == 0:
             store.set(_END, str(int(code)))
             time.sleep(_HEARING)
-        elif wait_for_key(store, _END, time.monotonic() + TIMEOUT.total_seconds()):
+        elif wait_for_key(store, _END, clock.monotonic() + TIMEOUT.total_seconds()):
             code = int(store.get(_END))
             time.sleep(2 * _HEARING)  # rank 0 ends first
     return code
@@ -104,7 +105,7 @@ def _agreed_device(choose: Callable[[], torch.device], store: Store, rank: int, 
     except CallError as error:
         why_not = str(error)
     store.set(f"{_DEVICE}/{rank}", why_not)
-    until = time.monotonic() + _MEETING.total_seconds()
+    until = clock.monotonic() + _MEETING.total_seconds()
     for other in range(size):
         if not wait_for_key(store, f"{_DEVICE}/{other}", until):
             raise RuntimeError(f"rank {other} did not come")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
+from bnoise_cli import clock
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class Ranks:
     def _published_reason(self) -> RunError | None:
         """Why another rank ended; None if it did not say in time."""
         assert self._store is not None
-        until = time.monotonic() + _SECONDS_TO_SAY_WHY
+        until = clock.monotonic() + _SECONDS_TO_SAY_WHY
         try:
             if not wait_for_key(self._store, _FAILURE, until):
                 return None
@@ -148,7 +149,7 @@ ALONE = Ranks()
 def wait_for_key(store: Store, key: str, until: float) -> bool:
     """Whether some rank sets `key` before the time `until`. Polls, so that Ctrl-C can end the wait."""
     while not store.check([key]):
-        if time.monotonic() > until:
+        if clock.monotonic() > until:
             return False
         time.sleep(POLLING)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bnoise_cli.records.estimates import Positive, Size
+from bnoise_cli.records.estimates import NotNegative, Positive, Size
 
 SCHEMA_VERSION = 1
 #: A doubt about the advice is made anew whenever the advice is.
@@ -26,11 +26,11 @@ class Doubt:
 class Cost:
     """What the measurement spent; the training before it is counted apart."""
 
-    seconds: float
+    seconds: NotNegative
     gradient_examples: int
     #: Forward passes; every step size of a line counts.
     evaluation_examples: int
-    warmup_seconds: float = 0.0
+    warmup_seconds: NotNegative = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bnoise_cli import clock
 from bnoise_cli.report.kinds import Stage, report_kind
 from bnoise_cli.report.terminal import can_show, to_ascii
 
@@ -44,9 +44,9 @@ class ProgressLine:
         if self._shown:
             shown = text if can_show(text, self._encoding) else to_ascii(text)
             self._live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
-            self._last = time.monotonic()
+            self._last = clock.monotonic()
 
     def __call__(self, progress: Stage) -> None:
         """Show the progress of a measurement, unless the line was updated a moment ago."""
-        if self._shown and time.monotonic() - self._last >= _INTERVAL:
+        if self._shown and clock.monotonic() - self._last >= _INTERVAL:
             self.say(report_kind(progress.kind).progress(progress))

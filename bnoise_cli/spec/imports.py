@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from bnoise_cli.errors import message_of
+from bnoise_cli.interrupt import in_one_process
 from bnoise_cli.spec.user_files import user_module
 from bnoise_cli.storage import absolute, real
 
@@ -25,6 +26,7 @@ class TargetError(Exception):
         self.found, self.expected, self.nearest = found, expected, nearest
 
 
+@in_one_process()
 def resolve(name: str, folder: Path) -> Any:
     """The object that a dotted path or `file.py:name` names.
 

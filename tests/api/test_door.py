@@ -291,6 +291,16 @@ def test_a_step_is_a_number_of_steps(step: Any) -> None:
         bnoise_cli.probe(model, data(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), step=step)
 
 
+@pytest.mark.parametrize("rate", [-0.1, -1e-30, math.nan, math.inf, "x", torch.tensor(-0.1)])
+def test_a_learning_rate_is_a_number_of_at_least_0(rate: Any) -> None:
+    """A program may set it after the optimizer was made, which checks it."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["lr"] = rate
+    with pytest.raises(CallError, match="finite learning rates of at least 0"):
+        bnoise_cli.probe(model, data(), optimizer=optimizer, quiet=True)
+
+
 class Demanding(torch.optim.SGD):
     def __init__(self, parameters: Any, lr: float, *, needed: int) -> None:
         super().__init__(parameters, lr=lr)

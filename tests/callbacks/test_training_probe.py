@@ -167,7 +167,7 @@ def test_a_probe_waits_until_its_share_of_the_time_is_there(
 ) -> None:
     write("empty", "")
     clock, taken = Clock(), []
-    monkeypatch.setattr(training_probe, "time", clock)
+    monkeypatch.setattr(training_probe, "clock", clock)
     model = net()
     options = {"at_steps": [10, 20, 400], "share": 0.1, "batch_size": 1000}
     probe = probing(**options)(model, torch.optim.SGD(model.parameters(), lr=0.1))

@@ -191,3 +191,28 @@ def test_classes_and_functions_of_a_file_reach_other_processes(write: Write, sta
     path = config(write, code, **{"bnoise_cli.examples.quadratic.unit_noise": "u.py:data"})
     ended, _, err = call("probe", path, "-q", "--dry-run")
     assert ended == 0, err
+
+
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [
+        ("import os; os.replace = None", 4),
+        ("import os; os.fsync = os.unlink = None", 4),
+        ("import secrets; secrets.token_hex = None", 4),
+        ("import os; os.getpid = None", 0),
+        ("import os; os.fork()", 0),
+        ("import os, sys; os.fork() or sys.exit(0)", 0),
+        ("import time; now = time.time(); time.time = time.monotonic = time.perf_counter = lambda: -now", 0),
+    ],
+)
+def test_what_user_code_does_to_its_process_costs_no_result(write: Write, does: str, code: int) -> None:
+    """A result that cannot be stored is printed. A child that comes back out of user code says and stores nothing."""
+    path = config(write, f"{BASE}{does}\nloss = mean_loss\n")
+    ended, out, err = call("probe", path, "-q", "--json")
+    assert ended == code, err
+    stored = [each.name for each in Path(".bnoise").rglob("*.json")]
+    assert stored == (["c.probe.json"] if code == 0 else [])
+    printed = json.loads(out)
+    assert printed["critical_batch_size"]["value"] is not None
+    assert printed["cost"]["seconds"] >= 0
+    assert ("could not be written (TypeError" in err) == (code == 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -154,11 +155,24 @@ def make_optimizer(spec: Spec, parameters: Sequence[Tensor]) -> torch.optim.Opti
             f"`optimizer:` must hold every trainable parameter; {left} of {len(parameters)} are in none of its groups. "
             "Give it all that it is called with, or freeze the others (requires_grad=False)."
         )
+    for rate in (group.get("lr") for group in optimizer.param_groups):
+        if rate is not None and not _is_rate(rate):  # Adafactor has None
+            raise CallError(
+                f"an optimizer with finite learning rates of at least 0 is needed; found lr: {rate}. Correct the `lr` "
+                "of its groups."
+            )
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise CallError(
             "an optimizer that minimizes is needed; found maximize: true. Negate the loss instead."
         )
     return optimizer
+
+
+def _is_rate(rate: Any) -> bool:
+    try:
+        return 0 <= float(rate) < math.inf
+    except (TypeError, ValueError):
+        return False
 
 
 def build_optimizer(spec: Spec, task: Task) -> torch.optim.Optimizer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnoise_cli import clock
 from bnoise_cli.errors import MistakeError, RunError
 from bnoise_cli.maths.horizon import Level
 from bnoise_cli.maths.rate_search import rate_at
@@ -156,12 +156,12 @@ class _Known:
     def __init__(self, settings: HorizonSettings, on_progress: Callable[[HorizonProgress], None]) -> None:
         self._settings, self._on_progress = settings, on_progress
         self._first = min(_FIRST_COUNTED, settings.steps or _FIRST_COUNTED)
-        self._begun = time.monotonic()
+        self._begun = clock.monotonic()
         self.levels: tuple[Level, ...] = ()
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._begun
+        return clock.monotonic() - self._begun
 
     def take_levels(self, found: Sequence[Level]) -> None:
         self.levels = tuple(level for level in found if level.steps >= self._first)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
+from bnoise_cli import clock
 from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.trained import BudgetSpent
@@ -46,7 +46,7 @@ class HorizonRuns:
         stacks: Callable[[int], bool] | None = None,
     ) -> None:
         self._runner, self._draws, self._on_step = runner, draws, on_step
-        self._begun, self._budget, self._allowed = time.monotonic(), (budget_seconds, budget_examples), 1.0
+        self._begun, self._budget, self._allowed = clock.monotonic(), (budget_seconds, budget_examples), 1.0
         self._ranks = runner.task.ranks
         self._stacks: dict[int, list[tuple[StackedLanes, dict[Key, int]]]] = {}
         self._singles: dict[int, dict[Key, SingleLane]] = {}
@@ -180,6 +180,6 @@ class HorizonRuns:
 
     def _tick(self, batch_size: int, step: int) -> None:
         self._on_step(batch_size, step)
-        if self._ranks.broadcast(time.monotonic() - self._begun > self._allowed * self._budget[0]):
+        if self._ranks.broadcast(clock.monotonic() - self._begun > self._allowed * self._budget[0]):
             self.out_of_time = True
             raise BudgetSpent

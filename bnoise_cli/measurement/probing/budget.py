@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from bnoise_cli import clock
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement.task.activations import most_at_once
 from bnoise_cli.measurement.task.draws import Draws, Stream
@@ -60,12 +60,12 @@ class ProbeBudget:
         self.at_once = 1 if task.sharded else task.ranks.size
         self._task, self._settings, self._draws = task, settings, draws
         self._group, self._ranks = task.batches.group, task.ranks
-        self._started, self._before = time.monotonic(), task.spent
+        self._started, self._before = clock.monotonic(), task.spent
 
     @property
     def seconds(self) -> float:
         """Seconds since the beginning, on this rank."""
-        return time.monotonic() - self._started
+        return clock.monotonic() - self._started
 
     @property
     def agreed_seconds(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from bnoise_cli import clock
 from bnoise_cli.errors import RunError, StoppedError
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.probing.mean_over_examples import EXACT, MeanFindings, find_mean, mean_count
@@ -256,9 +256,9 @@ def _read(task: Task, indices: Indices) -> bool:
     before = _random_states()
     once, again = (dict(leaves(task.batches.fetch(indices))) for _ in range(2))
     # Other examples, which no cache holds yet; and nothing is done for the first time.
-    begun = time.perf_counter()
+    begun = clock.perf_counter()
     task.batches.fetch((indices + task.batches.length // 2) % task.batches.length)
-    if time.perf_counter() - begun > _HAND_OVER and _random_states() == before:
+    if clock.perf_counter() - begun > _HAND_OVER and _random_states() == before:
         task.batches.read_ahead()
     differ = once.keys() != again.keys() or any(not torch.equal(once[path], again[path]) for path in once)
     return any(task.ranks.all_gather(differ))

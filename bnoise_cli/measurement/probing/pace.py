@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
+from bnoise_cli import clock
 from bnoise_cli.errors import OutOfTimeError
 from bnoise_cli.measurement.outcome import TaskFindings
 from bnoise_cli.measurement.probing.checks import EXAMPLES, FEW_EXAMPLES, check_task, refusal
@@ -126,8 +126,8 @@ def _seconds(task: Task, draws: Draws, size: int) -> float | None:
     """The shorter of two times of a forward pass; None if it fails or does not fit."""
     indices, seconds = draws.indices(size, task.batches.length), []
     for _ in range(2):
-        begun = time.monotonic()
+        begun = clock.monotonic()
         if refusal(task, indices, draws) is not None:
             return None
-        seconds.append(time.monotonic() - begun)
+        seconds.append(clock.monotonic() - begun)
     return min(seconds)

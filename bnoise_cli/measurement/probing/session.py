@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bnoise_cli import clock
 from bnoise_cli.errors import BnoiseError, CallError, MistakeError, RunError
 from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
@@ -59,13 +59,13 @@ class Session:
         plan = self.config.probe
         # A measurement that must repeat asks no clock. What passes do for the first time, as compiling, does not count.
         self._pace = find_pace(self.task, plan.seed) if plan.max_examples is None else None
-        begun = time.monotonic()
+        begun = clock.monotonic()
         self.findings = (
             check_task(self.task, plan.seed)
             if self._pace is None
             else check_in_time(self.task, plan.seed, plan.budget, self._pace)
         )
-        self._seconds_of_checks = time.monotonic() - begun
+        self._seconds_of_checks = clock.monotonic() - begun
         self.unused_states: list[str] = []
         self.warmup: LossChange | None = None
         self._losses_before: list[float] = []
@@ -79,10 +79,10 @@ class Session:
         Raises:
             RunError, KeyboardInterrupt: before anything was measured.
         """
-        begun, plan = time.monotonic(), self.config.probe
+        begun, plan = clock.monotonic(), self.config.probe
         if plan.max_examples is None:
             self._threads = quickest_threads(self.task, plan.seed, _THREADS * plan.budget)
-        self._seconds_of_checks += time.monotonic() - begun
+        self._seconds_of_checks += clock.monotonic() - begun
         with use_threads(self._threads.number if self._threads else None):
             return self._run(on_progress)
 
@@ -91,10 +91,10 @@ class Session:
         warmup_seconds, interrupted, failure = 0.0, False, None
         try:
             for place in self.places:
-                begun = time.monotonic()
+                begun = clock.monotonic()
                 with enough_memory("training"):
                     self._go_to(place, on_progress)
-                warmup_seconds += time.monotonic() - begun
+                warmup_seconds += clock.monotonic() - begun
                 points.append(self._measure(place.step, points, on_progress))
                 if points[-1].stop in (StopReason.INTERRUPTED, StopReason.FAILED):
                     break
@@ -279,7 +279,7 @@ class Session:
         Raises:
             RunError, KeyboardInterrupt: they showed nothing.
         """
-        name, begun = type(self.optimizer).__name__, time.monotonic()
+        name, begun = type(self.optimizer).__name__, clock.monotonic()
         with evaluating(self.optimizer):
             losses = losses_of_parts(self.task, self.config.probe.seed)
         measured = Measurement(
@@ -290,7 +290,7 @@ class Session:
             replicates=0,
             stop=StopReason.PRECISION,
             failure=None,
-            seconds=time.monotonic() - begun,
+            seconds=clock.monotonic() - begun,
             gradient_examples=0,
             evaluation_examples=0,
             micro_batch_size=self.task.micro_batch_size,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
+from bnoise_cli import clock
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.optimizers import OPTIMIZERS
 from bnoise_cli.measurement.sweeping.known_runs import KnownRuns
@@ -68,7 +68,7 @@ def _train(
     examples: int,
     on_step: Callable[[int, int], None],
 ) -> BranchRun:
-    begun = time.monotonic()
+    begun = clock.monotonic()
     lane = shared.lane(size, rate, seed)
     steps = math.ceil(examples / size)
     evaluated = _evaluated_steps(steps)
@@ -86,5 +86,5 @@ def _train(
         steps=float(steps),
         examples=steps * size,
         evaluations=len(losses),
-        seconds=time.monotonic() - begun,
+        seconds=clock.monotonic() - begun,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 
+from bnoise_cli import clock
 from bnoise_cli.maths.batch_range import first_batch_sizes
 from bnoise_cli.maths.crossing import WINDOW
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, next_rate
@@ -94,10 +94,10 @@ class _Plan:
 
     def _look_for(self, goal: float) -> None:
         """Look for the fewest steps of the planned batch to the goal, over learning rates a factor of 2 apart."""
-        until = time.perf_counter() + _LOOK_SECONDS
+        until = clock.perf_counter() + _LOOK_SECONDS
         found: dict[int, float | None] = {}
         longest = 0
-        while time.perf_counter() < until and (point := next_rate(found, 0, {}, PER_DOUBLING)) is not None:
+        while clock.perf_counter() < until and (point := next_rate(found, 0, {}, PER_DOUBLING)) is not None:
             fewest = min((steps for steps in found.values() if steps is not None), default=math.inf)
             taken, arrived = self._train(point, goal, fewest, until)
             longest = max(longest, taken)
@@ -109,7 +109,7 @@ class _Plan:
     def _train(self, point: int, goal: float, most: float, until: float) -> tuple[int, bool]:
         """Train towards the goal at a learning rate. Returns the steps, and whether the last one arrived."""
         lane, steps = self._shared.lane(self._planned, self._shared.rate(point), 0), 0
-        while time.perf_counter() < until and steps < most:
+        while clock.perf_counter() < until and steps < most:
             for _ in range(max(1, steps // 5)):
                 lane.step((0,))
                 steps += 1

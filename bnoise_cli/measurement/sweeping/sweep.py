@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bnoise_cli import clock
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
@@ -111,7 +111,7 @@ class _Run:
         self.shared, self.known, self.on_progress = shared, known, on_progress
         self.task, self.plan = shared.task, shared.config.sweep
         self.planned = shared.config.training.batch_size
-        self.begun = time.monotonic()
+        self.begun = clock.monotonic()
         self.chosen: dict[int, int | None] = {}  # batch size → the best grid point; None: none arrived
         self.expected = 0  # batch sizes
         self.entries_before = known.entries
@@ -275,7 +275,7 @@ class _Run:
 
     @property
     def _seconds(self) -> float:
-        return time.monotonic() - self.begun
+        return clock.monotonic() - self.begun
 
     def _tell(self, phase: SweepPhase, step: int, size: int | None = None) -> None:
         """Report the progress.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bnoise_cli import clock
 from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled
 from bnoise_cli.measurement.training.lanes import Lanes
 from bnoise_cli.records import RunEnd
@@ -60,7 +60,7 @@ def train_to_goal(
     Args:
         beaten_at: a run that has not arrived by then has lost; None for no such limit.
     """
-    begun = time.monotonic()
+    begun = clock.monotonic()
     steps, losses = [0], [[goal.start_loss] for _ in range(count)]
     arrivals: dict[int, Arrival] = {}
     active, step = list(range(count)), 0
@@ -91,7 +91,7 @@ def train_to_goal(
                 arrivals[lane] = _arrival(None, "beaten", step, losses[lane])
             break
     whole = sum(arrival.taken for arrival in arrivals.values())
-    seconds = time.monotonic() - begun
+    seconds = clock.monotonic() - begun
     return [
         Arrival(
             steps=found.steps,

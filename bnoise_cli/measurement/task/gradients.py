@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnoise_cli import clock
 from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.passes import passes
@@ -101,10 +101,10 @@ def seconds_per_gradient_example(task: Task, draws: Draws) -> float:
     """Forward and backward in one pass: the shorter of two times, after one to warm up."""
     into, seconds = task.zeros(), []
     for _ in range(3):
-        begun = time.monotonic()
+        begun = clock.monotonic()
         indices = draws.indices(task.at_once, task.batches.length)
         add_gradient(task, into, indices, draws)
-        seconds.append((time.monotonic() - begun) / len(indices))
+        seconds.append((clock.monotonic() - begun) / len(indices))
     return min(seconds[1:])
 
 

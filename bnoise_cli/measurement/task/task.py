@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from bnoise_cli import clock
 from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches
@@ -104,7 +104,7 @@ class Task:
         self.full_lines = False
         self._held = HeldBuffers(())
         self._takes_gradients = False  # until a loss fails without a graph
-        self._end = math.inf  # of the present phase, by the clock of `time.monotonic`
+        self._end = math.inf  # of the present phase, by `clock.monotonic`
         self.spent = Spent()
         self.objective = objective
         if not self.parameters:
@@ -251,7 +251,7 @@ class Task:
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Inside the block no pass begins later than `seconds` from now, nor after the end of a block around it."""
-        kept, self._end = self._end, min(self._end, time.monotonic() + seconds)
+        kept, self._end = self._end, min(self._end, clock.monotonic() + seconds)
         try:
             yield
         finally:
@@ -268,7 +268,7 @@ class Task:
         """
         if self._end == math.inf:
             return
-        over = time.monotonic() > self._end
+        over = clock.monotonic() > self._end
         if self.ranks.broadcast(over) if agreed else over:
             raise OutOfTimeError("the time is over. Raise --budget.")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from bnoise_cli import clock
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.gradients import add_gradient
 from bnoise_cli.measurement.task.preserve import preserved
@@ -42,7 +43,7 @@ def quickest_threads(task: Task, seed: int, most_seconds: float = math.inf) -> T
         return None
     tried = sorted({1, min(usual, math.ceil(cpu_quota() or usual)), usual})
     least = dict.fromkeys(tried, math.inf)
-    draws, begun = Draws(seed, Stream.DRY_RUN), time.perf_counter()
+    draws, begun = Draws(seed, Stream.DRY_RUN), clock.perf_counter()
     with preserved(task.model, seed):
         with use_threads(1):
             own, whole = _pass_seconds(task, draws)
@@ -53,7 +54,7 @@ def quickest_threads(task: Task, seed: int, most_seconds: float = math.inf) -> T
                 with use_threads(number):
                     passes = _LARGER * _seconds(task, draws, 1) + _seconds(task, draws, _LARGER)
                     least[number] = min(least[number], passes)
-            if time.perf_counter() - begun > _MOST_SECONDS:
+            if clock.perf_counter() - begun > _MOST_SECONDS:
                 break
     best = min(tried, key=least.__getitem__)
     faster = least[usual] / least[best]
@@ -78,9 +79,9 @@ def _seconds(task: Task, draws: Draws, times: int) -> float:
     indices = draws.indices(count, task.batches.length)
     task.take_micro_batch(count)
     try:
-        begun = time.perf_counter()
+        begun = clock.perf_counter()
         add_gradient(task, into, indices, draws)
-        return time.perf_counter() - begun
+        return clock.perf_counter() - begun
     finally:
         task.take_micro_batch(own)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from bnoise_cli.errors import BnoiseError, LostRankError, RunError, message_of
-from bnoise_cli.interrupt import not_swallowed
+from bnoise_cli.interrupt import in_one_process, not_swallowed
 from bnoise_cli.spec.user_files import USER_MODULE
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def user_code(doing: str, remedy: str | Callable[[BaseException], str] = "") -> 
         RunError: for any other exception.
     """
     try:
-        with not_swallowed():
+        with in_one_process(), not_swallowed():
             yield
     except (BnoiseError, OutOfMemoryError):
         raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from bnoise_cli import clock
 
 #: Work is repeated so often and so long at least, unless the first time was longer than the last of these.
 _TIMES, _SECONDS, _LONG = 3, 0.1, 2.0
@@ -11,12 +12,12 @@ _TIMES, _SECONDS, _LONG = 3, 0.1, 2.0
 
 def mean_seconds(work: Callable[[], object]) -> float:
     """The mean time after one to warm up; what takes long is done once. Other programs count: they will be there."""
-    begun = time.perf_counter()
+    begun = clock.perf_counter()
     work()
-    if (first := time.perf_counter() - begun) > _LONG:
+    if (first := clock.perf_counter() - begun) > _LONG:
         return first
-    begun, done = time.perf_counter(), 0
-    while done < _TIMES or time.perf_counter() - begun < _SECONDS:
+    begun, done = clock.perf_counter(), 0
+    while done < _TIMES or clock.perf_counter() - begun < _SECONDS:
         work()
         done += 1
-    return (time.perf_counter() - begun) / done
+    return (clock.perf_counter() - begun) / done

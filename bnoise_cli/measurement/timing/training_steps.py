@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bnoise_cli import clock
 from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.measurement.task.draws import Draws, Stream
@@ -121,7 +122,7 @@ class TrainingSteps:
         """Take a step that fails on all ranks if it fails on one. A failure inside an exchange ends all ranks."""
         failure: Exception | None = None
         forget_peak(self._device)
-        begun = time.perf_counter()
+        begun = clock.perf_counter()
         try:
             batch = self._task.batches.fetch(self._draws.indices(size, self._task.batches.length))
         except (OutOfMemoryError, RunError) as error:
@@ -196,7 +197,7 @@ class TrainingSteps:
         """The time at which the device has finished its queue."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return clock.perf_counter()
 
 
 class _Loss(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable
 
 import torch
 
+from bnoise_cli import clock
 from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.training.runner import Runner
 
@@ -78,7 +78,7 @@ def _seconds(step: Callable[[], object]) -> float:
     """The shortest of a few steps, after one to warm up."""
     times = []
     for _ in range(_STEPS):
-        begun = time.perf_counter()
+        begun = clock.perf_counter()
         step()
-        times.append(time.perf_counter() - begun)
+        times.append(clock.perf_counter() - begun)
     return min(times[1:])

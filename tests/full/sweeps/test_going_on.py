@@ -255,7 +255,7 @@ def test_a_budget_is_spent_call_by_call(write: Write, bnoise: Call, monkeypatch:
     while not Path("part.json").exists() or "budget" in ended:
         calls += 1
         with monkeypatch.context() as patch:
-            patch.setattr("bnoise_cli.measurement.sweeping.sweep.time", SimpleNamespace(monotonic=clock))
+            patch.setattr("bnoise_cli.measurement.sweeping.sweep.clock", SimpleNamespace(monotonic=clock))
             code, _, err = bnoise("sweep", config, "--out", "part.json", "--quiet", "--budget", "4m")
         assert code in (0, 3), err
         ended = [doubt["code"] for doubt in json.loads(Path("part.json").read_text())["doubts"]]
