@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -97,16 +98,17 @@ _unit_noise = cache(unit_noise)
 def import_torchvision() -> ModuleType:
     """torchvision, or skip.
 
-    Its wheel's own operators need the build of torch that it was made with. Models use none of them, so that where they
-    do not load their names are declared, which is all that importing it asks for.
+    Its wheel's own operators need the build of torch that it was made with. Classifiers use none of them, so that if
+    they do not load their names are declared, which is all that importing it asks for.
     """
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    if torch.version.cuda is None:
-        operators = torch.library.Library("torchvision", "DEF")
-        _kept.append(operators)
-        for name in ("nms", "qnms"):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    with suppress(RuntimeError):  # operator torchvision::nms does not exist
+        return importlib.import_module("torchvision")
+    operators = torch.library.Library("torchvision", "DEF")
+    _kept.append(operators)
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return importlib.import_module("torchvision")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 #: f(model, examples) → the loss of these examples as one batch, in training mode.
 LossOf = Callable[[Any, list[int]], Tensor]
@@ -26,7 +27,8 @@ class Kind:
     objective: Callable[[Any, Any], Tensor] | None = None
     loss: nn.Module | None = None
     collate: Callable[[list[Any]], Any] | None = None
-    loss_of: LossOf
+    #: None: the objective of the dataset's items, collated.
+    loss_of: LossOf | None = None
     #: The examples that the loader draws, as often as it does.
     examples: Sequence[int]
     #: How much an example counts in the mean of a batch; empty: all alike.
@@ -43,6 +45,22 @@ class Kind:
     #: The interval may miss the truth by this part: random losses have an error by hand too.
     tolerance: float = 0.05
 
+    def loss_of_examples(self, examples: list[int]) -> Tensor:
+        """The loss of these examples as one batch."""
+        if self.loss_of is not None:
+            return self.loss_of(self.model, examples)
+        of_loader = isinstance(self.data, DataLoader)
+        items = self.data.dataset if of_loader else self.data
+        if isinstance(items, tuple):
+            items = TensorDataset(*items)
+        collate = self.data.collate_fn if of_loader else self.collate or default_collate
+        batch = collate([items[i] for i in examples])
+        if self.objective is not None:
+            return self.objective(self.model, batch)
+        found: Tensor
+        found = self.model(**batch).loss if self.loss is None else self.loss(self.model(batch[0]), batch[1])
+        return found
+
 
 def simple_noise_scale(kind: Kind) -> float:
     """tr(Σ)/|G|² (arXiv:1812.06162, eq. 2.9), in examples, in float64."""
@@ -56,13 +74,16 @@ def _of_examples(kind: Kind) -> float:
 
     A random loss is drawn several times. The scalar product of the means of two draws has no bias.
     """
-    weights = torch.tensor(kind.weights or [1.0] * len(kind.examples)).double()
+    counts = kind.weights or [1.0] * len(kind.examples)
+    mean_count = sum(counts) / len(counts)
     squares, means = [], []
     for _ in range(kind.draws):
-        gradients = torch.stack([_gradient(kind, [i]) for i in kind.examples])
-        gradients *= (weights / weights.mean())[:, None]
-        squares.append(float(gradients.square().sum(1).mean()))
-        means.append(gradients.mean(0))
+        square, mean = _moments(
+            _gradient(kind, [i]) * (count / mean_count)
+            for i, count in zip(kind.examples, counts, strict=True)
+        )
+        squares.append(square)
+        means.append(mean)
     pairs = [(one, other) for k, one in enumerate(means) for other in means[k + 1 :]] or [
         (means[0], means[0])
     ]
@@ -73,17 +94,27 @@ def _of_examples(kind: Kind) -> float:
 def _of_groups(kind: Kind) -> float:
     """From the gradients of random batches (appendix A.1)."""
     chosen = torch.randint(len(kind.examples), (_GROUPS, kind.batch_size)).tolist()
-    gradients = torch.stack([_gradient(kind, [kind.examples[i] for i in group]) for group in chosen])
-    each, of_mean = float(gradients.square().sum(1).mean()), float(gradients.mean(0).square().sum())
+    each, mean = _moments(_gradient(kind, [kind.examples[i] for i in group]) for group in chosen)
+    of_mean = float(mean.square().sum())
     signal = (_GROUPS * of_mean - each) / (_GROUPS - 1)
     return kind.batch_size * (each - signal) / signal
+
+
+def _moments(gradients: Iterable[Tensor]) -> tuple[float, Tensor]:
+    """The mean squared norm and the mean of gradients, of which only one is held at a time."""
+    count, squares, total = 0, 0.0, torch.zeros(())
+    for gradient in gradients:
+        count += 1
+        squares += float(gradient @ gradient)
+        total = total + gradient
+    return squares / count, total / count
 
 
 def _gradient(kind: Kind, examples: list[int]) -> Tensor:
     """Shape (trainable parameters,); zero where the loss does not depend on a parameter. Buffers stay as they were."""
     buffers = [(buffer, buffer.clone()) for buffer in kind.model.buffers()]
     parameters = [p for p in kind.model.parameters() if p.requires_grad]
-    found = torch.autograd.grad(kind.loss_of(kind.model, examples), parameters, allow_unused=True)
+    found = torch.autograd.grad(kind.loss_of_examples(examples), parameters, allow_unused=True)
     parts = [
         (torch.zeros_like(p) if g is None else g.to_dense()).flatten().double()
         for p, g in zip(parameters, found, strict=True)

@@ -72,7 +72,6 @@ def t5() -> Kind:
         model=transformers.T5ForConditionalGeneration(config),
         data=items,
         collate=padded,
-        loss_of=lambda model, i: own_loss(model, padded([items[k] for k in i])),
         examples=ALL,
         weights=lengths,
         doubts={"unequal_lengths"},
@@ -104,7 +103,6 @@ def bert_for_pairs() -> Kind:
         model=transformers.BertForSequenceClassification(config),
         data=items,
         collate=collate,
-        loss_of=lambda model, i: own_loss(model, collate([items[k] for k in i])),
         examples=ALL,
     )
 
@@ -148,7 +146,6 @@ def vit() -> Kind:
     return Kind(
         model=transformers.ViTForImageClassification(config),
         data=items,
-        loss_of=lambda model, i: own_loss(model, {"pixel_values": x[i], "labels": y[i]}),
         examples=ALL,
         seed=1,  # seed 0 is one of the few whose interval misses; those of 1, 2 and 3 hold
     )
@@ -168,7 +165,6 @@ def experts_with_router_loss() -> Kind:
     return Kind(
         model=transformers.MixtralForCausalLM(config),
         data=items,
-        loss_of=lambda model, i: own_loss(model, {"input_ids": x[i], "labels": x[i]}),
         examples=ALL,
     )
 
@@ -214,7 +210,6 @@ def _geometric(geometric: Any, *, per_node: bool) -> Kind:
         model=Network(),
         data=geometric.loader.DataLoader(items, batch_size=16, shuffle=True),
         objective=loss,
-        loss_of=lambda model, i: loss(model, geometric.data.Batch.from_data_list([items[k] for k in i])),
         examples=ALL,
         weights=[item.num_nodes for item in items] if per_node else (),
         doubts={"unequal_lengths"} if per_node else set(),
@@ -240,7 +235,6 @@ def diffusers_unet() -> Kind:
         model=model,
         data=x,
         objective=loss,
-        loss_of=lambda model, i: loss(model, x[i]),
         examples=range(32),
         draws=8,
         doubts={"random_masks"},

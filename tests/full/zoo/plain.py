@@ -64,7 +64,6 @@ def of_points(**options: Any) -> Kind:
         "model": mlp(6, 8, 3),
         "data": TensorDataset(x, y),
         "objective": classified,
-        "loss_of": lambda model, i: functional.cross_entropy(model(x[i]), y[i]),
         "examples": ALL,
     }
     return Kind(**usual | options)
@@ -119,7 +118,6 @@ def auxiliary_heads() -> Kind:
         model=built(Inception),
         data=DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], y[i])),
         examples=ALL,
     )
 
@@ -169,7 +167,6 @@ def detection() -> Kind:
         model=built(Detector),
         data=DataLoader(items, batch_size=16, shuffle=True, collate_fn=in_tuples),  # type: ignore[arg-type]
         objective=loss,
-        loss_of=lambda model, i: loss(model, ([items[k][0] for k in i], [items[k][1] for k in i])),
         examples=ALL,
     )
 
@@ -206,7 +203,6 @@ def segmentation() -> Kind:
         model=built(Segmenter),
         data=TensorDataset(x, y),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], y[i])),
         examples=ALL,
     )
 
@@ -225,7 +221,6 @@ def segmentation_with_void() -> Kind:
         model=model,
         data=TensorDataset(x, y),
         loss=criterion,
-        loss_of=lambda model, i: criterion(model(x[i]), y[i]),
         examples=ALL,
         weights=(y != 255).sum((1, 2)).tolist(),
         doubts={"unequal_lengths"},
@@ -245,7 +240,6 @@ def channels_last() -> Kind:
         model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         data=TensorDataset(x, y),
         objective=loss,
-        loss_of=lambda model, i: functional.cross_entropy(model(x[i]), y[i]),
         examples=ALL,
     )
 
@@ -301,7 +295,6 @@ def lstm(packed: bool) -> Kind:
         model=built(Tagger, packed),
         data=DataLoader(items, batch_size=16, shuffle=True, collate_fn=collate),  # type: ignore[arg-type]
         objective=loss,
-        loss_of=lambda model, i: loss(model, collate([items[k] for k in i])),
         examples=ALL,
         weights=[len(x) for x, _ in items],
         doubts={"unequal_lengths"},
@@ -345,7 +338,6 @@ def packed_sequences() -> Kind:
         data=items,
         collate=collate,
         objective=classified,
-        loss_of=lambda model, i: classified(model, collate([items[k] for k in i])),
         examples=ALL,
     )
 
@@ -379,7 +371,6 @@ def ctc() -> Kind:
         data=items,
         collate=collate,
         objective=loss,
-        loss_of=lambda model, i: loss(model, collate([items[k] for k in i])),
         examples=ALL,
     )
 
@@ -400,7 +391,6 @@ def sparse_embeddings() -> Kind:
         model=built(Embedded),
         data=(x, y),
         loss=nn.CrossEntropyLoss(),
-        loss_of=lambda model, i: functional.cross_entropy(model(x[i]), y[i]),
         examples=ALL,
     )
 
@@ -435,7 +425,6 @@ def vae() -> Kind:
         model=built(VAE),
         data=x,
         objective=loss,
-        loss_of=lambda model, i: loss(model, x[i]),
         examples=ALL,
         draws=16,
         doubts={"random_masks"},
@@ -458,7 +447,6 @@ def siamese() -> Kind:
         model=mlp(6, 8, 4),
         data=TensorDataset(x, x[other], alike),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], x[other][i], alike[i])),
         examples=ALL,
     )
 
@@ -489,7 +477,6 @@ def gan_critic() -> Kind:
         model=built(Gan, "critic"),
         data=(x, z),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], z[i])),
         examples=ALL,
         doubts={"frozen", "held_buffers"},
     )
@@ -507,7 +494,6 @@ def gan_generator() -> Kind:
         model=built(Gan, "generator"),
         data=x,
         objective=loss,
-        loss_of=lambda model, i: loss(model, x[i]),
         examples=ALL,
         draws=10,
         doubts={"frozen", "held_buffers", "random_masks"},
@@ -517,7 +503,6 @@ def gan_generator() -> Kind:
 
 def gradient_penalty() -> Kind:
     """As WGAN-GP: the loss holds a gradient of the model by its inputs."""
-    x, y = points()
 
     def loss(model: Any, batch: Any) -> Tensor:
         inputs = batch[0].clone().requires_grad_()
@@ -526,7 +511,7 @@ def gradient_penalty() -> Kind:
         penalty = (slopes.norm(dim=1) - 1).square().mean()
         return functional.cross_entropy(logits, batch[1]) + penalty
 
-    return of_points(objective=loss, loss_of=lambda model, i: loss(model, (x[i], y[i])))
+    return of_points(objective=loss)
 
 
 def multi_task() -> Kind:
@@ -544,7 +529,6 @@ def multi_task() -> Kind:
         model=model,
         data=items,
         objective=loss,
-        loss_of=lambda model, i: loss(model, torch.utils.data.default_collate([items[k] for k in i])),
         examples=ALL,
     )
 
@@ -592,7 +576,6 @@ def diffusion() -> Kind:
         model=built(Denoiser),
         data=DataLoader(x, batch_size=16, shuffle=True),  # type: ignore[arg-type]
         objective=loss,
-        loss_of=lambda model, i: loss(model, x[i]),
         examples=ALL,
         draws=16,
         doubts={"random_masks"},
@@ -618,7 +601,6 @@ def policy_gradient() -> Kind:
     return of_points(
         data=TensorDataset(states, actions, returns),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (states[i], actions[i], returns[i])),
     )
 
 
@@ -634,7 +616,6 @@ def normalised_advantages() -> Kind:
     return of_points(
         data=TensorDataset(states, actions, returns),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (states[i], actions[i], returns[i])),
         **IN_GROUPS,
         doubts={"not_a_mean", "small_batches"},
     )
@@ -652,7 +633,6 @@ def contrastive() -> Kind:
     return of_points(
         data=TensorDataset(x, other),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], other[i])),
         **IN_GROUPS,
         doubts={"not_a_mean"},
     )
@@ -672,7 +652,6 @@ def negatives_by_positives() -> Kind:
         model=mlp(6, 8, 10),
         data=(x, positive),
         objective=loss,
-        loss_of=lambda model, i: loss(model, (x[i], positive[i])),
         weights=positive.sum(1).tolist(),
         doubts={"unequal_lengths"},
     )
@@ -680,12 +659,9 @@ def negatives_by_positives() -> Kind:
 
 def sum_over_the_batch() -> Kind:
     """`reduction="sum"`: the gradient grows with the batch."""
-    x, y = points()
-    criterion = nn.CrossEntropyLoss(reduction="sum")
     return of_points(
         objective=None,
-        loss=criterion,
-        loss_of=lambda model, i: criterion(model(x[i]), y[i]),
+        loss=nn.CrossEntropyLoss(reduction="sum"),
         **IN_GROUPS,
         doubts={"not_a_mean"},
     )
@@ -795,7 +771,6 @@ def graphs(per_node: bool) -> Kind:
         model=built(GraphNetwork, per_node),
         data=DataLoader(items, batch_size=16, shuffle=True, collate_fn=Graphs),  # type: ignore[arg-type]
         objective=loss,
-        loss_of=lambda model, i: loss(model, Graphs([items[k] for k in i])),
         examples=ALL,
         weights=[len(item["x"]) for item in items] if per_node else (),
         doubts={"unequal_lengths"} if per_node else set(),
@@ -856,7 +831,10 @@ def ready_batches() -> Kind:
     """The items of the dataset are batches."""
     x, y = points()
     batches = [(x[k : k + 16], y[k : k + 16]) for k in range(0, N, 16)]
-    return of_points(data=DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return of_points(
+        data=DataLoader(batches, batch_size=None),  # type: ignore[arg-type]
+        loss_of=lambda model, i: classified(model, (x[i], y[i])),
+    )
 
 
 KINDS = [
