@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 #: f(model, examples) → the loss of these examples as one batch, in training mode.
 LossOf = Callable[[Any, list[int]], Tensor]
-#: Batches of a loss that needs several examples at once: they leave an error of a few percent.
-_GROUPS = 1200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,8 @@ class Kind:
     draws: int = 1
     #: Whether the loss is not a mean over examples, so that batches are made of groups of `batch_size`.
     in_groups: bool = False
+    #: How many such groups are drawn by hand: 1200 leave an error of a few percent.
+    groups: int = 1200
     batch_size: int = 16
     max_examples: int = 1500
     seed: int = 0
@@ -93,10 +93,10 @@ def _of_examples(kind: Kind) -> float:
 
 def _of_groups(kind: Kind) -> float:
     """From the gradients of random batches (appendix A.1)."""
-    chosen = torch.randint(len(kind.examples), (_GROUPS, kind.batch_size)).tolist()
+    chosen = torch.randint(len(kind.examples), (kind.groups, kind.batch_size)).tolist()
     each, mean = _moments(_gradient(kind, [kind.examples[i] for i in group]) for group in chosen)
     of_mean = float(mean.square().sum())
-    signal = (_GROUPS * of_mean - each) / (_GROUPS - 1)
+    signal = (kind.groups * of_mean - each) / (kind.groups - 1)
     return kind.batch_size * (each - signal) / signal
 
 

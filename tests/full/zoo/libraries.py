@@ -1,4 +1,4 @@
-"""Kinds of transformers, torch_geometric and diffusers, as their documentation trains them.
+"""Kinds of transformers, peft, torch_geometric and diffusers, as their documentation trains them.
 
 Each function makes a `Kind`, or skips where its package is not installed.
 """
@@ -27,9 +27,8 @@ _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def package(name: str) -> Any:
-    if name in ("transformers", "diffusers"):
-        with suppress(pytest.skip.Exception):
-            import_torchvision()  # which they look for
+    with suppress(pytest.skip.Exception):
+        import_torchvision()  # which most of them look for
     return pytest.importorskip(name)
 
 
@@ -169,6 +168,25 @@ def experts_with_router_loss() -> Kind:
     )
 
 
+def low_rank_adapters() -> Kind:
+    """LoRA of peft on GPT-2: its second matrices start at zero."""
+    transformers, peft = package("transformers"), package("peft")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=30, n_positions=16, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    adapters = peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    rows = classes(20, N, 1) + torch.arange(8)
+    items = [{"input_ids": row, "labels": row} for row in rows]
+    return Kind(
+        model=peft.get_peft_model(transformers.GPT2LMHeadModel(config), adapters),
+        data=items,
+        examples=ALL,
+        doubts={"frozen"},
+    )
+
+
 def torch_geometric_graphs() -> Kind:
     """torch_geometric's own loader, a graph isomorphism network and a label for every graph."""
     geometric = package("torch_geometric")
@@ -243,6 +261,6 @@ def diffusers_unet() -> Kind:
 
 
 KINDS = [
-    t5, bert_for_pairs, masked_language_model, vit, experts_with_router_loss, torch_geometric_graphs,
-    torch_geometric_nodes, diffusers_unet,
+    t5, bert_for_pairs, masked_language_model, vit, experts_with_router_loss, low_rank_adapters,
+    torch_geometric_graphs, torch_geometric_nodes, diffusers_unet,
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bnoise_cli
-from tests.full.zoo import libraries, plain
+from tests.full.zoo import libraries, plain, vision
 from tests.full.zoo.kind import Kind, simple_noise_scale
 
 #: Doubts about the task: its data, its loss and its model. Others depend on the budget, and on the state of training.
@@ -18,7 +18,9 @@ _ABOUT_THE_TASK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [*plain.KINDS, *libraries.KINDS], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [*plain.KINDS, *libraries.KINDS, *vision.KINDS], ids=lambda make: make.__name__
+)
 def test_the_number_is_that_of_the_users_loop(make: Callable[[], Kind]) -> None:
     kind = make()
     found = bnoise_cli.probe(
