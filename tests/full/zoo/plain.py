@@ -104,20 +104,22 @@ def pictures() -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def three_outputs(model: Any, batch: Any) -> Tensor:
+    """As GoogLeNet and Inception are trained."""
+    out = model(batch[0])
+    aux = functional.cross_entropy(out.aux_logits1, batch[1]) + functional.cross_entropy(
+        out.aux_logits2, batch[1]
+    )
+    return functional.cross_entropy(out.logits, batch[1]) + 0.3 * aux
+
+
 def auxiliary_heads() -> Kind:
     x, y = pictures()
-
-    def loss(model: Any, batch: Any) -> Tensor:
-        out = model(batch[0])
-        aux = functional.cross_entropy(out.aux_logits1, batch[1]) + functional.cross_entropy(
-            out.aux_logits2, batch[1]
-        )
-        return functional.cross_entropy(out.logits, batch[1]) + 0.3 * aux
 
     return Kind(
         model=built(Inception),
         data=DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True),
-        objective=loss,
+        objective=three_outputs,
         examples=ALL,
     )
 
@@ -150,6 +152,13 @@ def in_tuples(rows: list[Any]) -> tuple[Any, ...]:
     return tuple(zip(*rows, strict=True))
 
 
+def summed_losses(model: Any, batch: Any) -> Tensor:
+    """As torchvision's references train detection."""
+    images, targets = batch
+    total: Tensor = sum(model(list(images), list(targets)).values())
+    return total
+
+
 def detection() -> Kind:
     x, y = pictures()
     counts = (classes(3, N, seed=2) + 1).tolist()
@@ -158,15 +167,10 @@ def detection() -> Kind:
         for i, n in enumerate(counts)
     ]
 
-    def loss(model: Any, batch: Any) -> Tensor:
-        images, targets = batch
-        total: Tensor = sum(model(list(images), list(targets)).values())
-        return total
-
     return Kind(
         model=built(Detector),
         data=DataLoader(items, batch_size=16, shuffle=True, collate_fn=in_tuples),  # type: ignore[arg-type]
-        objective=loss,
+        objective=summed_losses,
         examples=ALL,
     )
 
@@ -189,20 +193,22 @@ def masks() -> tuple[Tensor, Tensor]:
     return x, (x.argmax(1) + classes(4, N, 1, 1).clamp(max=2)) % 3
 
 
+def two_masks(model: Any, batch: Any) -> Tensor:
+    """As torchvision's references train segmentation."""
+    out = model(batch[0])
+    return functional.cross_entropy(out["out"], batch[1]) + 0.5 * functional.cross_entropy(
+        out["aux"], batch[1]
+    )
+
+
 def segmentation() -> Kind:
     """Every pixel has a class."""
     x, y = masks()
 
-    def loss(model: Any, batch: Any) -> Tensor:
-        out = model(batch[0])
-        return functional.cross_entropy(out["out"], batch[1]) + 0.5 * functional.cross_entropy(
-            out["aux"], batch[1]
-        )
-
     return Kind(
         model=built(Segmenter),
         data=TensorDataset(x, y),
-        objective=loss,
+        objective=two_masks,
         examples=ALL,
     )
 

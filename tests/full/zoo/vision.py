@@ -18,7 +18,18 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 from tests.cases import import_torchvision
 from tests.full.zoo.kind import Kind
 from tests.full.zoo.libraries import package
-from tests.full.zoo.plain import ALL, IN_GROUPS, built, classes, classified, in_tuples, masks, pictures
+from tests.full.zoo.plain import (
+    ALL,
+    IN_GROUPS,
+    classes,
+    classified,
+    in_tuples,
+    masks,
+    pictures,
+    summed_losses,
+    three_outputs,
+    two_masks,
+)
 
 
 def torchvision_detection() -> Any:
@@ -43,13 +54,6 @@ def googlenet() -> Kind:
         def __init__(self, channels: int, out: int, **options: Any) -> None:
             super().__init__(nn.Conv2d(channels, out, **options), nn.GroupNorm(4, out), nn.ReLU())
 
-    def loss(model: Any, batch: Any) -> Tensor:
-        out = model(batch[0])
-        aux = functional.cross_entropy(out.aux_logits1, batch[1]) + functional.cross_entropy(
-            out.aux_logits2, batch[1]
-        )
-        return functional.cross_entropy(out.logits, batch[1]) + 0.3 * aux
-
     inception, head = (
         partial(block, conv_block=Convolution) for block in (googlenet.Inception, googlenet.InceptionAux)
     )
@@ -59,7 +63,7 @@ def googlenet() -> Kind:
     )
     x, y = (part[:32] for part in pictures())
     items = TensorDataset(functional.interpolate(x, 32), y)
-    return of_pictures(model, data=items, objective=loss, examples=range(32), max_examples=300)
+    return of_pictures(model, data=items, objective=three_outputs, examples=range(32), max_examples=300)
 
 
 def fully_convolutional() -> Kind:
@@ -74,16 +78,10 @@ def fully_convolutional() -> Kind:
         fcn.FCNHead(8, 3),
     )
 
-    def loss(model: Any, batch: Any) -> Tensor:
-        out = model(batch[0])
-        return functional.cross_entropy(out["out"], batch[1]) + 0.5 * functional.cross_entropy(
-            out["aux"], batch[1]
-        )
-
     return of_pictures(
         model,
         data=TensorDataset(*masks()),
-        objective=loss,
+        objective=two_masks,
         **IN_GROUPS,
         doubts={"batch_norm", "random_masks"},
     )
@@ -125,17 +123,12 @@ def boxed_pictures() -> list[tuple[Tensor, dict[str, Tensor]]]:
 
 
 def of_boxes(model: nn.Module, **options: Any) -> Kind:
-    def loss(model: Any, batch: Any) -> Tensor:
-        images, targets = batch
-        total: Tensor = sum(model(list(images), list(targets)).values())
-        return total
-
     items = boxed_pictures()
     return Kind(
         model=model,
         data=items,
         collate=in_tuples,
-        objective=loss,
+        objective=summed_losses,
         examples=ALL,
         **{"max_examples": 400} | options,
     )
@@ -182,15 +175,11 @@ def fcos() -> Kind:
 
 def vision_transformer() -> Kind:
     models = import_torchvision().models
-    sizes = {
-        "image_size": 12,
-        "patch_size": 4,
-        "num_layers": 1,
-        "num_heads": 2,
-        "hidden_dim": 16,
-        "mlp_dim": 16,
-    }
-    return of_pictures(built(partial(models.VisionTransformer, num_classes=4, **sizes)))
+    torch.manual_seed(0)
+    model = models.VisionTransformer(
+        image_size=12, patch_size=4, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=4
+    )
+    return of_pictures(model)
 
 
 def timm_vit() -> Kind:
