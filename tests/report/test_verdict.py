@@ -46,6 +46,17 @@ def test_the_planned_batch_is_kept_with_a_better_rate() -> None:
     assert tone is Tone.GOOD
 
 
+def test_a_rate_that_saves_no_steps_is_not_advised() -> None:
+    steps = (1 + 42 / 64) * 0.9 * 32
+    runs = tuple(dataclasses.replace(run, arrived=1.01 * steps) for run in HORIZON.runs)
+    horizon = horizon_record(dataclasses.replace(HORIZON, runs=runs))
+    found = advise(dataclasses.replace(plan(batch_size=64), horizon=horizon))
+    assert found.recommendation is not None
+    same = dataclasses.replace(found.recommendation, batch_size=64, learning_rate=0.16)
+    said, _, _ = verdict(dataclasses.replace(found, recommendation=same))
+    assert said == "Keep 64 at the planned learning rate of 0.2: 0.16, the best one, takes as many steps"
+
+
 def test_another_batch_is_told_in_differences_from_the_plan() -> None:
     found = plan(batch_size=8)
     advised = found.recommendation

@@ -91,10 +91,13 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
     rate, before = advised.learning_rate, plan.learning_rate
     if same:
         text = f"Keep {amounts.count(planned.batch_size)}"
-        if rate is not None and before is not None and not _alike(rate, before):
-            verb = "raise" if rate > before else "lower"
-            text += f", but {verb} the learning rate from {before:g} to {rate:g}"
-        text += _steps_saved(result, advised)
+        if rate is None or before is None or _alike(rate, before):
+            return text
+        saved = _steps_saved(result, advised)
+        if saved is None:
+            return f"{text} at the planned learning rate of {before:g}: {rate:g}, the best one, takes as many steps"
+        verb = "raise" if rate > before else "lower"
+        text += f", but {verb} the learning rate from {before:g} to {rate:g}{saved}"
     else:
         text = f"Take {amounts.count(advised.batch_size)}{devices} instead of {amounts.count(planned.batch_size)}"
         if rate is not None and before is not None and _alike(rate, before):
@@ -104,14 +107,17 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
     return text
 
 
-def _steps_saved(result: Result, advised: Recommendation) -> str:
-    """What the horizon's runs took: `: 58 steps instead of 110 to a loss of 0.20`."""
+def _steps_saved(result: Result, advised: Recommendation) -> str | None:
+    """What the horizon's runs took: `: 58 steps instead of 110 to a loss of 0.20`; None if they took as many steps."""
     horizon = result.horizon if isinstance(result, ProbeResult) else None
     before = planned_steps(result.plan.training.batch_size, horizon) if horizon is not None else None
     if horizon is None or before is None:
         return ""
     steps, arrived = before
-    after, planned = significant(steps_of(horizon, advised), 2), significant(steps, 2)
+    best = steps_of(horizon, advised)
+    if arrived and _alike(best, steps):
+        return None
+    after, planned = significant(best, 2), significant(steps, 2)
     loss = significant(horizon.curve[-1].loss)
     more = "" if arrived else "more than "
     return f": {after} steps instead of {more}{planned} to a loss of {loss}"
