@@ -10,7 +10,8 @@ import pytest
 from bnoise_cli.measurement.horizon.search import Search
 from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
 
-NAMES = ["1/i", "1/i, sharp trained", "two curvatures", "1/i²"]
+#: The fourth, 1/i², takes 2 million examples a search: tests/statistics counts it alone.
+NAMES = ["1/i", "1/i, sharp trained", "two curvatures"]
 
 
 @pytest.mark.full
@@ -18,7 +19,7 @@ NAMES = ["1/i", "1/i, sharp trained", "two curvatures", "1/i²"]
 def test_the_curve_is_the_exact_one(name: str) -> None:
     """At 16 steps the median error of three searches is below 25%, and two of three intervals hold the truth.
 
-    Single errors are about 10% (20% for 1/i²); tests/statistics counts them.
+    Single errors are about 10%; tests/statistics counts them.
     """
     quadratic = spectra()[name]
     levels = [search(quadratic, seed, steps=16).levels[-1] for seed in range(3)]

@@ -17,7 +17,7 @@ from tests.documents import PAGES, blocks
 _RUN = ("bnoise ", "torchrun ", "python -c ")
 #: Options that make a command quick, on a busy machine too: a budget of seconds would end before anything is known.
 _QUICK = {
-    "probe": ["--budget", "60s", "--set", "probe.max_examples=2000", "--set", "probe.warmup_steps=5"],
+    "probe": ["--budget", "20s", "--set", "probe.max_examples=1000", "--set", "probe.warmup_steps=5"],
     "sweep": ["--set", "sweep.goal=1.5", "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]"],
 }
 

@@ -18,8 +18,11 @@ _ABOUT_THE_TASK = {
 }  # fmt: skip
 
 
+_SLOW = [pytest.param(make, marks=pytest.mark.statistics) for make in vision.SLOW_KINDS]
+
+
 @pytest.mark.parametrize(
-    "make", [*plain.KINDS, *libraries.KINDS, *vision.KINDS], ids=lambda make: make.__name__
+    "make", [*plain.KINDS, *libraries.KINDS, *vision.KINDS, *_SLOW], ids=lambda make: make.__name__
 )
 def test_the_number_is_that_of_the_users_loop(make: Callable[[], Kind]) -> None:
     kind = make()
