@@ -36,9 +36,9 @@ def value(measurement: Measurement) -> float:
     [
         (10.0, {"decay": 0.5}),
         (100.0, {}),
-        (300.0, {"decay": 1.5, "aligned": False}),
-        (100.0, {"degrees_of_freedom": 5}),
-        (3000.0, {}),
+        pytest.param(300.0, {"decay": 1.5, "aligned": False}, marks=pytest.mark.full),
+        pytest.param(100.0, {"degrees_of_freedom": 5}, marks=pytest.mark.full),
+        pytest.param(3000.0, {}, marks=pytest.mark.full),
     ],
 )
 def test_it_finds_the_noise_scale_that_is_written_down(noise_scale: float, options: dict[str, Any]) -> None:

@@ -288,6 +288,7 @@ def test_a_goal_that_no_run_reaches_says_what_was_reached(write: Write, bnoise: 
     assert data["critical_batch_size"]["value"] is None
 
 
+@pytest.mark.full
 def test_the_auto_goal_is_what_the_planned_batch_reaches_at_its_best_rate(write: Write) -> None:
     """From a planned rate 16 times too low the goal takes about `sweep.steps` at the best rate, not a part of them.
 

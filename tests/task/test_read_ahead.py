@@ -111,6 +111,7 @@ def points_task(**options: Any) -> Task:
     return Task(model, objective, Batches(Points(**options), None, CPU), micro_batch_size=8)
 
 
+@pytest.mark.full
 def test_a_probe_that_reads_ahead_is_the_same_to_the_bit() -> None:
     """Also with dropout, whose masks must not depend on what is read meanwhile."""
     found = []
