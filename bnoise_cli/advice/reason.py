@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bnoise_cli.advice.advice_doubts import MISFIT
-from bnoise_cli.advice.choices import Option, Options
+from bnoise_cli.advice.choices import SAME_TIME, Option, Options
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Role
@@ -40,7 +40,7 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
         if wishes.max_compute_overhead is None:
             return (
                 f"The fastest that passes `bnoise check`: it spends {percent(overhead)} more than the fewest examples, "
-                f"{percent(result.plan.check.max_compute_overhead)} allowed."
+                f"{percent(result.plan.check.max_compute_overhead)} allowed.{_faster(option, options, result)}"
             )
         return (
             f"The fastest that spends at most {percent(wishes.max_compute_overhead)} more than the fewest "
@@ -66,4 +66,16 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     return (
         f"{least} here: on {where} a step takes {step}, and {formula} = "
         f"{amounts.examples(options.closed_form(option.world_size))}."
+    )
+
+
+def _faster(option: Option, options: Options, result: Result) -> str:
+    """What a faster batch size would save and spend, which the limit of the check refuses; empty if none is faster."""
+    other, critical = options.fastest, options.critical
+    saved = 1 - other.time(critical) / option.time(critical)
+    if other.batch_size <= option.batch_size or saved < SAME_TIME:
+        return ""
+    return (
+        f" {result.amounts.count(other.batch_size)} would take {percent(saved)} less time and spend "
+        f"{percent(other.batch_size / critical)} more: raise check.max_compute_overhead if only time counts."
     )

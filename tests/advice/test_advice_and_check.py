@@ -82,6 +82,7 @@ def test_the_recommendation_is_the_fastest_that_the_check_passes(allowed: float,
     assert found.recommendation is not None
     assert found.recommendation.batch_size == size
     assert ("fastest" in found.recommendation.roles) == (allowed == 8.0)
+    assert ("384 would take" in found.recommendation.reason) == (allowed != 8.0)
 
 
 def test_an_own_limit_beyond_the_check_is_used_up_and_the_verdict_says_so() -> None:

@@ -108,6 +108,7 @@ def command(bnoise: Call, write: Write) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.full
 def test_a_probe_is_the_commands_to_the_bit(command: Callable[..., dict[str, Any]]) -> None:
     """With a horizon, whose runs have optimizers of their own."""
     longer = {"max_examples": 40_000, "horizon": 2, "precision": 0.9}

@@ -85,6 +85,7 @@ def test_a_state_that_cannot_be_used_is_a_doubt(
     assert "The checkpoint's optimizer state: that of ckpt.tar was not used" in err
 
 
+@pytest.mark.full
 def test_several_checkpoints_are_a_trajectory(
     bnoise: Call, user: Path, saved: tuple[Net, torch.optim.Optimizer]
 ) -> None:

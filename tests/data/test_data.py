@@ -127,6 +127,7 @@ def test_arrays_with_objects_are_never_unpickled(write: Write) -> None:
         Arrays(["x.npy"])
 
 
+@pytest.mark.full
 def test_a_token_file_is_probed_from_yaml_alone(bnoise: Call, write: Write) -> None:
     generator = np.random.default_rng(0)
     generator.choice(256, 20_000, p=generator.dirichlet(np.ones(256) * 0.1)).astype(np.uint16).tofile(

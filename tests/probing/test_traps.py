@@ -289,7 +289,7 @@ def test_a_trap_is_refused(probed: Any, words: str, sections: dict[str, Any]) ->
     [
         {"_target_": "train.py:Checkpointed", "reentrant": True},
         {"_target_": "train.py:Checkpointed", "reentrant": False},
-        {"_target_": "train.py:compiled"},
+        pytest.param({"_target_": "train.py:compiled"}, marks=pytest.mark.full),
     ],
 )
 def test_other_ways_to_run_the_same_model_measure_the_same(probed: Any, model: dict[str, Any]) -> None:
@@ -301,6 +301,7 @@ def test_other_ways_to_run_the_same_model_measure_the_same(probed: Any, model: d
     assert result["cost"]["gradient_examples"] == plain["cost"]["gradient_examples"]
 
 
+@pytest.mark.full
 def test_bfloat16_is_measured_in_mixed_precision(probed: Any) -> None:
     """The weights are kept in float32; the number is that of float32, within its interval."""
     mixed = {"warmup_steps": 20, "max_examples": 20_000, "precision_mode": "bf16-mixed"}
@@ -379,6 +380,7 @@ def test_below_a_group_nothing_is_claimed(probed: Any) -> None:
         assert row["micro_batch_size"] in (None, 64)
 
 
+@pytest.mark.full
 def test_batch_norm_is_advised_in_its_groups(probed: Any) -> None:
     code, result, said = probed(
         model={"_target_": "train.py:model", "extra": "norm"},

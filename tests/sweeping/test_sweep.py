@@ -54,6 +54,7 @@ def test_a_model_that_cannot_be_stacked_is_swept_one_by_one(write: Write, name: 
     assert all(len(line["runs"]) == 1 for line in lines if line.get("kind") == "runs")
 
 
+@pytest.mark.full
 def test_a_changed_config_starts_anew_and_says_so(write: Write, bnoise: Call) -> None:
     config = str(write("q.yaml", TINY_SWEEP))
     bnoise("sweep", config, "--quiet")
@@ -303,6 +304,7 @@ def test_the_auto_goal_is_what_the_planned_batch_reaches_at_its_best_rate(write:
     assert at_plan.steps == pytest.approx(20, rel=0.4)
 
 
+@pytest.mark.full
 def test_the_search_of_the_auto_goal_goes_on_where_it_stopped(write: Write) -> None:
     write("q.yaml", TINY_SWEEP)
     spec = load_spec(Path("q.yaml"), ["sweep.goal=auto", "sweep.steps=10", "training.batch_size=8"])
