@@ -103,7 +103,7 @@ def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:
             bad = ET.SubElement(case, kind, type=each.verdict.value, message=_xml(each.finding))
             bad.text = _xml(_with_remedy(each.finding, each.remedy))
     said = [f"{WORDS[each.verdict]}: {_with_remedy(each.named_finding, each.remedy)}" for each in checked]
-    ET.SubElement(suite, "system-out").text = "\n".join(_xml(text.rstrip()) for text in said)
+    ET.SubElement(suite, "system-out").text = "\n".join(map(_xml, said))
     ET.SubElement(suite, "system-err")
     ET.indent(root, " ")
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -8,7 +8,7 @@ from bnoise_cli.measurement.outcome import HorizonProgress
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Horizon, Recommendation
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
-from bnoise_cli.report.words.runs import Run, runs_section
+from bnoise_cli.report.words.runs import Run, runs_section, steps_at
 from bnoise_cli.results.probe import ProbeResult
 
 
@@ -57,13 +57,12 @@ def _runs(result: ProbeResult, horizon: Horizon) -> Section | None:
     """What training to the last loss takes."""
     size, rate = result.plan.training.batch_size, horizon.planned_learning_rate
     as_planned = planned_steps(size, horizon)
-    last = horizon.curve[-1]
     return runs_section(
         result,
-        last.loss,
+        horizon.curve[-1].loss,
         planned=Run(size, rate, *as_planned) if as_planned is not None else None,
-        trained={batch.batch_size: batch.steps for batch in horizon.batches},
-        fewest=(last.min_steps, last.min_examples),
+        trained=_trained(horizon),
+        fewest=_fewest(horizon),
     )
 
 
@@ -76,11 +75,18 @@ def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
 
 
 def steps_of(horizon: Horizon, advised: Recommendation) -> float:
-    """Steps of a run at the recommended batch size: as trained, or by the law through the trained ones."""
-    trained = {batch.batch_size: batch.steps for batch in horizon.batches}
-    last = horizon.curve[-1]
-    law = last.min_steps + last.min_examples / advised.batch_size
-    return trained.get(advised.batch_size, law)
+    """Steps of a run at the recommended batch size."""
+    steps = steps_at(advised.batch_size, _trained(horizon), _fewest(horizon))
+    assert steps is not None
+    return steps
+
+
+def _trained(horizon: Horizon) -> dict[int, float]:
+    return {batch.batch_size: batch.steps for batch in horizon.batches}
+
+
+def _fewest(horizon: Horizon) -> tuple[float, float]:
+    return horizon.curve[-1].min_steps, horizon.curve[-1].min_examples
 
 
 def below_the_headline(result: ProbeResult, horizon: Horizon) -> Iterator[Sentence]:

@@ -39,12 +39,13 @@ def runs_section(
     named = [("planned", planned)] if planned is not None else []
     if size in trained:
         named.append(("planned batch, best rate", Run(size, rates[size], trained[size])))
-    if advised is not None and advised.batch_size != size and advised.learning_rate is not None:
-        steps = trained.get(advised.batch_size)
-        if steps is None and fewest is not None:
-            steps = fewest[0] + fewest[1] / advised.batch_size
-        if steps is not None:
-            named.append(("recommended", Run(advised.batch_size, advised.learning_rate, steps)))
+    if (
+        advised is not None
+        and advised.batch_size != size
+        and advised.learning_rate is not None
+        and (steps := steps_at(advised.batch_size, trained, fewest)) is not None
+    ):
+        named.append(("recommended", Run(advised.batch_size, advised.learning_rate, steps)))
     if not named:
         return None
     grid = Grid(
@@ -53,6 +54,14 @@ def runs_section(
         words=frozenset({""}),
     )
     return Section(title=f"Training to a loss of {significant(loss)}", parts=[grid.without_empty("time")])
+
+
+def steps_at(
+    batch_size: int, trained: Mapping[int, float], fewest: tuple[float, float] | None
+) -> float | None:
+    """Steps at a batch size: as trained, or by the law through the trained ones; arguments as `runs_section`."""
+    law = fewest[0] + fewest[1] / batch_size if fewest is not None else None
+    return trained.get(batch_size, law)
 
 
 def _row(result: Result, name: str, run: Run) -> tuple[str, ...]:
