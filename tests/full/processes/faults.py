@@ -17,12 +17,12 @@ from bnoise_cli.measurement.training.lanes import SingleLane
 def prepare_rank() -> None:
     """Shorten waits, and let one rank fail outside the user's code as the environment says.
 
-    Silent ranks are lost within seconds, and steps are timed for two seconds at most. FAULT_OUTSIDE=KIND:RANK names a
+    Silent ranks are lost within seconds, and steps are timed for a fifth of a second. FAULT_OUTSIDE=KIND:RANK names a
     fault, ELSEWHERE=RANK:FOLDER the working folder of one rank. FEW_REPLICATES shortens a horizon.
     """
     if "FEW_REPLICATES" in os.environ:
         search._FIRST_REPLICATES, search._MOST_REPLICATES = (1,), 2
-    training_steps._SHARE = 1 / 1800  # of the budget of an hour
+    training_steps._SHARE = 1 / 18000  # of the budget of an hour
     meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
     where, _, folder = os.environ.get("ELSEWHERE", "none").partition(":")
