@@ -16,18 +16,34 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-import torch.distributed.fsdp  # which the program imports when it shards
 
-import bnoise_cli.cli.app  # noqa: F401  as above
 from bnoise_cli.__main__ import main
-from bnoise_cli.measurement.sweeping import branches, sweep  # noqa: F401
-from bnoise_cli.report.plots import draw  # noqa: F401
+
+#: What calls of the program import, so that no call has to. torch imports the first with the first optimizer.
+_PRELOADED = [
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "bnoise_cli.cli.app",
+    "bnoise_cli.api.measure",
+    "bnoise_cli.advice.advise",
+    "bnoise_cli.measurement.probing.session",
+    "bnoise_cli.measurement.sweeping.branches",
+    "bnoise_cli.measurement.sweeping.sweep",
+    "bnoise_cli.report.plots.draw",
+    "bnoise_cli.report.words.probe",
+    "bnoise_cli.report.words.sweep",
+    "bnoise_cli.report.words.verdict",
+    "tests.full.processes.faults",
+    "tests.storing",
+    __name__,
+]
 
 
 @cache
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
+    """Where processes are forked from."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tests.full.processes.faults"])
+    context.set_forkserver_preload(_PRELOADED)
     # torch reads the level when it is imported. The program sets it for all ranks but the first, before that.
     with patch.dict(os.environ, TORCH_CPP_LOG_LEVEL="FATAL"):
         forkserver.ensure_running()
@@ -40,6 +56,14 @@ class Running:
 
     process: ForkServerProcess
     streams: Path
+
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, sign: int) -> None:
+        """Send a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, sign)
 
     def end(self, timeout: float) -> tuple[int | None, str, str]:
         """Wait for the end; kill what has not ended by then.
@@ -75,7 +99,7 @@ def start(
         before: called in the new process before the program; a function of a module.
     """
     streams.mkdir(parents=True, exist_ok=True)
-    process = _server().Process(target=_program, args=(list(arguments), folder, streams, environment, before))
+    process = server().Process(target=_program, args=(list(arguments), folder, streams, environment, before))
     process.start()
     return Running(process, streams)
 

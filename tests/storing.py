@@ -1,7 +1,9 @@
-"""Storing, and what lies there before: for processes that are killed in the middle of it. Imports little."""
+"""Storing, and what lies there before: for processes that are killed in the middle of it."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +105,16 @@ SCENARIOS = {
         lambda: CONFIG.read_bytes() == b"text",
     ),
 }
+
+#: Asked for before and after the storing, so that the trace of a process shows where it begins and ends.
+BEGIN, END = "/the-storing-begins", "/the-storing-ends"
+
+
+def store_once_traced(name: str, folder: Path) -> None:
+    """Prepare what lies in a folder, wait in a stop, then store between the two marks."""
+    os.chdir(folder)
+    SCENARIOS[name].before()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    Path(BEGIN).exists()
+    SCENARIOS[name].store()
+    Path(END).exists()

@@ -16,7 +16,7 @@ import pytest
 from bnoise_cli.measurement.probing import probe, session
 from tests.cases import MARKING, QUADRATIC_CONFIG, Call, Write
 from tests.cli.calls import USER
-from tests.processes import wait_for
+from tests.processes import Running, start, wait_for
 from tests.samples import plan
 
 
@@ -162,16 +162,11 @@ def test_what_nobody_foresaw_is_never_1(bnoise: Call, write: Write, monkeypatch:
     assert "please report" in err
 
 
-def well_under_way(write: Write, folder: Path, config: str) -> subprocess.Popen[str]:
+def well_under_way(write: Write, folder: Path, config: str) -> Running:
     """A probe in a process of its own that has called the loss many times."""
     write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
     write("user.py", MARKING)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bnoise_cli", "probe", "q.yaml"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = start(["probe", "q.yaml"], folder, folder / "streams", {})
     wait_for(folder / "well under way")
     return running
 
@@ -181,10 +176,10 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
     config = QUADRATIC_CONFIG.replace("max_examples: 3000", "precision: 0.0001\n  budget: 120s")
     running = well_under_way(write, tmp_path, config)
     for _ in range(2):  # an impatient user
-        running.send_signal(signal.SIGINT)
+        running.send(signal.SIGINT)
         time.sleep(0.05)
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130, err
+    code, out, err = running.end(60)
+    assert code == 130, err
     assert "interrupted after" in out
     assert "Traceback" not in err
     assert json.loads((tmp_path / ".bnoise/q.probe.json").read_text())["provenance"]["replicates"] > 1
@@ -194,9 +189,9 @@ def test_ctrl_c_keeps_what_was_measured(write: Write, tmp_path: Path) -> None:
 def test_ctrl_c_before_anything_was_measured_says_so(write: Write, tmp_path: Path) -> None:
     config = QUADRATIC_CONFIG.replace("warmup_steps: 3", "warmup_steps: 10000000")
     running = well_under_way(write, tmp_path, config)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
+    running.send(signal.SIGINT)
+    code, out, err = running.end(60)
+    assert (code, out) == (130, "")
     assert err.strip() == "bnoise: interrupted before anything was measured."
 
 

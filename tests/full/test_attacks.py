@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases import QUADRATIC_CONFIG, Write
+from tests.processes import start
 
 BASE = "from bnoise_cli.examples.quadratic import mean_loss\n"
 # User code that misbehaves after the warm-up, when replicates have been measured.
@@ -24,16 +25,10 @@ LATE = (
 
 def call(*arguments: str, **variables: str) -> tuple[int, str, str]:
     """The program in a process of its own: exit code, stdout, stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bnoise_cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **variables},
-        check=False,
-    )
-    assert "mistake in bnoise" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
+    code, out, err = start(arguments, Path.cwd(), Path("streams"), variables).end(120)
+    assert "mistake in bnoise" not in err, err
+    assert code is not None
+    return code, out, err
 
 
 def config(write: Write, code: str, name: str = "c.yaml", **values: str) -> str:
@@ -106,19 +101,15 @@ def test_a_signal_ends_a_probe_and_keeps_what_was_measured(write: Write, sign: i
         inside.format("BaseException" if swallows else "ValueError") + "    return mean_loss(model, batch)\n"
     )
     path = config(write, code, **{"max_examples: 3000": "max_examples: 10000000"})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bnoise_cli", "probe", path, "-q"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
+    running = start(["probe", path, "-q"], Path.cwd(), Path("streams"), {})
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not (
         Path("running").exists() and Path("running").stat().st_size > 300
     ):
         time.sleep(0.05)
-    process.send_signal(sign)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    running.send(sign)
+    ended, _, err = running.end(60)
+    assert ended == 130, err
 
 
 @pytest.mark.parametrize("command", ["probe", "sweep"])
@@ -176,21 +167,24 @@ def test_user_code_that_ends_the_process_fails_its_own_config_alone(write: Write
     assert [each.name for each in Path(".bnoise").glob("*.json")] == ["plain.probe.json"]
 
 
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
-def test_classes_and_functions_of_a_file_reach_other_processes(write: Write, start: str) -> None:
-    """As in a script of the user's: a pool, and the workers of a DataLoader."""
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_classes_and_functions_of_a_file_reach_other_processes(write: Write, method: str) -> None:
+    """As in a script of the user's: a pool, and the workers of a DataLoader. What is forked would not start them so."""
     write("beside.py", "FOUR = 4\n")
     code = BASE + "import multiprocessing, torch\nfrom bnoise_cli.examples.quadratic import unit_noise\n"
     code += "from beside import FOUR\ndef square(x): return x * x * FOUR\n"
     code += "class Own(torch.utils.data.Dataset):\n    def __len__(self): return 8\n"
     code += "    def __getitem__(self, i): return square(i)\n"
     code += "def data(**settings):\n"
-    code += f"    with multiprocessing.get_context({start!r}).Pool(1) as pool: assert pool.map(square, [3]) == [36]\n"
-    code += f"    loader = torch.utils.data.DataLoader(Own(), 4, num_workers=1, multiprocessing_context={start!r})\n"
+    code += f"    with multiprocessing.get_context({method!r}).Pool(1) as pool: assert pool.map(square, [3]) == [36]\n"
+    code += f"    loader = torch.utils.data.DataLoader(Own(), 4, num_workers=1, multiprocessing_context={method!r})\n"
     code += "    assert len(list(loader)) == 2\n    return unit_noise(**settings)\nloss = mean_loss\n"
     path = config(write, code, **{"bnoise_cli.examples.quadratic.unit_noise": "u.py:data"})
-    ended, _, err = call("probe", path, "-q", "--dry-run")
-    assert ended == 0, err
+    done = subprocess.run(
+        [sys.executable, "-m", "bnoise_cli", "probe", path, "-q", "--dry-run"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,51 +6,43 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.storing import SCENARIOS
+from tests.processes import server
+from tests.storing import BEGIN, END, SCENARIOS, store_once_traced
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 #: System calls that name a file or a descriptor, and so all that change one.
 CALLS = "%file,%desc"
-BEGIN, END = "/the-storing-begins", "/the-storing-ends"
-#: Prepares what lies there, then stores; the system calls between the two marks are killed, one in each process.
-SCRIPT = f"""
-import os, sys
-from tests.storing import SCENARIOS
-SCENARIOS[sys.argv[1]].before()
-os.path.exists({BEGIN!r})
-SCENARIOS[sys.argv[1]].store()
-os.path.exists({END!r})
-"""
 
 
-def traced(scenario: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """The script in a new process; its system calls are in the file `calls`."""
-    return subprocess.run(
-        [
-            "strace",
-            "-qq",
-            "-o",
-            "calls",
-            "-e",
-            f"trace={CALLS}",
-            *options,
-            sys.executable,
-            "-c",
-            SCRIPT,
-            scenario,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
-    )
+def traced(scenario: str, folder: Path, *options: str) -> tuple[int | None, list[str]]:
+    """A scenario in a new process, under strace from where it stores.
+
+    Returns:
+        The exit code, which is negative for a signal, and the system calls.
+    """
+    folder.mkdir()
+    calls = folder / "calls"
+    process = server().Process(target=store_once_traced, args=(scenario, folder))
+    process.start()
+    assert process.pid is not None
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
+    command = ["strace", "-o", str(calls), "-e", f"trace={CALLS}", *options, "-p", str(process.pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        told = strace.stderr.readline()
+        os.kill(process.pid, signal.SIGCONT)
+        process.join()
+    if "attached" not in told:
+        pytest.skip(f"strace cannot trace here: {told}")
+    return process.exitcode, calls.read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -58,21 +50,18 @@ def test_a_kill_at_every_system_call_of_storing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario = SCENARIOS[name]
-    (tmp_path / "whole").mkdir()
-    monkeypatch.chdir(tmp_path / "whole")
-    if (calm := traced(name)).returncode != 0:
-        pytest.skip(f"strace cannot trace here: {calm.stderr[-200:]}")
-    calls = Path("calls").read_text().splitlines()
+    code, calls = traced(name, tmp_path / "whole")
+    assert code == 0
     begin, end = (next(i for i, line in enumerate(calls) if f'"{mark}"' in line) for mark in (BEGIN, END))
     assert end - begin > 5
     names = [call.partition("(")[0] for call in calls]
     for at in range(begin + 1, end + 1):
-        (tmp_path / str(at)).mkdir()
-        monkeypatch.chdir(tmp_path / str(at))
         which = names[: at + 1].count(names[at])  # strace counts the calls of each name
-        killed = traced(name, "-e", f"inject={names[at]}:signal=SIGKILL:when={which}")
-        assert killed.returncode == -signal.SIGKILL
-        assert f'"{BEGIN}"' in Path("calls").read_text()
+        folder = tmp_path / str(at)
+        code, killed = traced(name, folder, "-e", f"inject={names[at]}:signal=SIGKILL:when={which}")
+        assert code == -signal.SIGKILL
+        assert any(f'"{BEGIN}"' in line for line in killed)
+        monkeypatch.chdir(folder)
         assert scenario.holds(), calls[at]
         with suppress(FileExistsError):  # a config that is there is kept
             scenario.store()

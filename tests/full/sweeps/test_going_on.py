@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -42,7 +41,7 @@ def test_a_sweep_killed_ten_times_ends_as_one_that_was_not(write: Write, bnoise:
     for _ in range(10):
         before = torn.stat().st_size
         running = start(["sweep", config, "--out", "torn.json", "--quiet"], Path.cwd(), Path("streams"), {})
-        while torn.stat().st_size == before and running.process.is_alive():
+        while torn.stat().st_size == before and running.is_alive():
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.1))
         assert running.end(0)[0] == -signal.SIGKILL, "it must not end by itself"
@@ -164,25 +163,24 @@ def test_other_batch_sizes_and_budgets_use_what_is_known(write: Write, bnoise: C
 def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(write: Write) -> None:
     write("q.yaml", KILLED)
     ledger = Path(".bnoise/q.sweep.runs.jsonl")
-    command = [sys.executable, "-m", "bnoise_cli", "sweep", "q.yaml"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = start(["sweep", "q.yaml"], Path.cwd(), Path("streams"), {})
     # At the third batch size, so that two are known.
-    while running.poll() is None and len({run[0] for run in finished(ledger)} if ledger.exists() else ()) < 3:
+    while running.is_alive() and len({run[0] for run in finished(ledger)} if ledger.exists() else ()) < 3:
         time.sleep(0.005)
     for _ in range(2):  # an impatient user
-        running.send_signal(signal.SIGINT)
+        running.send(signal.SIGINT)
         time.sleep(0.02)
-    out, err = running.communicate(timeout=300)
-    assert running.returncode == 130, err
+    code, out, err = running.end(300)
+    assert code == 130, err
     assert "Traceback" not in err
     assert "interrupted: the sweep was interrupted." in out
     assert "The same command goes on where it stopped." in out
     data = json.loads(Path(".bnoise/q.sweep.json").read_text())
     assert len(data["batches"]) >= 2
     before = finished(ledger)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 3), done.stderr
-    assert "Going on with" in done.stderr
+    code, _, err = start(["sweep", "q.yaml"], Path.cwd(), Path("streams"), {}).end(300)
+    assert code in (0, 3), err
+    assert "Going on with" in err
     assert finished(ledger)[: len(before)] == before
 
 
@@ -190,14 +188,11 @@ def test_ctrl_c_before_a_run_was_finished_says_so(write: Write) -> None:
     config = TINY_SWEEP.replace("seeds: 2", "seeds: 2\n  warmup_steps: 10000000")
     write("q.yaml", config.replace("bnoise_cli.examples.quadratic.mean_loss", "user.py:marking"))
     write("user.py", MARKING)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bnoise_cli", "sweep", "q.yaml"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    running = start(["sweep", "q.yaml"], Path.cwd(), Path("streams"), {})
     wait_for(Path("well under way"))
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=300)
-    assert (running.returncode, out) == (130, "")
+    running.send(signal.SIGINT)
+    code, out, err = running.end(300)
+    assert (code, out) == (130, "")
     assert err.strip() == "bnoise: interrupted before a run was finished."
 
 
