@@ -17,7 +17,7 @@ from tests.documents import PAGES, blocks
 _RUN = ("bnoise ", "torchrun ", "python -c ")
 #: Options that make a command quick, on a busy machine too: a budget of seconds would end before anything is known.
 _QUICK = {
-    "probe": ["--budget", "20s", "--set", "probe.max_examples=1000", "--set", "probe.warmup_steps=5"],
+    "probe": ["--budget", "20s", "--set", "probe.max_examples=500", "--set", "probe.warmup_steps=5"],
     "sweep": ["--set", "sweep.goal=1.5", "--set", "sweep.seeds=1", "--set", "sweep.batch_sizes=[8, 32, 128]"],
 }
 
@@ -51,7 +51,7 @@ def test_every_command_of_the_documentation_runs(
         if command.startswith("torchrun"):
             launcher = ["-m", "torch.distributed.run", "--standalone"]
             few = ["--budget", "30s"]
-            for setting in ("max_examples=600", "horizon=off", "warmup_steps=5"):
+            for setting in ("max_examples=300", "horizon=off", "warmup_steps=5"):
                 few += ["--set", f"probe.{setting}"]
             subprocess.run([sys.executable, *launcher, *arguments, *few], check=True)
             continue

@@ -72,6 +72,7 @@ def t5() -> Kind:
         data=items,
         collate=padded,
         examples=ALL,
+        batch_sizes=[4, 16, 64],
         weights=lengths,
         doubts={"unequal_lengths"},
     )
@@ -183,6 +184,7 @@ def low_rank_adapters() -> Kind:
         model=peft.get_peft_model(transformers.GPT2LMHeadModel(config), adapters),
         data=items,
         examples=ALL,
+        batch_sizes=[4, 16, 64],
         seed=1,  # of seeds 0 to 3, the interval of 0 begins 5% above the truth and the others hold it
         doubts={"frozen"},
     )

@@ -501,6 +501,7 @@ def gan_generator() -> Kind:
         data=x,
         objective=loss,
         examples=ALL,
+        batch_sizes=[4, 16, 64],
         draws=10,
         doubts={"frozen", "held_buffers", "random_masks"},
         tolerance=0.1,

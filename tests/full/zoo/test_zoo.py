@@ -29,8 +29,8 @@ def test_the_number_is_that_of_the_users_loop(make: Callable[[], Kind]) -> None:
     found = bnoise_cli.probe(
         kind.model, kind.data, kind.loss, objective=kind.objective, collate=kind.collate,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05),
-        batch_size=kind.batch_size, warmup_steps=0, max_examples=kind.max_examples, seed=kind.seed,
-        horizon="off", quiet=True,
+        batch_size=kind.batch_size, batch_sizes=kind.batch_sizes, max_examples=kind.max_examples, seed=kind.seed,
+        warmup_steps=0, horizon="off", quiet=True,
     )  # fmt: skip
     truth = simple_noise_scale(kind)
     interval = found.simple_noise_scale
