@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
@@ -106,13 +104,14 @@ def is_contradicted(gap: float | None) -> bool:
     return gap is not None and abs(gap) > _SLOPE_TOLERANCE
 
 
-def second_descent(steps: Array, changes: Array, claimed: float = math.inf) -> float | None:
+def second_descent(steps: Array, changes: Array, believed: int | None = None) -> float | None:
     """Where along a line the loss falls a second time, after it fell and rose.
 
     Args:
         steps: ascending step sizes, shape (S,).
         changes: ΔL at each on several sets of examples, shape (n, S), n ≥ 1; their scatter is the noise.
-        claimed: the gain of the best step that is believed; a much higher one also shows that the loss falls again.
+        believed: which of `steps` is believed to be the best; a much higher gain elsewhere also shows that the loss
+            falls again.
 
     Returns:
         The step size of the largest gain in a second descent; None if there is none beyond chance, or only one that is
@@ -122,7 +121,9 @@ def second_descent(steps: Array, changes: Array, claimed: float = math.inf) -> f
     highest = int(np.argmax(means))
     if means[highest] <= 0:
         return None
-    if means[highest] > (1 + _CLAIM_TOLERANCE) * claimed:
+    if believed is not None and _is_beyond(
+        changes[:, highest] - (1 + _CLAIM_TOLERANCE) * changes[:, believed], 0.0
+    ):
         return float(steps[highest])
     least, found = _SECOND_DESCENT * float(means[highest]), None
     for dip in range(1, len(steps) - 1):

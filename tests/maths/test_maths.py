@@ -593,11 +593,15 @@ def test_a_second_descent_is_seen_beyond_the_noise(name: str) -> None:
     assert support.second_descent(steps, loss(steps) + 20 * noise) is None
 
 
-def test_a_gain_above_the_claimed_one_is_a_second_descent() -> None:
+def test_a_gain_above_the_believed_best_one_is_a_second_descent() -> None:
     """Between two tops so close together that no step was evaluated in the dip."""
     steps, changes = np.array([1.0, 2.0, 4.0]), np.array([[0.5, 0.7, 0.9]])
-    assert support.second_descent(steps, changes, claimed=0.8) is None
-    assert support.second_descent(steps, changes, claimed=0.6) == 4.0
+    assert support.second_descent(steps, changes, believed=1) == 4.0
+    assert support.second_descent(steps, changes) is None
+    assert support.second_descent(steps, np.array([[0.5, 0.7, 0.8]]), believed=1) is None
+    scatter = np.outer([0.1, -0.1, 0.1, -0.1], [0, 0, 1])
+    assert support.second_descent(steps, changes + 0.1 * scatter, believed=1) == 4.0
+    assert support.second_descent(steps, changes + scatter, believed=1) is None
 
 
 @pytest.mark.parametrize(

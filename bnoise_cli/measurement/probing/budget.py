@@ -29,8 +29,9 @@ _LOSS_TIME = 0.05
 _LIMIT_EXAMPLES, _LIMIT_TIME = 0.25, 0.1
 #: The whole dataset is given up if it takes more than this fraction of the time, the line along its gradient included.
 _MOST_LIMIT_TIME = 0.2
-#: Forward and backward pass over an example plus its share of a line, in gradient passes.
-_LIMIT_COST, _REPLICATE_COST = 8 / 3, 2.5
+#: Gradient of an example plus its share of a line, in gradients: the line of the whole dataset takes seven forward
+#: passes.
+_LIMIT_COST, _REPLICATE_COST = 10 / 3, 2.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

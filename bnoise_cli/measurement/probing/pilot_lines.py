@@ -32,7 +32,8 @@ _CLOSE = 1 / 8
 _PARTS = 4
 #: A line is evaluated again at these multiples of its best step, from a quarter to 15 times, to see a second descent.
 #: The dip before it may be narrow.
-_WHOLE_LINE = tuple(1.25**power for power in range(-6, 13))
+_SHORTER, _LONGER = 6, 12
+_WHOLE_LINE = tuple(1.25**power for power in range(-_SHORTER, _LONGER + 1))
 
 Array = NDArray[np.float64]
 
@@ -139,18 +140,18 @@ def place(
 
 
 def descends_again(
-    changes: Callable[[Sequence[float]], Array], step: float, claimed: float = math.inf
+    changes: Callable[[Sequence[float]], Array], step: float, *, is_best: bool = False
 ) -> float | None:
     """The step size of a second descent along a line whose best step is about `step`; None if there is none.
 
     Args:
         changes: ΔL at each of some step sizes, on one or more sets of examples, shape (n, steps).
-        claimed: the gain of the best step, if it is known without noise.
+        is_best: whether `step` is known as the best one, so that a much higher gain elsewhere is a second descent.
     """
     steps = [times * step for times in _WHOLE_LINE]
-    while steps:
+    while len(steps) > _SHORTER:
         try:
-            return second_descent(np.array(steps), changes(steps), claimed)
+            return second_descent(np.array(steps), changes(steps), _SHORTER if is_best else None)
         except DivergedError:  # the loss is not finite at the longest step at least
             steps = steps[:-1]
     return None

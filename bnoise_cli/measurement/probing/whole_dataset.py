@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +31,9 @@ from bnoise_cli.measurement.task.task import Task
 _ROUNDING = 1e-10
 #: Examples on which the scale of the line is looked for.
 _FEW = 64
+#: Examples on which a second descent is looked for, at many step sizes: on the whole dataset that alone would cost
+#: twice as much as everything else here.
+_WHOLE_LINE_EXAMPLES = 512
 
 
 def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | None:
@@ -52,7 +56,17 @@ def measure_limit(task: Task, origin: list[Tensor], draws: Draws) -> Limit | Non
 
     few = draws.indices(min(_FEW, len(everything)), len(everything))
     _, scale = place(lambda scale: lines.along(grown, scale, few), slope, 0.0, lines.first_scale(grown))
-    return _limit_along(changes, slope, signal, scale)
+    limit = _limit_along(changes, slope, signal, scale)
+    if limit is None:
+        return None
+    if len(everything) > _WHOLE_LINE_EXAMPLES:
+        sample = draws.indices(_WHOLE_LINE_EXAMPLES, len(everything))
+        again = descends_again(
+            lambda steps: lines.changes(grown, steps, sample), limit.step_size, is_best=True
+        )
+    else:
+        again = descends_again(lambda steps: changes(steps)[None, :], limit.step_size, is_best=True)
+    return replace(limit, lower_at=again)
 
 
 def _limit_along(
@@ -89,7 +103,6 @@ def _limit_along(
                 error=abs(top - gain),
                 step_size=step,
                 curvature=-2 * float(curve[1]) / scale**2,
-                lower_at=descends_again(lambda steps: changes(steps)[None, :], step, float(improvement)),
             )
         too_large, scale = scale, scale / 4
     return None
