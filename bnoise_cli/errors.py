@@ -127,6 +127,13 @@ def message_of(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} ..."
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written. User code may have replaced functions of `os`: any error is possible."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {message_of(error)}"
+
+
 def harmless(text: str) -> str:
     """Text of a stranger's for a terminal or a log: on one line, and without what a CI runner takes for a command.
 

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import RunError
+from bnoise_cli.errors import RunError, reason
 from bnoise_cli.records import SCHEMA_VERSION
 from bnoise_cli.result_file import free_in_history, history, history_folder
-from bnoise_cli.storage import absolute, beside, locked, read_plain, reason
+from bnoise_cli.storage import absolute, beside, locked, read_plain
 
 #: Bytes of the largest ledger that is read; a long sweep writes less than ten megabytes.
 _LARGEST = 1 << 28
@@ -61,7 +61,7 @@ class Ledger:
             if not self.entries:
                 any(self._read(place) for place in history(self.path))
         except OSError as error:
-            raise RunError(f"{path} could not be read ({error.strerror or error}).") from error
+            raise RunError(f"{path} could not be read ({reason(error)}).") from error
 
     @property
     def source(self) -> Path:

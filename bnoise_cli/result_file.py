@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import CallError, NothingMeasuredError, RunError
+from bnoise_cli.errors import CallError, NothingMeasuredError, RunError, reason
 from bnoise_cli.records import WIDEST_INTERVAL
 from bnoise_cli.storage import (
     absolute,
     locked,
     read_json,
-    reason,
     require_apart,
     require_writable,
     write_json,
@@ -88,7 +87,7 @@ class ResultFile:
                 pass
         except OSError as error:
             raise CallError(
-                f"{self._shown} cannot be locked ({error.strerror or error}). Move away the file of its lock, "
+                f"{self._shown} cannot be locked ({reason(error)}). Move away the file of its lock, "
                 f"{error.filename}, or name another file with --out."
             ) from error
         if self.path.exists() and _result_in(self.path) is None:

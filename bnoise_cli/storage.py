@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bnoise_cli import clock
-from bnoise_cli.errors import CallError, RunError, message_of
+from bnoise_cli.errors import CallError, RunError, reason
 
 #: Bytes of the largest result that is read. A large sweep stores less than a megabyte.
 LARGEST_RESULT = 1 << 23
@@ -73,7 +73,7 @@ def read_json(path: Path, most: int = LARGEST_RESULT) -> Any:
     except FileNotFoundError:
         raise CallError(f"a result is needed; there is no file {path}. `bnoise probe` writes one.") from None
     except OSError as error:
-        raise CallError(f"a result is needed; {path} cannot be read ({error.strerror or error}).") from None
+        raise CallError(f"a result is needed; {path} cannot be read ({reason(error)}).") from None
     except (ValueError, RecursionError):
         data = None
     if data is None or not _is_shallow(data):
@@ -220,13 +220,6 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, new: bool =
         if temporary is not None:
             with suppress(Exception):
                 temporary.unlink(missing_ok=True)
-
-
-def reason(error: Exception) -> str:
-    """Why a file could not be written. User code may have replaced functions of `os`, so that any error is possible."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {message_of(error)}"
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

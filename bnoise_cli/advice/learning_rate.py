@@ -27,7 +27,7 @@ def measured_learning_rate(rates: Mapping[int, float], batch_size: int) -> tuple
     """
     sizes, known = np.log(np.array(sorted(rates.items()), dtype=float)).T
     value = math.exp(float(np.interp(math.log(batch_size), sizes, known)))
-    return _rounded(value), "between the best rates of the training runs: re-tune it"
+    return _rounded(value), "interpolated between the best rates of the trained batch sizes: re-tune it"
 
 
 def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float | None, str]:

@@ -18,7 +18,7 @@ from bnoise_cli import __version__
 from bnoise_cli.cli.own_process import hand_over
 from bnoise_cli.cli.streams import tell, tell_unforeseen
 from bnoise_cli.cli.torchrun import join_ranks
-from bnoise_cli.errors import BnoiseError, ExitCode, RunError
+from bnoise_cli.errors import BnoiseError, ExitCode, RunError, reason
 from bnoise_cli.results.kinds import COMMANDS
 
 
@@ -131,7 +131,7 @@ def run() -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             return _unforeseen(error)
-        tell(f"bnoise: standard output could not be written ({error.strerror}).")  # help, which typer prints
+        tell(f"bnoise: standard output could not be written ({reason(error)}).")  # help, which typer prints
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  it would be flushed again at the end
         return ExitCode.RUN_FAILED
     except BaseException as error:  # a class of user code need not be derived from Exception

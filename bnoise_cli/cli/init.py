@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bnoise_cli.errors import CallError, ConfigError, RunError
+from bnoise_cli.errors import CallError, ConfigError, RunError, reason
 from bnoise_cli.spec.template import example_names
 from bnoise_cli.storage import real, write_whole
 
@@ -145,6 +145,5 @@ def _write(path: Path, text: str) -> None:
     try:
         write_whole(path, lambda file: file.write(text.encode()), new=True)
     except (FileExistsError, RunError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        reason = getattr(cause, "strerror", None) or error
-        raise CallError(f"{path} cannot be written ({reason}). Name another file.") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise CallError(f"{path} cannot be written ({reason(cause)}). Name another file.") from error

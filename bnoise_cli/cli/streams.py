@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import typer
 
-from bnoise_cli.errors import RunError, harmless
+from bnoise_cli.errors import RunError, harmless, reason
 from bnoise_cli.report.document import Section
 from bnoise_cli.report.terminal import can_show, layout, render, to_ascii
 from bnoise_cli.storage import absolute
@@ -134,8 +134,7 @@ def _write(stdout: TextIO, text: str) -> None:
     except (OSError, ValueError) as error:  # ValueError: user code has closed it
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise RunError(f"standard output could not be written ({reason}).") from error
+        raise RunError(f"standard output could not be written ({reason(error)}).") from error
 
 
 def tell(text: str, *, quiet: bool = False) -> None:

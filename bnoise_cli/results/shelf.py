@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import CallError
+from bnoise_cli.errors import CallError, reason
 from bnoise_cli.result_file import default_path
 from bnoise_cli.results.kinds import COMMANDS, KINDS
 from bnoise_cli.results.result import Kind, Result
@@ -77,7 +77,7 @@ class Shelf:
                 if isinstance(data, dict):
                     self._stored.append(_Stored.of(path, data))
             except OSError as error:  # it has gone since
-                self._unread[path] = CallError(f"{path} cannot be read ({error.strerror}).")
+                self._unread[path] = CallError(f"{path} cannot be read ({reason(error)}).")
             except CallError as error:
                 if named:
                     raise

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import Problem
+from bnoise_cli.errors import Problem, reason
 from bnoise_cli.spec.imports import TargetError, import_path, nearest, resolve
 from bnoise_cli.spec.source import KeyPath, Source, is_file
 from bnoise_cli.spec.targets import ARGS, PARTIAL, SPELLINGS, arguments, is_target, target_name, targets_in
@@ -98,8 +98,8 @@ def _look(name: str, folder: Path, installed: bool) -> None:
         try:
             names = _names_in(read_plain(path, MOST_PARSED)) if path.stat().st_size <= MOST_PARSED else None
         except OSError as error:
-            why = error.strerror or error
-            raise TargetError(f"`{name}`, whose file cannot be read ({why})", "a file to read") from None
+            found = f"`{name}`, whose file cannot be read ({reason(error)})"
+            raise TargetError(found, "a file to read") from None
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             where = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bnoise_cli.errors import ConfigError, Problem
+from bnoise_cli.errors import ConfigError, Problem, reason
 from bnoise_cli.spec.check_targets import MOST_PARSED
 from bnoise_cli.spec.load import TARGET_KEYS, Spec
 from bnoise_cli.spec.source import is_file
@@ -49,7 +49,7 @@ def code_files(spec: Spec) -> dict[str, Path]:
 
 def unreadable(spec: Spec, error: OSError) -> ConfigError:
     """A file that the config names cannot be read."""
-    found = f"{error.filename}, which cannot be read ({error.strerror or error})"
+    found = f"{error.filename}, which cannot be read ({reason(error)})"
     return ConfigError([Problem(place=str(spec.path), found=found, expected="plain files that can be read")])
 
 

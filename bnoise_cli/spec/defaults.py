@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import ConfigError
+from bnoise_cli.errors import ConfigError, reason
 from bnoise_cli.spec.nodes import DEEPEST, too_deep
 from bnoise_cli.spec.source import MOST_BYTES, KeyPath, Source, is_file, read_source
 
@@ -107,7 +107,7 @@ def _read(source: Source, place: KeyPath, name: str, files: _Files) -> Source | 
         part = read_source(path, files.left)
         files.left -= part.bytes_read
     except OSError as error:
-        source.problem(place, f"`{name}`, which cannot be read ({error.strerror})", f"a file at {path}")
+        source.problem(place, f"`{name}`, which cannot be read ({reason(error)})", f"a file at {path}")
         return None
     except ConfigError as error:
         source.problems += error.problems

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from bnoise_cli.errors import ConfigError, Problem
+from bnoise_cli.errors import ConfigError, Problem, reason
 from bnoise_cli.spec.nodes import (
     DEEPEST,
     MOST_DIGITS,
@@ -117,7 +117,7 @@ def read_source(path: Path, most: int = MOST_BYTES) -> Source:
         raise ConfigError([Problem(place=str(path), found="no such file", expected=expected)]) from None
     except (OSError, UnicodeDecodeError) as error:
         found = (
-            f"a path that cannot be read ({error.strerror})"
+            f"a path that cannot be read ({reason(error)})"
             if isinstance(error, OSError)
             else f"bytes that are not UTF-8 ({error.reason})"
         )

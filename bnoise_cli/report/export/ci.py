@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from bnoise_cli.check.check_config import Checked, Rules
 from bnoise_cli.check.verdict import Verdict
-from bnoise_cli.errors import ExitCode, RunError, harmless, printable
+from bnoise_cli.errors import ExitCode, RunError, harmless, printable, reason
 from bnoise_cli.report.markdown import markdown
 from bnoise_cli.report.words.check import WORDS, check_json, check_table
 
@@ -76,8 +76,9 @@ def write_github_files(checked: Sequence[Checked], rules: Rules, summary: str) -
                 with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(text)
             except OSError as error:
-                reason = error.strerror or error
-                raise RunError(f"{path}, named by {variable}, could not be written ({reason}).") from error
+                raise RunError(
+                    f"{path}, named by {variable}, could not be written ({reason(error)})."
+                ) from error
 
 
 def junit(checked: Sequence[Checked], rules: Rules, seconds: float) -> str:

@@ -175,7 +175,9 @@ def _trust(result: Result, doubts: list[Doubt]) -> Sentence:
     over = f" over the next {count(horizon.curve[-1].steps)} steps of a large batch" if horizon else ""
     critical = f"Critical batch size{over}: {known}"
     if not doubts:
-        return Sentence(f"{critical}. No doubt undermines this." if result.resolved else f"{critical}.")
+        return Sentence(
+            f"{critical}. Nothing found puts this in doubt." if result.resolved else f"{critical}."
+        )
     more = len(doubts) - 1
     others = f" (and {counted(more, 'more doubt')})" if more else ""
     return Sentence(f"{critical}. But {doubts[0].finding}{others}.", Tone.UNSURE)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bnoise_cli.errors import CallError
+from bnoise_cli.errors import CallError, reason
 from bnoise_cli.spec.check_targets import MOST_PARSED
 from bnoise_cli.spec.script.tree import Function, assignments, calls_in, scopes
 from bnoise_cli.spec.source import is_file
@@ -65,9 +65,7 @@ class Script:
             with warnings.catch_warnings(action="ignore"):
                 tree = ast.parse(read_plain(path, MOST_PARSED))
         except OSError as error:
-            raise CallError(
-                f"a Python script is needed; {path} cannot be read ({error.strerror or error})."
-            ) from None
+            raise CallError(f"a Python script is needed; {path} cannot be read ({reason(error)}).") from None
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise CallError(f"a Python script is needed; {path} cannot be parsed ({error}).") from None
         name = real(path)
