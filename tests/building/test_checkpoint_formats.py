@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -30,8 +30,10 @@ from tests.building.checkpoints import (
 def lightning(model: Net, state: Any) -> str:
     weights = prefixed("net.", model.state_dict())
     content = {"epoch": 1, "global_step": 40, "pytorch-lightning_version": "2.5.0", "state_dict": weights}
+    given = {"width": 8, "folder": Path("runs"), "from": PureWindowsPath("c:/data")}
     torch.save(
-        {**content, "optimizer_states": [state], "lr_schedulers": [], "loops": {}}, "epoch=1-step=40.ckpt"
+        {**content, "hyper_parameters": given, "optimizer_states": [state], "lr_schedulers": [], "loops": {}},
+        "epoch=1-step=40.ckpt",
     )
     return "epoch=1-step=40.ckpt"
 

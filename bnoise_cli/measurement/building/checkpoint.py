@@ -6,9 +6,9 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -27,6 +27,13 @@ _OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optimizer_states")
 COUNTERS = ("global_step", "step", "iter_num", "iteration")
 #: Largest trainer_state.json that is read, in bytes. It grows with the length of training.
 _MOST_JSON = 1 << 28
+#: Classes of pathlib, as Lightning keeps them among the hyperparameters; an object of one opens no file. Python 3.13
+#: moved them.
+_PATHS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (PurePath, f"{module}.{name}")
+    for module in ("pathlib", "pathlib._local")
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+]
 #: Above this number a float skips integers.
 _MOST_STEPS = 2**53
 
@@ -106,7 +113,8 @@ def _read(path: Path) -> Any:
         _require_plain_tensors(tensors, path)
         return tensors
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+        with torch.serialization.safe_globals(_PATHS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise RunError(
