@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
@@ -61,9 +62,10 @@ class Running:
         return self.process.is_alive()
 
     def send(self, sign: int) -> None:
-        """Send a signal."""
+        """Send a signal, which a process that has ended does not hear."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, sign)
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, sign)
 
     def end(self, timeout: float) -> tuple[int | None, str, str]:
         """Wait for the end; kill what has not ended by then.

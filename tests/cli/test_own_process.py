@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases import QUADRATIC_CONFIG, Write
-from tests.processes import wait_for
+from tests.processes import Running, start, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="user code has a process of its own on Linux")
 
@@ -73,36 +73,37 @@ def test_every_end_of_a_process_is_an_outcome() -> None:
     assert done.stderr.count("this is a mistake in bnoise") == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", ["probe", "sweep"])
 @pytest.mark.parametrize("code", [0, 1])
 def test_user_code_that_ends_the_process_is_a_failed_run(write: Write, command: str, code: int) -> None:
     write("u.py", f"import os\nos._exit({code})\ndef loss(model, batch): ...\n")
     text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
     path = str(write("c.yaml", text))
-    done = subprocess.run(
-        [sys.executable, "-m", "bnoise_cli", command, path], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (4, "")
-    assert f"the user's code ended the process with exit code {code}" in done.stderr
+    ended, out, err = start([command, path], Path.cwd(), Path("streams"), {}).end(60)
+    assert (ended, out) == (4, "")
+    assert f"the user's code ended the process with exit code {code}" in err
 
 
-def probing(write: Write, folder: Path) -> subprocess.Popen[bytes]:
+def probing(write: Write, folder: Path) -> Running:
     """A probe whose user code has begun, and sleeps for a minute."""
     write(
         "u.py",
         "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\ndef loss(model, batch): ...\n",
     )
     text = QUADRATIC_CONFIG.replace("bnoise_cli.examples.quadratic.mean_loss", "u.py:loss")
-    running = subprocess.Popen([sys.executable, "-m", "bnoise_cli", "probe", str(write("c.yaml", text))])
+    running = start(["probe", str(write("c.yaml", text))], folder, folder / "streams", {})
     wait_for(folder / "begun")
     return running
 
 
+@pytest.mark.full
 def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: Path) -> None:
     running = probing(write, tmp_path)
-    [child] = map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
+    own = running.process.pid
+    [child] = map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())
+    running.send(signal.SIGKILL)
+    assert running.end(60)[0] == -signal.SIGKILL
     for _ in range(500):
         if not is_alive(child):
             return
@@ -111,14 +112,15 @@ def test_a_process_that_is_killed_takes_its_child_along(write: Write, tmp_path: 
     pytest.fail("the child outlives its parent")
 
 
+@pytest.mark.full
 def test_signals_that_follow_the_first_do_not_change_the_exit_code(write: Write, tmp_path: Path) -> None:
     running = probing(write, tmp_path)
     for _ in range(3000):
-        running.send_signal(signal.SIGTERM)
+        running.send(signal.SIGTERM)
         time.sleep(0.001)
-        if running.poll() is not None:
+        if not running.is_alive():
             break
-    assert running.wait(60) == 130
+    assert running.end(60)[0] == 130
 
 
 def is_alive(process: int) -> bool:

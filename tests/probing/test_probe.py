@@ -35,7 +35,7 @@ def value(measurement: Measurement) -> float:
     ("noise_scale", "options"),
     [
         (10.0, {"decay": 0.5}),
-        (100.0, {}),
+        pytest.param(100.0, {}, marks=pytest.mark.full),
         pytest.param(300.0, {"decay": 1.5, "aligned": False}, marks=pytest.mark.full),
         pytest.param(100.0, {"degrees_of_freedom": 5}, marks=pytest.mark.full),
         pytest.param(3000.0, {}, marks=pytest.mark.full),

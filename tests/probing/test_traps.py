@@ -347,7 +347,7 @@ def test_a_script_that_parses_arguments_on_import_finds_none(probed: Any, write:
     assert code in (0, 3), said
 
 
-@pytest.mark.parametrize("planned", [40, 20, 33, 256])
+@pytest.mark.parametrize("planned", [20, 256, *(pytest.param(n, marks=pytest.mark.full) for n in (33, 40))])
 def test_every_planned_size_has_a_choice_of_batch_sizes(probed: Any, planned: int) -> None:
     """With groups of one device's part; and nothing beyond the dataset of 512 is recommended."""
     code, result, said = probed(

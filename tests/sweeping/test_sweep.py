@@ -255,7 +255,10 @@ def test_a_dry_run_looks_for_the_steps_at_the_best_rate(write: Write) -> None:
         (["sweep.batchsizes=[1, 2, 3]"], 2, "did you mean `batch_sizes`?"),
         (["optimizer.lr=0.0"], 2, "a positive `lr`"),
         (["sweep.goal=auto", "optimizer.lr=1e9"], 4, "the planned batch size diverges within"),
-        (["sweep.goal=auto", "optimizer.lr=1e-12"], 2, "At no learning rate does the planned batch"),
+        pytest.param(
+            ["sweep.goal=auto", "optimizer.lr=1e-12"], 2, "At no learning rate does the planned batch",
+            marks=pytest.mark.full,
+        ),
         (["sweep.warmup_steps=50", "optimizer.lr=500"], 4, "warm-up training, step"),
     ],
 )  # fmt: skip
