@@ -14,7 +14,7 @@ from bnoise_cli.spec.source import is_file
 from bnoise_cli.storage import sampled_hash
 
 #: Raised when entries of a sweep's ledger change their meaning.
-_LEDGER = 4
+_LEDGER = 5
 
 
 def measured(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def warm(task: Task, make: Make) -> torch.optim.Optimizer:
 
 def runner_of(task: Task, optimizer: torch.optim.Optimizer | None, make: Make) -> Runner:
     start = Start(task, optimizer)
-    return Runner(task, start, make, base_rate=0.1, evaluation=np.arange(60), max_grad_norm=1.0)
+    return Runner(task, start, make, base_rate=0.1, evaluation=lambda _: np.arange(60), max_grad_norm=1.0)
 
 
 def drawn() -> Draws:

@@ -35,7 +35,7 @@ def runs(stacks: bool, on_step: Callable[[int, int], None] = lambda *_: None) ->
         Start(task, optimizer),
         lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9),
         base_rate=0.1,
-        evaluation=np.arange(256),
+        evaluation=lambda _: np.arange(256),
         max_grad_norm=None,
     )
     made = HorizonRuns(

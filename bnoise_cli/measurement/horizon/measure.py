@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,19 +18,16 @@ from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.outcome import HorizonFound, HorizonProgress
 from bnoise_cli.measurement.task.activations import most_at_once
-from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
+from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.user_code import enough_memory
-from bnoise_cli.measurement.training.lanes import evaluation_loss
+from bnoise_cli.measurement.training.evaluation import evaluation_examples
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.records import HorizonRun
 
-#: Losses are means over examples that are the same for all runs: as few as know the loss of the start to this fraction
-#: of it, between these limits. Examples of many terms, as sequences are, need fewer. Merely chosen.
-_LOSS_ERROR, _LEAST_EXAMPLES, _MOST_EXAMPLES = 0.03, 64, 256
-#: The examples are divided into this number of parts, whose losses show the scatter.
-_PARTS = 16
+#: The loss of a run is the mean over at least this many examples, or over the whole dataset if it has at most `_WHOLE`.
+_LEAST_EVALUATED, _WHOLE = 64, 256
 #: Examples that go through the model at once: at most this many, if as many times as this fit the memory. Larger
 #: passes than the planned ones save time; the runs that are stacked side by side need the memory.
 _PASS, _SIDE_BY_SIDE = 512, 16
@@ -95,12 +91,13 @@ def _measure(
     if task.traits.group == 1 and not task.sharded:
         most = most_at_once(task, Draws(settings.seed, Stream.HORIZON_MEMORY, settings.step))
         task.take_micro_batch(max(task.micro_batch_size, min(_PASS, most // _SIDE_BY_SIDE)))
+    draws = Draws(settings.seed, Stream.HORIZON_EVALUATION, settings.step)
     runner = Runner(
         task,
         Start(task, optimizer),
         make_optimizer,
         base_rate=settings.base_rate,
-        evaluation=_evaluation_examples(task, settings),
+        evaluation=lambda task: evaluation_examples(task, draws, least=_LEAST_EVALUATED, whole=_WHOLE),
         max_grad_norm=settings.max_grad_norm,
     )
     runs = HorizonRuns(
@@ -176,20 +173,6 @@ class _Known:
                 budget_seconds=self._settings.budget_seconds,
             )
         )
-
-
-def _evaluation_examples(task: Task, settings: HorizonSettings) -> Indices:
-    length = task.batches.length
-    if length <= _MOST_EXAMPLES:
-        return np.arange(length)
-    draws = Draws(settings.seed, Stream.HORIZON_EVALUATION, settings.step)
-    indices = draws.indices(_MOST_EXAMPLES, length)
-    if task.traits.group > 1:
-        return indices
-    losses = np.array([evaluation_loss(task, part) for part in np.split(indices, _PARTS)])
-    error = float(losses.std(ddof=1)) / math.sqrt(_PARTS)  # of all of them
-    needed = _MOST_EXAMPLES * (error / (_LOSS_ERROR * abs(float(losses.mean())))) ** 2
-    return indices[: max(math.ceil(needed), _LEAST_EXAMPLES)] if needed < _MOST_EXAMPLES else indices
 
 
 def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[HorizonRun]:

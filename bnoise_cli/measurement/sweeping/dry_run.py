@@ -39,7 +39,7 @@ def plan_sweep(session: SweepSession) -> SweepPlan:
         device=device_name(session.shared.device, session.ranks),
         parameters=sum(p.numel() for p in session.task.trainable),
         dataset_length=session.task.batches.length,
-        evaluation_examples=len(session.shared.evaluation),
+        evaluation_examples=session.shared.evaluated,
         start_loss=start_loss,
         goal=None if isinstance(config.sweep.goal, str) else config.sweep.goal,
         batch_sizes=tuple(sizes),

@@ -174,7 +174,7 @@ class _Run:
             dataset_length=self.task.batches.dataset_length,
             dataset_hash=self.task.batches.content_hash,
             micro_batch_size=self.task.micro_batch_size,
-            evaluation_examples=len(self.shared.evaluation),
+            evaluation_examples=self.shared.evaluated,
         )
 
     def _measure_batch_sizes(self, goal: Goal) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
-import numpy as np
 import torch
 
 from bnoise_cli.maths.rate_search import rate_at
@@ -15,15 +14,16 @@ from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
 from bnoise_cli.measurement.probing.checks import check_task
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.draws import Draws, Stream
+from bnoise_cli.measurement.training.evaluation import evaluation_examples
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.measurement.training.steps import Trainer
 from bnoise_cli.spec.load import Spec
 
-#: The loss of a run is the mean over the whole dataset if it has at most `_WHOLE` examples, and otherwise over
-#: `_EVALUATION_EXAMPLES` of them.
-_WHOLE, _EVALUATION_EXAMPLES = 2048, 256
+#: The loss of a run is the mean over the whole dataset if it has at most `_WHOLE` examples, and otherwise over this
+#: many of them at least.
+_WHOLE, _LEAST_EVALUATED = 2048, 256
 #: Distance between the seeds of two repetitions: two configs with neighbouring seeds share no repetition.
 _NEXT_SEED = 1_000_003
 
@@ -33,7 +33,6 @@ class SweepTask:
 
     Attributes:
         base_rate: the config's learning rate.
-        evaluation: indices of the examples whose mean loss counts.
         on_warmup: told every step on the way to the start.
         unused_state: why the optimizer state of the checkpoint was not used, or None.
     """
@@ -45,11 +44,6 @@ class SweepTask:
         self.findings = check_task(self.task, config.probe.seed)
         optimizer = make_optimizer(spec, self.task.trainable)
         self.optimizer_type, self.base_rate = type(optimizer), learning_rate_of(optimizer)
-        length = self.task.batches.length
-        draws = Draws(config.probe.seed, Stream.EVALUATION_EXAMPLES)
-        self.evaluation = (
-            np.arange(length) if length <= _WHOLE else draws.indices(_EVALUATION_EXAMPLES, length)
-        )
         self.unused_state: str | None = None
         self.on_warmup: Callable[[int], None] = lambda _: None
 
@@ -67,12 +61,13 @@ class SweepTask:
                 seed=config.probe.seed,
             )
             trainer.train_until(config.sweep.warmup_steps, self.on_warmup)
+        draws = Draws(config.probe.seed, Stream.EVALUATION_EXAMPLES)
         return Runner(
             task,
             Start(task, optimizer),
             partial(make_optimizer, self.spec),
             base_rate=self.base_rate,
-            evaluation=self.evaluation,
+            evaluation=lambda task: evaluation_examples(task, draws, least=_LEAST_EVALUATED, whole=_WHOLE),
             max_grad_norm=config.training.max_grad_norm,
         )
 
@@ -90,6 +85,11 @@ class SweepTask:
     def start_loss(self) -> float:
         """The loss at the start."""
         return self.runner.start_loss
+
+    @property
+    def evaluated(self) -> int:
+        """The number of examples whose mean loss counts; the warm-up comes before it."""
+        return len(self.runner.evaluation)
 
     def rate(self, point: int) -> float:
         """The learning rate of a grid point; 0 is the config's own."""

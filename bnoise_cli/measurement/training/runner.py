@@ -20,10 +20,11 @@ class Runner:
     Args:
         make_optimizer: builds the config's optimizer over some parameters.
         base_rate: the config's learning rate.
-        evaluation: indices of the examples whose mean loss counts.
+        evaluation: chooses the examples whose mean loss counts, at the weights of the start.
         max_grad_norm: of gradient clipping, or None.
 
     Attributes:
+        evaluation: indices of these examples.
         start_loss: the loss before the first step.
     """
 
@@ -34,16 +35,16 @@ class Runner:
         make_optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
         *,
         base_rate: float,
-        evaluation: Indices,
+        evaluation: Callable[[Task], Indices],
         max_grad_norm: float | None,
     ) -> None:
         self.task = task.in_memory()
-        self.start, self.base_rate = start, base_rate
-        self.evaluation, self._max_grad_norm = evaluation, max_grad_norm
+        self.start, self.base_rate, self._max_grad_norm = start, base_rate, max_grad_norm
         self._make_optimizer = make_optimizer
         start.restore()
         with evaluating(self.optimizer(task.trainable, base_rate)):
-            self.start_loss = evaluation_loss(self.task, evaluation)
+            self.evaluation = evaluation(self.task)
+            self.start_loss = evaluation_loss(self.task, self.evaluation)
 
     def lane(self, batch_size: int, rate: float, draws: Draws) -> SingleLane:
         """A run from the start, in the model itself."""
