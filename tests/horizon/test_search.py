@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from bnoise_cli.measurement.horizon.learning_rates import _next_mark
 from bnoise_cli.measurement.horizon.search import Search
+from bnoise_cli.measurement.horizon.trained import Trained
 from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
 
 #: The fourth, 1/i², takes 2 million examples a search: tests/statistics counts it alone.
@@ -115,6 +117,43 @@ def test_a_rate_whose_later_replicates_diverge_has_diverged() -> None:
     assert broken
     assert all(rate.diverged for rate in broken)
     assert [level.steps for level in found.levels] == [4]
+
+
+class Spikes:
+    """Sixteen runs, of which some are once above twice the loss of the start and then go on like the others."""
+
+    def __init__(self, spikes: int, height: float) -> None:
+        self.spikes, self.height = spikes, height
+
+    def extend(self, size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
+        high = self.height if step == 2 else 1.0
+        return [[high / step if run >= 16 - self.spikes else 1 / step for run in replicates] for _ in points]
+
+
+@pytest.mark.parametrize(
+    ("spikes", "height", "diverged"),
+    [(2, 4.1, False), (3, 4.1, True), (16, 3.9, False), (1, math.nan, True), (1, math.inf, True)],
+)
+def test_a_rate_at_which_an_eighth_of_the_runs_diverge_is_too_high(
+    spikes: int, height: float, diverged: bool
+) -> None:
+    """However low their loss is later: training takes one run. The same if the runs are added later."""
+    for at_once in (16, 1):
+        trained = Trained(Spikes(spikes, height), start_loss=1.0)  # type: ignore[arg-type]
+        trained.begin(8, 0, at_once)
+        for step in (1, 2, 3):
+            trained.advance(8, [0], step)
+        trained.add_replicates(8, 0, 16)
+        assert trained.known[8][0].diverged is diverged
+
+
+def test_a_small_batch_is_read_in_the_first_steps_and_then_seldom() -> None:
+    """A rate that is too high shows it in the first steps, and may recover."""
+    marks, step = [], 0
+    while step < 150:
+        step = _next_mark(step, quiet=100)
+        marks.append(step)
+    assert marks == [1, 2, 3, 4, 5, 7, 9, 36, 100, 140, 196]
 
 
 def test_a_loss_that_diverges_at_every_rate_leaves_no_level() -> None:

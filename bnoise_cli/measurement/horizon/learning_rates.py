@@ -12,8 +12,9 @@ from bnoise_cli.measurement.horizon.trained import BudgetSpent, Rate, Trained
 
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.4
-#: It is read as seldom as this factor of steps before any run can have arrived.
-_SELDOM = 4
+#: It is read as seldom as this factor of steps before any run can have arrived; but not in the first steps, where a
+#: rate that is too high shows it.
+_SELDOM, _FIRST_STEPS = 4, 8
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
 _LATE = 1.5
 #: Neighbouring learning rates on the grid are a factor of 2 apart; √2 and 2^(1/4) if the steps of neighbours differ by
@@ -213,4 +214,4 @@ def _go_outwards(
 def _next_mark(step: int, quiet: float = 0.0) -> int:
     """The next step at which the loss is read; seldom before `quiet`, because reading it costs more than training."""
     usual = max(step + 1, math.floor(step * _MARK))
-    return usual if usual >= quiet else min(max(step + 1, _SELDOM * step), math.ceil(quiet))
+    return usual if step < _FIRST_STEPS or usual >= quiet else min(_SELDOM * step, math.ceil(quiet))

@@ -16,8 +16,9 @@ from bnoise_cli.maths.crossing import smoothed_at
 from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
-#: A loss above the start by this fraction of it has diverged; merely chosen.
-_DIVERGED = 1.0
+#: A run whose loss was once above the start by this fraction of it has diverged, as in a sweep; merely chosen. A
+#: learning rate has if more than this part of its runs have: training takes one run, which must not.
+_DIVERGED, _DIVERGED_RUNS = 1.0, 1 / 8
 
 
 class BudgetSpent(Exception):  # noqa: N818  an event, not a mistake
@@ -105,7 +106,7 @@ class Trained:
             for point, found in zip(chosen, losses, strict=True):
                 rates[point].steps.append(step)
                 rates[point].losses.append(found)
-                rates[point].diverged = self._have_diverged(found)
+                rates[point].diverged = self._has_diverged(rates[point])
 
     def add_replicates(self, size: int, point: int, count: int) -> None:
         """Bring one learning rate to `count` replicates, trained as far as the others."""
@@ -115,7 +116,7 @@ class Trained:
         for step in rate.steps[1:]:
             fresh += self._runs.extend(size, [point], added, step)
         rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
-        rate.diverged = self._have_diverged(rate.losses[-1])
+        rate.diverged = self._has_diverged(rate)
 
     @property
     def examples(self) -> int:
@@ -154,7 +155,10 @@ class Trained:
             return None
         return smoothed_at(rate.steps, rate.means, steps)
 
-    def _have_diverged(self, losses: Sequence[float]) -> bool:
-        """Whether replicates diverged, by their mean loss; one that is not finite is enough."""
-        mean = math.fsum(losses) / len(losses)
-        return not mean <= self.start_loss + _DIVERGED * abs(self.start_loss)
+    def _has_diverged(self, rate: Rate) -> bool:
+        """Whether a learning rate is too high for some runs; a loss that is not finite is enough."""
+        losses = np.array(rate.losses)
+        if not np.isfinite(losses).all():
+            return True
+        diverged = losses.max(axis=0) > self.start_loss + _DIVERGED * abs(self.start_loss)
+        return int(diverged.sum()) > _DIVERGED_RUNS * rate.replicates
