@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.horizon.learning_rates import _next_mark
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.horizon.trained import Trained
@@ -198,3 +199,20 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
         rate.diverged = True
     found._sharpen(1.001)
     assert found._most_useful(found.levels[-1]) != size
+
+
+def test_the_rates_near_the_critical_batch_size_are_settled_at_the_end() -> None:
+    """Rates of a valley have four replicates, and none near the best was given up before 1.5 times its steps."""
+    quadratic = spectra()["1/i, sharp trained"]
+    found = search(quadratic, 1, steps=8, guess=10.0)
+    level = found.levels[-1]
+    near = [size for size in level.sizes if abs(math.log(size) - level.fit.log_critical) <= math.log(4.5)]
+    assert near
+    for size in near:
+        best = found.trained.steps_to(size, level.loss)
+        assert best is not None
+        assert all(rate.replicates >= 4 for rate in found._rates.valley(size, level.loss).values())
+        for point, rate in found.trained.converging(size).items():
+            if abs(point / PER_DOUBLING - best.log_rate) <= 0.9:
+                arrived = found.trained.arrival_of(size, point, level.loss)
+                assert arrived is not None or rate.last >= 1.5 * math.exp(best.log_steps)

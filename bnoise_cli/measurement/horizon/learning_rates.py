@@ -119,6 +119,19 @@ class LearningRates:
             self._trained.add_replicates(size, point, count)
         return bool(lacking)
 
+    def reconsider(self, size: int, loss: float) -> bool:
+        """Train on the learning rates near the best one that were given up as late; whether there were any.
+
+        They were late beside the best one of that time. If that was lucky, more replicates have made it slower.
+        """
+        best = self._trained.steps_to(size, loss)
+        if best is None:
+            return False
+        first, rates = self._first_point(size, loss), self._trained.converging(size)
+        near = {point: rate.last for point, rate in rates.items() if abs(point - first) <= PER_DOUBLING}
+        self.arrivals(size, list(near), loss, best=math.exp(best.log_steps))
+        return any(rates[point].last > last for point, last in near.items())
+
     def valley(self, size: int, loss: float) -> dict[int, Rate]:
         """The learning rates that decide S_B(ℓ): those near the best one that take hardly longer."""
         rates = self._trained.converging(size)

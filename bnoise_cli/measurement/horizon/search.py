@@ -18,6 +18,9 @@ from bnoise_cli.measurement.outcome import is_far
 _FIRST_REPLICATES = (4, 2, 1)
 #: Every batch size that decides the answer has at least the first number of replicates, and at most the second.
 _LEAST_REPLICATES, _MOST_REPLICATES = 2, 32
+#: At the end every batch size within a factor of B_crit has at least this number of replicates: a recommendation lies
+#: there, and the best learning rate of two replicates is the luckiest.
+_REPLICATES_OF_RATES, _NEAR = 4, 4.5
 #: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
@@ -101,6 +104,7 @@ class Search:
             self._train_plan()
             self._note()
             self._sharpen(1 + self._precision)
+            self._settle_rates()
         except BudgetSpent:
             pass
 
@@ -243,6 +247,16 @@ class Search:
             if moves < _MOST_MOVES and fit.log_error <= _SURE and self._ladder.move(fit.log_critical):
                 moves += 1
                 self._reach(self._reached)
+
+    def _settle_rates(self) -> None:
+        """Train more replicates of the batch sizes near B_crit, and the learning rates that were given up too early."""
+        level = self.levels[-1]
+        for size in level.sizes:
+            if abs(math.log(size) - level.fit.log_critical) <= math.log(_NEAR):
+                self._replicate(size, _REPLICATES_OF_RATES)
+                while self._rates.reconsider(size, level.loss):
+                    self._replicate(size, _REPLICATES_OF_RATES)
+        self._note()
 
     def _replicate(self, size: int, count: int) -> None:
         level = self.levels[-1]
