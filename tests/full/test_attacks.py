@@ -19,7 +19,7 @@ BASE = "from bnoise_cli.examples.quadratic import mean_loss\n"
 # User code that misbehaves after the warm-up, when replicates have been measured.
 LATE = (
     BASE
-    + "n = [0]\ndef loss(model, batch):\n    n[0] += 1\n    if n[0] > 5000: {0}\n    return mean_loss(model, batch)\n"
+    + "n = [0]\ndef loss(model, batch):\n    n[0] += 1\n    if n[0] > 2500: {0}\n    return mean_loss(model, batch)\n"
 )
 
 
@@ -156,7 +156,7 @@ def test_no_room_for_the_model_is_one_message(write: Write) -> None:
 
 def test_user_code_that_ends_the_process_fails_its_own_config_alone(write: Write) -> None:
     """Not even the first config of a check, by the exit code of a check that passed."""
-    leaving = config(write, LATE.replace("5000", "50").format("__import__('os')._exit(0)"))
+    leaving = config(write, LATE.replace("2500", "50").format("__import__('os')._exit(0)"))
     plain = str(write("plain.yaml", QUADRATIC_CONFIG))
     code, out, _ = call("check", leaving, plain, "--probe", "-q", "--format", "json")
     assert code == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class Kind:
     #: How many such groups are drawn by hand: 1200 leave an error of a few percent.
     groups: int = 1200
     batch_size: int = 16
-    #: None: the probe chooses. Three are a third of the passes, for models whose passes are slow.
-    batch_sizes: list[int] | None = None
+    #: Three named ones are a third of the passes, for models whose passes are slow.
+    batch_sizes: list[int] | Literal["auto"] = "auto"
     max_examples: int = 1500
     seed: int = 0
     #: The doubts about the task that must be told, and no others.
