@@ -373,7 +373,7 @@ def test_a_long_script_takes_no_longer_than_its_length(write: Write, text: str) 
     """Work grows with the text: names that double, and scopes and assignments that are looked at again for each."""
     begun = time.process_time()
     read(write, text)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(
