@@ -16,6 +16,14 @@ _FEWEST = 3
 #: A run cannot stall before this many steps, because a loss may rise before it falls.
 _TOO_EARLY = 64
 
+#: A run whose loss is above the start by this fraction of it has diverged; merely chosen.
+_DIVERGED = 1.0
+
+
+def diverged_above(start_loss: float) -> float:
+    """The loss above which a run has diverged."""
+    return start_loss + _DIVERGED * abs(start_loss)
+
 
 def crossing(steps: Sequence[int], losses: Sequence[float], goal: float) -> float | None:
     """The step at which the smoothed loss first reaches `goal`; None: not yet.

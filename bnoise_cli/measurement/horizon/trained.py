@@ -12,13 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from bnoise_cli.maths.crossing import smoothed_at
+from bnoise_cli.maths.crossing import diverged_above, smoothed_at
 from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
-#: A run whose loss was once above the start by this fraction of it has diverged, as in a sweep; merely chosen. A
-#: learning rate has if more than this part of its runs have: training takes one run, which must not.
-_DIVERGED, _DIVERGED_RUNS = 1.0, 1 / 8
+#: A learning rate has diverged if more than this part of its runs once have: training takes one run, which must not.
+_DIVERGED_RUNS = 1 / 8
 
 
 class BudgetSpent(Exception):  # noqa: N818  an event, not a mistake
@@ -160,5 +159,5 @@ class Trained:
         losses = np.array(rate.losses)
         if not np.isfinite(losses).all():
             return True
-        diverged = losses.max(axis=0) > self.start_loss + _DIVERGED * abs(self.start_loss)
+        diverged = losses.max(axis=0) > diverged_above(self.start_loss)
         return int(diverged.sum()) > _DIVERGED_RUNS * rate.replicates

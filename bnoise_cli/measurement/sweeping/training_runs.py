@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bnoise_cli import clock
-from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled
+from bnoise_cli.maths.crossing import WINDOW, crossing, diverged_above, has_stalled
 from bnoise_cli.measurement.training.lanes import Lanes
 from bnoise_cli.records import RunEnd
 
@@ -17,8 +17,6 @@ _FAR, _NEAR = 1.15, 1.03
 _SOON = 1.5
 #: A run that has not crossed the goal by this fraction more than the steps to beat has lost.
 _LATE = 1.1
-#: A loss above the start by this fraction of it has diverged; merely chosen.
-_DIVERGED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +115,7 @@ def evaluations_of_a_run(steps: float) -> int:
 def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, RunEnd | None]:
     """(steps to the goal, how the run ended); None for what is not known yet: steps without an end may change."""
     last = losses[-1]
-    if not math.isfinite(last) or last > goal.start_loss + _DIVERGED * abs(goal.start_loss):
+    if not math.isfinite(last) or last > diverged_above(goal.start_loss):
         return None, "diverged"
     at = crossing(steps, losses, goal.loss) if min(losses) <= goal.loss else None
     if at is not None and steps[-1] >= WINDOW * at:
