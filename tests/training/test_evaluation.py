@@ -37,12 +37,14 @@ def test_the_loss_is_known_to_three_percent(scatter: float, low: int, high: int)
 
 
 def test_a_small_dataset_is_evaluated_whole() -> None:
-    """If it is as small as the caller says, or if as many examples are needed."""
-    noise = torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    assert chosen(1 + 5 * noise) == list(range(1000))
+    """If it is as small as the caller says, or if more than a sixteenth of it is needed."""
+    noise = torch.randn(2000, generator=torch.Generator().manual_seed(1))
+    assert chosen(1 + 5 * noise) == list(range(2000))
+    assert chosen(1 + 0.6 * noise) == list(range(2000))
     assert len(chosen(1 + 0.1 * noise)) == 64
-    assert len(chosen(1 + 0.1 * noise, least=256)) == 256
-    assert chosen(1 + 0.1 * noise, whole=2048) == list(range(1000))
+    assert chosen(1 + 0.1 * noise, least=256) == list(range(2000))
+    assert len(chosen(1 + 0.6 * torch.cat([noise, noise]))) < 1000
+    assert chosen(1 + 0.1 * noise, whole=2048) == list(range(2000))
 
 
 def test_a_loss_of_zero_needs_the_most_and_one_that_is_not_finite_some() -> None:

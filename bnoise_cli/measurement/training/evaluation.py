@@ -14,6 +14,9 @@ from bnoise_cli.measurement.training.lanes import evaluation_loss
 #: up most of a small loss: with 256 of the digits, runs seemed to need 0.6 to 1.3 times their steps, and a third too
 #: low a learning rate looked best.
 _LOSS_ERROR, _MOST = 0.03, 2048
+#: A dataset of no more than the most examples, and no more than so many times those needed, is evaluated whole:
+#: at a tenth of the loss a few hard examples decide, and a sample knows it several times worse than the start.
+_NEARLY = 16
 #: The losses of this many examples, in so many parts, show how many are needed.
 _LOOKED_AT, _PARTS = 256, 16
 
@@ -35,7 +38,7 @@ def evaluation_examples(task: Task, draws: Draws, *, least: int, whole: int) -> 
     mean, error = float(losses.mean()), float(losses.std(ddof=1)) / math.sqrt(_PARTS)
     needed = _MOST if mean == 0 else _LOOKED_AT * (error / (_LOSS_ERROR * abs(mean))) ** 2
     count = math.ceil(min(max(needed, least), _MOST)) if math.isfinite(needed) else _LOOKED_AT
-    if count >= length:
+    if length <= min(_NEARLY * count, _MOST):
         return np.arange(length)
     return (
         first[:count] if count <= len(first) else np.append(first, draws.indices(count - len(first), length))
