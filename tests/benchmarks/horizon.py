@@ -9,7 +9,8 @@ horizon's last loss of its own. Results stay in FOLDER; what lies there is not m
 Regret: what a pair of batch size and learning rate takes over the best pair of the sweep, in time and in time ×
 examples. Steps are the sweep's: its law at the batch size, times what the rate costs at the nearest batch size that
 was trained. Step times are the probe's. The rules (one step, B_simple, the largest) are given the best rate for their
-batch size, as if it were known; the plan and the probe have their own.
+batch size, as if it were known; the plan and the probe have their own. Two more pairs show what can be reached: the
+fastest one that spends no more examples than `bnoise check` allows, and the one whose larger regret is least.
 
 `--plans` makes the table of batch sizes and learning rates of the warm-up instead.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -133,7 +135,15 @@ def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, 
 
 def _bnoise(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "bnoise_cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    paths = os.pathsep.join([str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     if done.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -193,11 +203,22 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
 
     grid = [float(size) for size in np.geomspace(1, 4096, 97)]
     least_time, least_product = (min(price(size, None)[i] for size in grid) for i in (0, 1))
+    most = result["config"].get("check", {}).get("max_compute_overhead", 1.0)
+    # E_B/E_min − 1 = B/B_crit, eq. 2.11.
+    allowed = [size for size in grid if size <= most * critical]
     plan = result["config"]["training"]["batch_size"], result["config"]["optimizer"]["lr"]
     told: dict[str, tuple[float, float | None]] = {"the plan": plan}
     if result["recommendation"] is not None:
         advice = result["recommendation"]
         told = {"the probe": (advice["batch_size"], advice["learning_rate"]), **told}
+    told["fastest within the limit"] = min(allowed, key=lambda size: price(size, None)[0]), None
+    told["best compromise"] = (
+        min(
+            grid,
+            key=lambda size: max(price(size, None)[0] / least_time, price(size, None)[1] / least_product),
+        ),
+        None,
+    )
     told["one step, best rate"] = result["noise_scale"]["value"], None
     told["B_simple, best rate"] = result["simple_noise_scale"]["value"], None
     told["the largest, best rate"] = float(throughput["largest_micro_batch_size"]), None
@@ -212,25 +233,34 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
 
 
 def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> float:
-    """Steps at a rate over those at the best one, at the trained batch size nearest to `size`."""
-    arrived: dict[int, dict[float, list[float]]] = {}
-    for run in trained["runs"]:
-        if run["steps"] is not None:
-            rates = arrived.setdefault(run["batch_size"], {})
-            rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
-    nearest = min(arrived, key=lambda other: abs(math.log(other / size)))
-    means = {x: float(np.mean(steps)) for x, steps in sorted(arrived[nearest].items())}
-    best = min(means.values())
+    """Steps at a rate over those at the best one, at the trained batch size nearest to `size`.
+
+    A rate at which a run diverged is not the best one.
+    """
     if rate is None:
         return 1.0
-    # A batch size apart, the best rate moves with the square root.
-    rate *= math.sqrt(nearest / size)
-    if not min(means) <= rate <= max(means):
-        low = rate < min(means)
-        return math.exp(means[min(means) if low else max(means)] - best) * (
-            min(means) / rate if low else math.nan
+    arrived: dict[int, dict[float, list[float]]] = {}
+    diverged = {
+        (run["batch_size"], run["learning_rate"]) for run in trained["runs"] if run["outcome"] == "diverged"
+    }
+    for run in trained["runs"]:
+        if run["steps"] is not None and (run["batch_size"], run["learning_rate"]) not in diverged:
+            rates = arrived.setdefault(run["batch_size"], {})
+            rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
+    sizes = sorted(arrived)
+    means = {of: {x: float(np.mean(steps)) for x, steps in sorted(arrived[of].items())} for of in sizes}
+    rates_of = [min(of_size.items(), key=lambda pair: pair[1])[0] for of_size in means.values()]
+    # The best rate at this size lies between those of its neighbours.
+    expected = math.exp(np.interp(math.log(size), np.log(sizes), np.log(rates_of)))
+    nearest = min(sizes, key=lambda other: abs(math.log(other / size)))
+    rate *= rates_of[sizes.index(nearest)] / expected
+    near, best = means[nearest], min(means[nearest].values())
+    if not min(near) <= rate <= max(near):
+        low = rate < min(near)
+        return math.exp(near[min(near) if low else max(near)] - best) * (
+            min(near) / rate if low else math.nan
         )
-    return math.exp(float(np.interp(math.log(rate), np.log(list(means)), list(means.values()))) - best)
+    return math.exp(float(np.interp(math.log(rate), np.log(list(near)), list(near.values()))) - best)
 
 
 def main() -> None:
