@@ -188,7 +188,9 @@ def steps_to(batch_size: int, rates: Mapping[float, RateRuns], loss: float) -> S
         if part is not None:
             parts.append(part[0])
     variance = math.nan
-    if len(parts) > 1:
+    if len(parts) > 1 and max(parts) > min(
+        parts
+    ):  # the best rate may have one replicate among others that have more
         variance = (count - 1) * float(np.var(parts))
     return StepsTo(batch_size, log_steps, log_rate, inside, variance, count)
 

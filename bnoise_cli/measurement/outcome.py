@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -88,7 +90,17 @@ class HorizonFound:
 
 def is_far(start_loss: float, loss: float) -> bool:
     """Whether a horizon looks no further than to `loss`."""
-    return start_loss > 0 and loss <= _FAR * start_loss
+    return loss <= lowest_loss(start_loss)
+
+
+def before_doubling(levels: Sequence[Level]) -> Level | None:
+    """The last level with at most half the steps of the last one; None if there is none."""
+    return next((level for level in reversed(levels) if 2 * level.steps <= levels[-1].steps), None)
+
+
+def lowest_loss(start_loss: float) -> float:
+    """The loss to which a horizon looks, if it comes so far."""
+    return _FAR * start_loss if start_loss > 0 else -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

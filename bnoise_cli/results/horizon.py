@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bnoise_cli.measurement.outcome import before_doubling
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Doubt, Estimate, Horizon, HorizonBatch
 
 if TYPE_CHECKING:
+    from bnoise_cli.maths.horizon import Level
     from bnoise_cli.measurement.outcome import HorizonFound, Measurement
 
 #: A curve shorter than this says little, even if it does not move: B_crit may be this factor lower, and has no upper
@@ -63,11 +65,18 @@ def horizon_estimate(found: HorizonFound) -> Estimate:
 
 
 def _change(found: HorizonFound) -> float | None:
-    """B_crit of the last level over that of the level before; None with a single level."""
-    if len(found.levels) < 2:
+    """The factor by which the last doubling of the steps changed B_crit; None with a single level."""
+    if (before := _before(found)) is None:
         return None
-    before, last = found.levels[-2:]
-    return math.exp(last.fit.log_critical - before.fit.log_critical)
+    last = found.levels[-1]
+    doublings = max(math.log2(last.steps / before.steps), 1.0)
+    return math.exp((last.fit.log_critical - before.fit.log_critical) / doublings)
+
+
+def _before(found: HorizonFound) -> Level | None:
+    """The level that lies a doubling of the steps before the last one, or else the one before it."""
+    *earlier, _ = found.levels
+    return before_doubling(found.levels) or (earlier[-1] if earlier else None)
 
 
 def horizon_doubts(point: Measurement, *, is_off: bool) -> Iterator[Doubt]:
@@ -100,20 +109,21 @@ def horizon_doubts(point: Measurement, *, is_off: bool) -> Iterator[Doubt]:
 def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
     last, change = found.levels[-1], _change(found)
     short = f"the training runs went {count(last.steps)} steps of a large batch far"
-    more = "Raise --budget or probe.max_examples."
+    is_asked = found.asked is not None and last.steps >= found.asked
+    more = f"Set probe.horizon: {4 * last.steps}" if is_asked else "Raise --budget or probe.max_examples"
     if found.asked is not None and last.steps < found.asked:
         short = f"{short}, and probe.horizon asks for {count(found.asked)}"
-        yield Doubt(code="horizon_short", finding=short, remedy=more)
+        yield Doubt(code="horizon_short", finding=short, remedy=f"{more}.")
     elif change is None:
         short = f"{short}, to a single loss: whether the critical batch size changes after that is not known"
-        yield Doubt(code="horizon_short", finding=short, remedy=more)
-    if found.stands_still or change is None:
+        yield Doubt(code="horizon_short", finding=short, remedy=f"{more}.")
+    before = _before(found)
+    if found.stands_still or before is None or change is None:
         return
-    before = found.levels[-2]
     if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:
         return
     moves = "rises" if change > 1 else "falls"
-    further = f"Set probe.horizon: {4 * last.steps}" if found.is_far else "Raise --budget"
+    further = f"Set probe.horizon: {4 * last.steps}" if found.is_far or is_asked else "Raise --budget"
     yield Doubt(
         code="horizon_moves",
         finding=f"the critical batch size still {moves} with the length of training: "

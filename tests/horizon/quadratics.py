@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from bnoise_cli.measurement.horizon.search import Search
-from bnoise_cli.measurement.horizon.trained import BudgetSpent
+from bnoise_cli.measurement.horizon.trained import BudgetSpent, stream_of
 
 Array = NDArray[np.float64]
 #: The learning rate of grid point 0.
@@ -125,12 +125,15 @@ class QuadraticRuns:
     def allow(self, part: float) -> None:
         self._allowed = part
 
+    def growth(self, part: float, wanted: float) -> float:
+        return min(wanted, part * self._most / max(self.examples, 1))
+
     def extend(self, batch_size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
         return [[self._run(batch_size, point, r, step) for r in replicates] for point in points]
 
     def _run(self, batch_size: int, point: int, replicate: int, step: int) -> float:
         q, key = self._quadratic, (batch_size, point, replicate)
-        fresh = (0, q.start, np.random.default_rng([self._seed, batch_size, replicate]))
+        fresh = (0, q.start, np.random.default_rng([self._seed, batch_size, stream_of(point, replicate)]))
         done, weights, generator = self._runs.get(key, fresh)
         if done > step:
             done, weights, generator = fresh

@@ -36,7 +36,7 @@ MEASURED = replace(POINT, horizon=None, no_horizon=None, seconds=0.0)
 class Failing:
     """An objective that raises after a number of calls."""
 
-    def __init__(self, objective: Any, error: BaseException | None, after: int = 300) -> None:
+    def __init__(self, objective: Any, error: BaseException | None, after: int = 100) -> None:
         self._objective, self._error, self._left = objective, error, after
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:

@@ -17,6 +17,9 @@ _MARK = 1.4
 _SELDOM, _FIRST_STEPS = 4, 8
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
 _LATE = 1.5
+#: Steps of the longest run that a loss needs, as multiples of those of the best rate: a late one must be seen to be
+#: late.
+LONGEST = WINDOW * _LATE
 #: Neighbouring learning rates on the grid are a factor of 2 apart; √2 and 2^(1/4) if the steps of neighbours differ by
 #: more than `_CLIFF`, because no parabola can be put through them beside a cliff.
 _DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
@@ -98,7 +101,7 @@ class LearningRates:
         while waiting:
             for point in list(waiting):
                 rate, at = rates[point], self._trained.arrival_of(size, point, loss)
-                if at is not None and at <= limit and (rate.last >= WINDOW * at or rate.diverged):
+                if at is not None and at <= limit and rate.last >= WINDOW * at:
                     found[point] = at
                     best = at if best is None else min(best, at)
                 elif rate.diverged or rate.last >= (limit if best is None else late * best + 1):

@@ -102,7 +102,7 @@ def _measure(
     )
     runs = HorizonRuns(
         runner,
-        lambda size, replicate: Draws(settings.seed, Stream.HORIZON_RUN, settings.step, size, replicate),
+        lambda size, stream: Draws(settings.seed, Stream.HORIZON_RUN, settings.step, size, stream),
         budget_seconds=settings.budget_seconds,
         budget_examples=settings.max_examples,
         on_step=known.tell_step,

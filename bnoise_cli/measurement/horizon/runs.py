@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from bnoise_cli import clock
 from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.maths.rate_search import rate_at
-from bnoise_cli.measurement.horizon.trained import BudgetSpent
+from bnoise_cli.measurement.horizon.trained import BudgetSpent, stream_of
 from bnoise_cli.measurement.task.draws import Draws
 from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
 from bnoise_cli.measurement.training.runner import Runner
@@ -24,15 +24,14 @@ class HorizonRuns:
     """Implements `trained.Runs` on a task.
 
     Args:
-        draws: of one replicate at one batch size; the same for every learning rate, so that rates are compared on the
-            same examples.
+        draws: of a batch size and the number of a random stream (`stream_of`).
         stacks: whether runs at a batch size go side by side; found by trying both if left out.
         budget_seconds, budget_examples: of gradients that may be spent, or infinity. With a budget in examples runs go
             side by side wherever they can, whatever the clock says: they repeat exactly.
 
     Attributes:
         gradient_examples, evaluation_examples: spent so far.
-        out_of_time: whether the budget in time ever ended runs.
+        out_of_time: whether the budget in time ever ended runs, or made them shorter.
     """
 
     def __init__(
@@ -80,10 +79,20 @@ class HorizonRuns:
     def allow(self, part: float) -> None:
         self._allowed = part
 
+    def growth(self, part: float, wanted: float) -> float:
+        seconds, examples = self._budget
+        by_examples = min(wanted, part * examples / max(self.gradient_examples, 1))
+        by_time = part * seconds / max(clock.monotonic() - self._begun, 1e-9)
+        if self._ranks.broadcast(by_time < by_examples):
+            self.out_of_time = True
+            return self._ranks.broadcast(by_time)
+        return by_examples
+
     def _rewind(self, batch_size: int, keys: Sequence[Key], step: int) -> None:
         """Send runs that are beyond `step` back to the start: their loss there can no longer be read.
 
-        That happens if the budget ended while replicates were added, after the runs and before their losses were kept.
+        That happens if the budget ended while replicates were added, after the runs and before their losses were kept;
+        and to runs of a level that was left, whose later losses were left out.
         """
         for key in keys:
             if self._steps.get((batch_size, key), 0) > step:
@@ -126,11 +135,13 @@ class HorizonRuns:
         stacks = self._stacks.setdefault(batch_size, [])
         held = {key for _, places in stacks for key in places}
         if fresh := [key for key in keys if key not in held]:
-            streams = {replicate: self._draws(batch_size, replicate) for _, replicate in fresh}
+            streams = {
+                stream: self._draws(batch_size, stream) for stream in {stream_of(*key) for key in fresh}
+            }
             stack = self._runner.stack(
                 batch_size,
                 [self._rate(point) for point, _ in fresh],
-                [streams[replicate] for _, replicate in fresh],
+                [streams[stream_of(*key)] for key in fresh],
             )
             stacks.append((stack, {key: place for place, key in enumerate(fresh)}))
         losses: dict[Key, float] = {}
@@ -151,7 +162,7 @@ class HorizonRuns:
             if key in lanes:
                 lanes[key].enter()
             else:
-                draws = self._draws(batch_size, key[1])
+                draws = self._draws(batch_size, stream_of(*key))
                 lanes[key] = self._runner.lane(batch_size, self._rate(key[0]), draws)
             try:
                 for at in range(self._steps.get((batch_size, key), 0), step):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
 from bnoise_cli.measurement.horizon.ladder import Ladder
-from bnoise_cli.measurement.horizon.learning_rates import LearningRates
+from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
-from bnoise_cli.measurement.outcome import is_far
+from bnoise_cli.measurement.outcome import before_doubling, is_far, lowest_loss
 
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
 _FIRST_REPLICATES = (4, 2, 1)
 #: Every batch size that decides the answer has at least the first number of replicates, and at most the second.
-_LEAST_REPLICATES, _MOST_REPLICATES = 2, 32
-#: At the end every batch size within a factor of B_crit has at least this number of replicates: a recommendation lies
-#: there, and the best learning rate of two replicates is the luckiest.
-_REPLICATES_OF_RATES, _NEAR = 4, 4.5
+_LEAST_REPLICATES, _MOST_REPLICATES = 2, 16
+#: At the end the learning rates of batch sizes from B_crit over the second number to B_crit times the third have at
+#: least the first number of replicates: a recommendation lies there, and the best rate of two replicates is
+#: the luckiest.
+_SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
 #: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
@@ -33,11 +33,15 @@ _FAR = 40.0
 _PART_OF_PLAN = 0.25
 #: The first level lies this many steps of the largest batch ahead, while the ladder is still moved.
 _FIRST_STEPS = 4
-#: No answer before this many steps of the largest batch: the first steps of a run gain in sharp directions what
-#: later steps cannot repeat.
+#: A low loss ends the runs after this many steps of the largest batch at the earliest: the first steps of a run gain in
+#: sharp directions what later steps cannot repeat.
 _FEWEST_STEPS = 16
-#: The curve stands still when two doublings of K in a row change B_crit by less than the lower factor, or by less than
-#: the higher one within the interval of B_crit: noise moves a curve too. The limits must lie within `_KNOWN` of B_crit.
+#: From this level on K grows by less than a factor of 2 if the budget holds no more, and by at least the second.
+_FITTED_FROM, _LEAST_GROWTH = 8, 1.25
+#: The curve stands still when two doublings of K in a row, from this K on, change B_crit by less than the lower factor,
+#: or by less than the higher one within the interval of B_crit: noise moves a curve too. The limits must lie within
+#: `_KNOWN` of B_crit.
+_STILL_FROM = 8
 _STILL, _STILL_AT_MOST = 1.3, 1.6
 _KNOWN = 2.0
 #: At the first level the ladder is moved only if B_crit surely lies beyond it; later also if the limits of B_crit lie
@@ -90,43 +94,99 @@ class Search:
         return self._ladder.sizes
 
     def run(self) -> None:
-        """Double K until the curve stands still or the loss is low, then add replicates; the budget ends it earlier."""
-        self._runs.allow(1 - _PART_OF_PLAN)
-        try:
-            self._climb()
-            self.complete = True
-        except BudgetSpent:
-            pass
-        self._runs.allow(1.0)
-        if not self.levels:
-            return
-        try:
-            self._train_plan()
+        """Double K until the curve stands still or the loss is low; the budget ends it earlier.
+
+        What is trained at the end can show that the curve does not stand still: then K is doubled further.
+        """
+        while not self.complete:
+            climbed = self._within(1 - _PART_OF_PLAN, self._climb)
+            if not self.levels:
+                return
+            if not climbed:
+                self._leave_level()
+            finished = self._within(1.0, self._finish)
             self._note()
-            self._sharpen(1 + self._precision)
-            self._settle_rates()
+            if not (climbed and finished):
+                return
+            self.complete = self._is_over
+
+    def _within(self, part: float, work: Callable[[], None]) -> bool:
+        """Whether some work came to its end within a part of the budget."""
+        self._runs.allow(part)
+        try:
+            work()
         except BudgetSpent:
-            pass
+            return False
+        return True
 
     def _climb(self) -> None:
-        steps = min(_FIRST_STEPS, self._most_steps or _FIRST_STEPS)
-        self._reach(steps)
-        while steps != self._most_steps and not self._stops():
-            steps = min(2 * steps, self._most_steps or 2 * steps)
-            self._reach(steps)
+        while not self._stops():
+            steps = 2 * self._reached or _FIRST_STEPS
+            self._reach(self._affordable(min(steps, self._most_steps or steps)))
+
+    def _affordable(self, steps: int) -> int:
+        """The next K: fewer `steps` if the budget holds no more.
+
+        Going on from K to K·g takes about g − 1 times what the runs have taken so far.
+
+        Raises:
+            BudgetSpent: it holds hardly more than K.
+        """
+        if self._reached < _FITTED_FROM:
+            return steps
+        wanted = steps / self._reached
+        growth = self._runs.growth(1 - _PART_OF_PLAN, wanted)
+        if growth < min(_LEAST_GROWTH, wanted):
+            raise BudgetSpent
+        return round(growth * self._reached)
+
+    def _leave_level(self) -> None:
+        """Leave out what runs on their way to the next level have read: more replicates need not go as far."""
+        for there in self.levels[-1].arrivals:
+            for point in self.trained.known[there.batch_size]:
+                if (there.batch_size, point) != (self._planned, 0):
+                    self.trained.cut(there.batch_size, point, LONGEST * math.exp(there.log_steps))
+
+    def _finish(self) -> None:
+        """What the last level needs besides: the planned batch, replicates, and the best learning rates."""
+        self._train_plan()
+        self._note()
+        self._sharpen(1 + self._precision)
+        self._settle_rates()
 
     def _reach(self, steps: int) -> None:
-        """Train until every batch size of the ladder has reached the loss of the largest after `steps`."""
+        """Train until every batch size of the ladder has reached the loss of the largest after `steps`.
+
+        Raises:
+            BudgetSpent: also if that is no lower than the last level's, because the rate that reached it has diverged.
+        """
+        before, last = self._reached, self._loss
+        ends = before >= _FEWEST_STEPS and not self._most_steps
+        lowest = lowest_loss(self.trained.start_loss) if ends else -math.inf
         for _ in range(_MOST_MOVES):
-            loss = self._rates.loss_after(self.ladder[-1], steps)
+            loss = max(self._rates.loss_after(self.ladder[-1], steps), lowest)
+            if self._loss == lowest:  # the last level, with other batch sizes
+                loss = lowest
+            elif 0 < before < steps and loss >= last:
+                raise BudgetSpent
             fit, is_sure = self._train_ladder(steps, loss)
-            if fit is None or not self._ladder.move(fit.log_critical, is_sure):
+            moved = fit is not None and self._ladder.move(fit.log_critical, is_sure)
+            if not moved or before >= _FITTED_FROM:
+                self._keep(before, steps, loss, is_lowest=loss == lowest)
+            if not moved:
                 break
+            assert fit is not None
             self._ladder.trim(fit.log_critical)
-        self._reached, self._loss = steps, loss
-        self._note()
         if self.levels:
             self._ladder.trim(self.levels[-1].fit.log_critical)
+
+    def _keep(self, before: int, steps: int, loss: float, *, is_lowest: bool) -> None:
+        """Note a level that was reached. K of the lowest loss is what the largest batch takes to it."""
+        there = self.trained.steps_to(self.ladder[-1], loss)
+        if is_lowest and there is not None:
+            steps = min(max(before + 1, round(math.exp(there.log_steps))), steps)
+        self._reached, self._loss = steps, loss
+        self._note()
 
     def _train_ladder(self, steps: int, loss: float) -> tuple[LawFit | None, Callable[[float], bool]]:
         """The law through the steps of every batch size; of the larger ones alone if they say that larger ones lack.
@@ -173,42 +233,44 @@ class Search:
         return sorted(size for size in self.trained.known if size <= self.ladder[-1])
 
     def _stops(self) -> bool:
-        """Whether the loss is low, or the curve stands still with as many replicates as its last interval needs."""
-        if not self._is_long:
-            return False
-        if is_far(self.trained.start_loss, self._loss):
-            return True
-        if self._surely_moves():
-            return False
+        """Whether K is doubled no further, with as many replicates as the last interval needs to tell."""
+        if self._is_over or self._most_steps or len(self._changes()) < 2 or self._surely_moves():
+            return self._is_over
         self._sharpen(_KNOWN)
         if self.stands_still:
             self._sharpen(1 + self._precision)
         return self.stands_still
 
     @property
-    def stands_still(self) -> bool:
-        """Whether the last two doublings of K left B_crit where it was."""
-        if not self._is_long or self.levels[-1].fit.log_error > math.log(_KNOWN):
-            return False
-        return all(
-            change <= min(max(math.log(_STILL), error), math.log(_STILL_AT_MOST))
-            for change, error in self._changes()
-        )
+    def _is_over(self) -> bool:
+        """Whether the asked level is reached; without one, whether the loss is low or the curve stands still."""
+        if self._most_steps:
+            return self._reached == self._most_steps
+        is_low = self._reached >= _FEWEST_STEPS and is_far(self.trained.start_loss, self._loss)
+        return is_low or self.stands_still
 
     @property
-    def _is_long(self) -> bool:
-        """Whether the curve has two doublings of K, and reaches as far as an answer must."""
-        return len(self.levels) >= 3 and self.levels[-1].steps >= _FEWEST_STEPS
+    def stands_still(self) -> bool:
+        """Whether the last two doublings of K left B_crit where it was."""
+        changes = self._changes()
+        if len(changes) < 2 or self.levels[-1].fit.log_error > math.log(_KNOWN):
+            return False
+        return all(
+            change <= min(max(math.log(_STILL), error), math.log(_STILL_AT_MOST)) for change, error in changes
+        )
 
     def _surely_moves(self) -> bool:
         return any(change - error > math.log(_STILL_AT_MOST) for change, error in self._changes())
 
     def _changes(self) -> list[tuple[float, float]]:
         """What the last two doublings of K changed of log B_crit, and the half width of its interval after each."""
-        return [
-            (abs(after.fit.log_critical - before.fit.log_critical), after.fit.log_error)
-            for before, after in pairwise(self.levels[-3:])
-        ]
+        found: list[tuple[float, float]] = []
+        after = [level for level in self.levels if level.steps >= _STILL_FROM]
+        while len(found) < 2 and after and (before := before_doubling(after)) is not None:
+            change = after[-1].fit.log_critical - before.fit.log_critical
+            found.append((abs(change), after[-1].fit.log_error))
+            after = after[: after.index(before) + 1]
+        return found
 
     @property
     def obstacle(self) -> str | None:
@@ -252,10 +314,10 @@ class Search:
         """Train more replicates of the batch sizes near B_crit, and the learning rates that were given up too early."""
         level = self.levels[-1]
         for size in level.sizes:
-            if abs(math.log(size) - level.fit.log_critical) <= math.log(_NEAR):
-                self._replicate(size, _REPLICATES_OF_RATES)
+            if -math.log(_BELOW) <= math.log(size) - level.fit.log_critical <= math.log(_ABOVE):
+                self._replicate(size, _SETTLED)
                 while self._rates.reconsider(size, level.loss):
-                    self._replicate(size, _REPLICATES_OF_RATES)
+                    self._replicate(size, _SETTLED)
         self._note()
 
     def _replicate(self, size: int, count: int) -> None:

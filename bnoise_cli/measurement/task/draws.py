@@ -36,7 +36,7 @@ class Stream(IntEnum):
     TRAINING_RUN = 15  # runs of a sweep: one stream a seed, the same for every batch size and learning rate
     RUN_EVALUATION = 16  # the evaluation loss of a run
     EVALUATION_EXAMPLES = 17  # the examples of that loss
-    HORIZON_RUN = 18  # step, batch size, replicate: one run of the horizon, the same for every learning rate
+    HORIZON_RUN = 18  # step, batch size, number of the run's stream (`trained.stream_of`)
     HORIZON_EVALUATION = 19  # step: the examples on which the horizon's runs are evaluated
     # Comparisons in tests/benchmarks.
     BENCHMARK = 20
