@@ -15,7 +15,7 @@ SEEDS = {"1/i": (200, 181), "1/i, sharp trained": (200, 181), "two curvatures": 
 
 @pytest.mark.parametrize("name", list(SEEDS))
 def test_the_interval_covers_and_the_value_is_near(name: str) -> None:
-    """Counted on 2026-11-26 in 100: it held in 99, 99 and 97; median errors 6.5, 6.2 and 11%; "1/i²" see below.
+    """Counted on 2026-11-26: "1/i, sharp trained" 199 of 200, median error 5.0%; "two curvatures" 98 of 100, 9.7%.
 
     "1/i²" needs 240·K·B_crit = 0.8 million examples for four sizes, and has 2 million here.
     """
