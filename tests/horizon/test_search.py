@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import _next_mark
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.horizon.trained import Trained, stream_of
@@ -169,6 +170,12 @@ def test_a_small_batch_is_read_in_the_first_steps_and_then_seldom() -> None:
         step = _next_mark(step, quiet=100)
         marks.append(step)
     assert marks == [1, 2, 3, 4, 5, 7, 9, 36, 100, 140, 196]
+
+
+def test_a_ladder_that_goes_round_in_circles_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ladder, "move", lambda *_: True)
+    found = search(spectra()["two curvatures"], 0, steps=8, guess=30.0)
+    assert [level.steps for level in found.levels] == [4, 8]
 
 
 @pytest.mark.full

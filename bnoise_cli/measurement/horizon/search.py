@@ -163,7 +163,7 @@ class Search:
         before, last = self._reached, self._loss
         ends = before >= _FEWEST_STEPS and not self._most_steps
         lowest = lowest_loss(self.trained.start_loss) if ends else -math.inf
-        for _ in range(_MOST_MOVES):
+        for moves in range(1, _MOST_MOVES + 1):
             loss = max(self._rates.loss_after(self.ladder[-1], steps), lowest)
             if self._loss == lowest:  # the last level, with other batch sizes
                 loss = lowest
@@ -171,7 +171,7 @@ class Search:
                 raise BudgetSpent
             fit, is_sure = self._train_ladder(steps, loss)
             moved = fit is not None and self._ladder.move(fit.log_critical, is_sure)
-            if not moved or before >= _FITTED_FROM:
+            if not moved or before >= _FITTED_FROM or moves == _MOST_MOVES:
                 self._keep(before, steps, loss, is_lowest=loss == lowest)
             if not moved:
                 break
