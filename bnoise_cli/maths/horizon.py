@@ -188,9 +188,8 @@ def steps_to(batch_size: int, rates: Mapping[float, RateRuns], loss: float) -> S
         if part is not None:
             parts.append(part[0])
     variance = math.nan
-    if len(parts) > 1 and max(parts) > min(
-        parts
-    ):  # the best rate may have one replicate among others that have more
+    # They are all the same if the best rate has one replicate among others that have more.
+    if len(parts) > 1 and max(parts) > min(parts):
         variance = (count - 1) * float(np.var(parts))
     return StepsTo(batch_size, log_steps, log_rate, inside, variance, count)
 

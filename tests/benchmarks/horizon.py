@@ -202,7 +202,8 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
         return steps * seconds(size), steps * seconds(size) * steps * size
 
     grid = [float(size) for size in np.geomspace(1, 4096, 97)]
-    least_time, least_product = (min(price(size, None)[i] for size in grid) for i in (0, 1))
+    prices = {size: price(size, None) for size in grid}
+    least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
     most = result["config"].get("check", {}).get("max_compute_overhead", 1.0)
     # E_B/E_min − 1 = B/B_crit, eq. 2.11.
     allowed = [size for size in grid if size <= most * critical]
@@ -211,12 +212,9 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
     if result["recommendation"] is not None:
         advice = result["recommendation"]
         told = {"the probe": (advice["batch_size"], advice["learning_rate"]), **told}
-    told["fastest within the limit"] = min(allowed, key=lambda size: price(size, None)[0]), None
+    told["fastest within the limit"] = min(allowed, key=lambda size: prices[size][0]), None
     told["best compromise"] = (
-        min(
-            grid,
-            key=lambda size: max(price(size, None)[0] / least_time, price(size, None)[1] / least_product),
-        ),
+        min(grid, key=lambda size: max(prices[size][0] / least_time, prices[size][1] / least_product)),
         None,
     )
     told["one step, best rate"] = result["noise_scale"]["value"], None

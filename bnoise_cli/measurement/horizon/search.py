@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
+from bnoise_cli.measurement.horizon.curve import KNOWN, last_changes, stands_still, surely_moves
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
-from bnoise_cli.measurement.outcome import before_doubling, is_far, lowest_loss
+from bnoise_cli.measurement.outcome import is_far, lowest_loss
 
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
@@ -38,12 +39,6 @@ _FIRST_STEPS = 4
 _FEWEST_STEPS = 16
 #: From this level on K grows by less than a factor of 2 if the budget holds no more, and by at least the second.
 _FITTED_FROM, _LEAST_GROWTH = 8, 1.25
-#: The curve stands still when two doublings of K in a row, from this K on, change B_crit by less than the lower factor,
-#: or by less than the higher one within the interval of B_crit: noise moves a curve too. The limits must lie within
-#: `_KNOWN` of B_crit.
-_STILL_FROM = 8
-_STILL, _STILL_AT_MOST = 1.3, 1.6
-_KNOWN = 2.0
 #: At the first level the ladder is moved only if B_crit surely lies beyond it; later also if the limits of B_crit lie
 #: within a factor of 4 of it.
 _SURE = math.log(4)
@@ -234,9 +229,14 @@ class Search:
 
     def _stops(self) -> bool:
         """Whether K is doubled no further, with as many replicates as the last interval needs to tell."""
-        if self._is_over or self._most_steps or len(self._changes()) < 2 or self._surely_moves():
+        if (
+            self._is_over
+            or self._most_steps
+            or len(last_changes(self.levels)) < 2
+            or surely_moves(self.levels)
+        ):
             return self._is_over
-        self._sharpen(_KNOWN)
+        self._sharpen(KNOWN)
         if self.stands_still:
             self._sharpen(1 + self._precision)
         return self.stands_still
@@ -252,25 +252,7 @@ class Search:
     @property
     def stands_still(self) -> bool:
         """Whether the last two doublings of K left B_crit where it was."""
-        changes = self._changes()
-        if len(changes) < 2 or self.levels[-1].fit.log_error > math.log(_KNOWN):
-            return False
-        return all(
-            change <= min(max(math.log(_STILL), error), math.log(_STILL_AT_MOST)) for change, error in changes
-        )
-
-    def _surely_moves(self) -> bool:
-        return any(change - error > math.log(_STILL_AT_MOST) for change, error in self._changes())
-
-    def _changes(self) -> list[tuple[float, float]]:
-        """What the last two doublings of K changed of log B_crit, and the half width of its interval after each."""
-        found: list[tuple[float, float]] = []
-        after = [level for level in self.levels if level.steps >= _STILL_FROM]
-        while len(found) < 2 and after and (before := before_doubling(after)) is not None:
-            change = after[-1].fit.log_critical - before.fit.log_critical
-            found.append((abs(change), after[-1].fit.log_error))
-            after = after[: after.index(before) + 1]
-        return found
+        return stands_still(self.levels)
 
     @property
     def obstacle(self) -> str | None:
@@ -328,7 +310,7 @@ class Search:
     def _most_useful(self, level: Level) -> int | None:
         """The batch size whose replicates, doubled, narrow the interval most for their examples; None: not worth it."""
         found: dict[int, float] = {}
-        worth = _WORTH_KNOWING if level.fit.log_error > math.log(_KNOWN) else _WORTH
+        worth = _WORTH_KNOWING if level.fit.log_error > math.log(KNOWN) else _WORTH
         for i, point in enumerate(level.arrivals):
             doubled = replace(point, variance=point.variance / 2, replicates=2 * point.replicates)
             fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
