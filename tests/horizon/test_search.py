@@ -313,6 +313,19 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
     assert found._most_useful(found.levels[-1]) != size
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_batch_size_is_trained_where_one_is_recommended(name: str) -> None:
+    """The ladder's batch sizes lie a factor of 4 apart; those around B_crit/√2 a factor of 2."""
+    for seed in range(3):
+        found = search(spectra()[name], seed, steps=8, guess=30.0)
+        level = found.levels[-1]
+        there = math.exp(level.fit.log_critical) / math.sqrt(2)
+        between = [size for size in level.sizes if size not in found.ladder and size != 64]
+        assert len(between) == 1
+        assert 0.45 * there < between[0] < 2.2 * there
+        assert {between[0] // 2, 2 * between[0]} <= {*found.ladder}
+
+
 def test_the_rates_near_the_critical_batch_size_are_settled_at_the_end() -> None:
     """Rates of a valley have four replicates, and none near the best was given up before 1.5 times its steps."""
     quadratic = spectra()["1/i, sharp trained"]

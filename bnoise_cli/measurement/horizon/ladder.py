@@ -24,10 +24,10 @@ class Ladder:
 
     def __init__(self, guess: float, *, least: int, most: int, group: int) -> None:
         self._least, self._most, self._group = least, most, group
-        sizes = sorted({self._allowed(guess * part) for part in _FIRST})
-        while len(sizes) < 3 and (larger := self._allowed(4 * sizes[-1])) > sizes[-1]:
+        sizes = sorted({self.allowed(guess * part) for part in _FIRST})
+        while len(sizes) < 3 and (larger := self.allowed(4 * sizes[-1])) > sizes[-1]:
             sizes.append(larger)
-        while len(sizes) < 3 and (smaller := self._allowed(sizes[0] / 4)) < sizes[0]:
+        while len(sizes) < 3 and (smaller := self.allowed(sizes[0] / 4)) < sizes[0]:
             sizes.insert(0, smaller)
         self.sizes = sizes
 
@@ -39,18 +39,18 @@ class Ladder:
                 examples and small ones many steps, and noise and momentum can decide the first few steps.
         """
         low, limit = self.sizes[0], math.log(_INSIDE * self.sizes[0])
-        if log_critical < limit and is_sure(limit) and (smaller := self._allowed(low / 4)) < low:
+        if log_critical < limit and is_sure(limit) and (smaller := self.allowed(low / 4)) < low:
             self.sizes.insert(0, smaller)
             return True
         if self.is_low(log_critical, is_sure):
-            self.sizes.append(self._allowed(4 * self.sizes[-1]))
+            self.sizes.append(self.allowed(4 * self.sizes[-1]))
             return True
         return False
 
     def is_low(self, log_critical: float, is_sure: Callable[[float], bool]) -> bool:
         """Whether B_crit is too near to the upper end, and a larger batch size is allowed."""
         high, limit = self.sizes[-1], math.log(self.sizes[-1] / _INSIDE)
-        return log_critical > limit and is_sure(limit) and self._allowed(4 * high) > high
+        return log_critical > limit and is_sure(limit) and self.allowed(4 * high) > high
 
     def trim(self, log_critical: float) -> None:
         """Leave out batch sizes far from B_crit: the largest take many examples, the smallest many steps."""
@@ -60,7 +60,7 @@ class Ladder:
         while len(self.sizes) > _SIZES and math.log(self.sizes[1]) <= log_critical - far:
             self.sizes.pop(0)
 
-    def _allowed(self, size: float) -> int:
+    def allowed(self, size: float) -> int:
         """The nearest power of two of groups between the least and the most."""
         least, most = max(self._least, self._group), max(self._most, self._group)
         groups = 2.0 ** round(math.log2(max(size / self._group, 1)))

@@ -26,6 +26,9 @@ _SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
 _WORTH_KNOWING, _WORTH = 0.1, 0.5
+#: One more batch size is trained if those around B_crit over this number lie further apart than the second: batch sizes
+#: up to B_crit are recommended, and their best learning rate does not lie on a straight line over a factor of four.
+_RECOMMENDED, _GAP = math.sqrt(2), 2.0
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
 _LATE_PLAN = 6.0
 #: The planned batch size is trained if it lies within this factor of B_crit.
@@ -145,6 +148,8 @@ class Search:
     def _finish(self) -> None:
         """What the last level needs besides: the planned batch, replicates, and the best learning rates."""
         self._train_plan()
+        self._note()
+        self._train_between()
         self._note()
         self._sharpen(1 + self._precision)
         self._settle_rates()
@@ -335,3 +340,13 @@ class Search:
         best = self.trained.steps_to(size, level.loss)
         if best is not None:
             self._rates.arrivals(size, [0], level.loss, best=math.exp(best.log_steps), late=_LATE_PLAN)
+
+    def _train_between(self) -> None:
+        """Train a batch size between the two around which one is recommended, if they lie far apart."""
+        level, sizes = self.levels[-1], self.levels[-1].sizes
+        below = max((size for size in sizes if math.log(_RECOMMENDED * size) <= level.fit.log_critical), default=None)
+        above = min((size for size in sizes if math.log(_RECOMMENDED * size) > level.fit.log_critical), default=None)
+        if below is not None and above is not None and above > _GAP * below:
+            middle = self._ladder.allowed(math.sqrt(below * above))
+            if below < middle < above:
+                self._rates.to_loss(middle, level.loss, level.steps)
