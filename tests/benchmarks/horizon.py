@@ -33,6 +33,8 @@ import yaml
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Learning rates that differ by less than half the distance of neighbours in the sweep count as the same.
+_SAME_RATE = 2 ** (1 / 16)
 
 
 class ResNet(nn.Module):
@@ -62,7 +64,7 @@ def _convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _task(
-    base: str, warmup_steps: int, batch_size: int, optimizer: str, **arguments: float
+    base: str, warmup_steps: int, batch_size: int, optimizer: str, *, seeds: int = 3, **arguments: float
 ) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{base}.yaml").read_text())
     config["optimizer"] = {"_target_": f"torch.optim.{optimizer}", **arguments}
@@ -78,9 +80,9 @@ def tasks() -> dict[str, dict[str, Any]]:
     resnet["model"] = {"_target_": f"{__name__ if __name__ != '__main__' else 'horizon'}.ResNet"}
     gpt = "stdlib_gpt_adamw"
     return {
-        "digits MLP, SGD": _task("digits", 100, 64, "SGD", lr=0.2),
-        "digits MLP, momentum": _task("digits", 100, 64, "SGD", lr=0.02, momentum=0.9),
-        "digits MLP, Adam": _task("digits", 100, 64, "Adam", lr=1e-3),
+        "digits MLP, SGD": _task("digits", 100, 64, "SGD", seeds=12, lr=0.2),
+        "digits MLP, momentum": _task("digits", 100, 64, "SGD", seeds=12, lr=0.02, momentum=0.9),
+        "digits MLP, Adam": _task("digits", 100, 64, "Adam", seeds=12, lr=1e-3),
         "digits CNN, momentum": _task("digits_cnn", 50, 32, "SGD", lr=0.1, momentum=0.9),
         "digits ResNet, BatchNorm": resnet,
         "byte GPT, AdamW, 50 steps": _task(gpt, 50, 32, "AdamW", lr=3e-3, weight_decay=0.01),
@@ -233,7 +235,7 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
 def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> float:
     """Steps at a rate over those at the best one, at the trained batch size nearest to `size`.
 
-    A rate at which a run diverged is not the best one.
+    The best rate is one that all seeds have trained at, and at which none diverged.
     """
     if rate is None:
         return 1.0
@@ -247,17 +249,23 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
             rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
     sizes = sorted(arrived)
     means = {of: {x: float(np.mean(steps)) for x, steps in sorted(arrived[of].items())} for of in sizes}
-    rates_of = [min(of_size.items(), key=lambda pair: pair[1])[0] for of_size in means.values()]
-    # The best rate at this size lies between those of its neighbours.
-    expected = math.exp(np.interp(math.log(size), np.log(sizes), np.log(rates_of)))
-    nearest = min(sizes, key=lambda other: abs(math.log(other / size)))
-    rate *= rates_of[sizes.index(nearest)] / expected
-    near, best = means[nearest], min(means[nearest].values())
-    if not min(near) <= rate <= max(near):
-        low = rate < min(near)
-        return math.exp(near[min(near) if low else max(near)] - best) * (
-            min(near) / rate if low else math.nan
+    best_of = {
+        of: min(
+            (x for x in rates if len(rates[x]) >= trained["config"]["sweep"]["seeds"]),
+            key=means[of].__getitem__,
         )
+        for of, rates in arrived.items()
+    }
+    # The best rate at this size lies between those of its neighbours.
+    expected = math.exp(np.interp(math.log(size), np.log(sizes), [math.log(best_of[of]) for of in sizes]))
+    nearest = min(sizes, key=lambda other: abs(math.log(other / size)))
+    rate *= best_of[nearest] / expected
+    near, best = means[nearest], means[nearest][best_of[nearest]]
+    low, high = min(near), max(near)
+    if rate < low:
+        return math.exp(near[low] - best) * low / rate
+    if rate > high * _SAME_RATE:
+        return math.nan
     return math.exp(float(np.interp(math.log(rate), np.log(list(near)), list(near.values()))) - best)
 
 

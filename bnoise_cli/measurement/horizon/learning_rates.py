@@ -21,8 +21,9 @@ _LATE = 1.5
 #: late.
 LONGEST = WINDOW * _LATE
 #: Neighbouring learning rates on the grid are a factor of 2 apart; √2 and 2^(1/4) if the steps of neighbours differ by
-#: more than `_CLIFF`, because no parabola can be put through them beside a cliff.
+#: more than `_CLIFF`, because no parabola can be put through them beside a cliff. 2^(1/8) if the rate is recommended.
 _DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
+_CLOSEST = (*_DISTANCES, PER_DOUBLING // 8)
 _CLIFF = 1.3
 #: If a rate has not reached a loss with this many times the examples of a larger batch size, others are tried.
 _TOO_MANY = 2
@@ -68,7 +69,40 @@ class LearningRates:
                 return there
             before = there.log_steps
 
-    def _bracket(self, size: int, loss: float, first: int, limit: float) -> None:
+    def confirm(self, size: int, loss: float, steps: int, least: int, count: int) -> None:
+        """Make sure of the best learning rate of one batch size.
+
+        Rates that are hardly worse can hide a faster one further up. So twice the best rate is tried or, if rates below
+        that diverge, the one just below those. Beside rates that diverge the best one gets `count` replicates; if one
+        of them diverges as well, a lower rate is the best.
+
+        Args:
+            steps: that the largest batch size takes to `loss`, about.
+            least: replicates of the rates around the best one.
+        """
+        limit, rates = self._too_many(size, loss, steps), self._trained.known[size]
+        while (best := self._best_known(size, loss)) is not None:
+            diverging = self._diverging(size, best)
+            further = diverging - PER_DOUBLING // 4 if diverging is not None else best + PER_DOUBLING
+            if further > best and further not in rates:
+                self.arrivals(size, [further], loss, limit=limit)
+                self.fill(size, loss, least)
+            elif diverging is None or rates[best].replicates >= count:
+                return
+            else:
+                self._trained.add_replicates(size, best, count)
+                self._bracket(size, loss, self._first_point(size, loss), limit, _CLOSEST)
+                self.fill(size, loss, least)
+
+    def _diverging(self, size: int, best: int) -> int | None:
+        """The lowest learning rate that diverges, of those up to a factor of 2 above the best one."""
+        rates = self._trained.known[size].items()
+        above = (point for point, rate in rates if rate.diverged and 0 < point - best <= PER_DOUBLING)
+        return min(above, default=None)
+
+    def _bracket(
+        self, size: int, loss: float, first: int, limit: float, distances: Sequence[int] = _DISTANCES
+    ) -> None:
         """Search outwards from the learning rate that is expected to be best, not endlessly far from the first."""
         expected = self._first_point(size, loss)
         found = self.arrivals(size, self._candidates(size, expected), loss, limit=limit)
@@ -77,7 +111,7 @@ class LearningRates:
             best = found[known] if (known := fastest(found)) is not None else None
             return self.arrivals(size, [point], loss, limit=limit, best=best)
 
-        _go_outwards(found, first, lambda: self._lowest(size, found), train)
+        _go_outwards(found, first, lambda: self._lowest(size, found), train, distances)
 
     def arrivals(
         self,
@@ -211,6 +245,7 @@ def _go_outwards(
     first: int,
     lowest: Callable[[], dict[int, float]],
     train: Callable[[int], dict[int, float | None]],
+    distances: Sequence[int] = _DISTANCES,
 ) -> None:
     """Train further learning rates until the best one has worse ones on both sides, closer together beside a cliff.
 
@@ -219,9 +254,10 @@ def _go_outwards(
         first: where the search began.
         lowest: the lowest loss of each rate that did not diverge, as `next_rate` takes it.
         train: finds the same of one more learning rate.
+        distances: between neighbours, in grid points.
     """
-    for distance in _DISTANCES:
-        if distance != _DISTANCES[0] and not is_steep(found, 2 * distance, _CLIFF):
+    for distance in distances:
+        if distance != distances[0] and not is_steep(found, 2 * distance, _CLIFF):
             break
         while (point := next_rate(found, first, lowest(), distance)) is not None:
             found |= train(point)

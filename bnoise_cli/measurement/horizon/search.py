@@ -29,6 +29,8 @@ _WORTH_KNOWING, _WORTH = 0.1, 0.5
 #: One more batch size is trained if those around B_crit over this number lie further apart than the second: batch sizes
 #: up to B_crit are recommended, and their best learning rate does not lie on a straight line over a factor of four.
 _RECOMMENDED, _GAP = math.sqrt(2), 2.0
+#: None of this many runs at the best learning rates of these two batch sizes may diverge.
+_CONFIRMED = 16
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
 _LATE_PLAN = 6.0
 #: The planned batch size is trained if it lies within this factor of B_crit.
@@ -149,10 +151,9 @@ class Search:
         """What the last level needs besides: the planned batch, replicates, and the best learning rates."""
         self._train_plan()
         self._note()
-        self._train_between()
-        self._note()
         self._sharpen(1 + self._precision)
         self._settle_rates()
+        self._confirm_rates()
 
     def _reach(self, steps: int) -> None:
         """Train until every batch size of the ladder has reached the loss of the largest after `steps`.
@@ -307,6 +308,20 @@ class Search:
                     self._replicate(size, _SETTLED)
         self._note()
 
+    def _confirm_rates(self) -> None:
+        """Make sure of the learning rates that a recommended one lies between; more runs can move B_crit to others."""
+        level, confirmed = self.levels[-1], set[int]()
+        while True:
+            self._train_between()
+            self._note()
+            lacking = [size for size in self._recommended() if size not in confirmed]
+            if not lacking:
+                return
+            for size in lacking:
+                self._rates.confirm(size, level.loss, level.steps, _SETTLED, _CONFIRMED)
+            confirmed.update(lacking)
+            self._note()
+
     def _replicate(self, size: int, count: int) -> None:
         level = self.levels[-1]
         if self._rates.fill(size, level.loss, count):
@@ -342,11 +357,17 @@ class Search:
             self._rates.arrivals(size, [0], level.loss, best=math.exp(best.log_steps), late=_LATE_PLAN)
 
     def _train_between(self) -> None:
-        """Train a batch size between the two around which one is recommended, if they lie far apart."""
-        level, sizes = self.levels[-1], self.levels[-1].sizes
-        below = max((size for size in sizes if math.log(_RECOMMENDED * size) <= level.fit.log_critical), default=None)
-        above = min((size for size in sizes if math.log(_RECOMMENDED * size) > level.fit.log_critical), default=None)
-        if below is not None and above is not None and above > _GAP * below:
-            middle = self._ladder.allowed(math.sqrt(below * above))
-            if below < middle < above:
+        """Train a batch size between those around which one is recommended, if they lie far apart."""
+        level, around = self.levels[-1], self._recommended()
+        if around[-1] > _GAP * around[0]:
+            middle = self._ladder.allowed(math.sqrt(around[0] * around[-1]))
+            if middle not in around:
                 self._rates.to_loss(middle, level.loss, level.steps)
+
+    def _recommended(self) -> list[int]:
+        """The batch sizes of the last level next to B_crit/√2: one is recommended near them."""
+        level = self.levels[-1]
+        log = level.fit.log_critical - math.log(_RECOMMENDED)
+        below = [size for size in level.sizes if math.log(size) <= log]
+        above = [size for size in level.sizes if math.log(size) > log]
+        return [*below[-1:], *above[:1]]

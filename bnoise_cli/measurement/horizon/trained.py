@@ -17,9 +17,6 @@ from bnoise_cli.maths.crossing import diverged_above, smoothed_at
 from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
-#: A learning rate has diverged if more than this part of its runs once have: training takes one run, which must not.
-#: With none allowed, the rates that remain took a quarter more steps on the digits.
-_DIVERGED_RUNS = 1 / 8
 #: So many replicates share their draws with those at other learning rates. Counted on noisy quadratics: with 4 of them
 #: the error of B_crit is a sixth smaller than if all share theirs, and a fifth smaller than if none does.
 _SHARED = 4
@@ -180,9 +177,6 @@ class Trained:
         return smoothed_at(rate.steps, rate.means, steps)
 
     def _has_diverged(self, rate: Rate) -> bool:
-        """Whether a learning rate is too high for some runs; a loss that is not finite is enough."""
+        """Whether one of the runs was once above twice the start: training takes one run, which must not."""
         losses = np.array(rate.losses)
-        if not np.isfinite(losses).all():
-            return True
-        diverged = losses.max(axis=0) > diverged_above(self.start_loss)
-        return int(diverged.sum()) > _DIVERGED_RUNS * rate.replicates
+        return not bool((np.isfinite(losses) & (losses <= diverged_above(self.start_loss))).all())
