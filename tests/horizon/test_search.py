@@ -9,7 +9,7 @@ import pytest
 
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.horizon.ladder import Ladder
-from bnoise_cli.measurement.horizon.learning_rates import _next_mark
+from bnoise_cli.measurement.horizon.learning_rates import LearningRates, _next_mark
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.horizon.trained import Trained, stream_of
 from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
@@ -214,6 +214,16 @@ def test_a_curve_that_moves_after_all_is_followed_further() -> None:
         assert found.complete
         climbs.append(found.levels[-1].steps)
     assert climbs[1] > climbs[0]
+
+
+def test_a_rate_that_arrives_just_in_time_is_waited_for() -> None:
+    """At step 20 the loss is reached; that is sure at 26, when the smoothed loss has its later half."""
+    trained = Trained(Spikes(0, 1.0), start_loss=1.0)  # type: ignore[arg-type]
+    rates = LearningRates(trained, planned=8, replicates=lambda size: 1)
+    [at] = rates.arrivals(8, [0], 1 / 20, limit=22).values()
+    assert at == pytest.approx(20, rel=0.05)
+    [late] = rates.arrivals(8, [1], 1 / 20, limit=18).values()
+    assert late is None
 
 
 def test_runs_on_their_way_to_a_level_that_is_left_go_no_further_back() -> None:

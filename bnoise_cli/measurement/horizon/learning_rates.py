@@ -132,13 +132,18 @@ class LearningRates:
         found: dict[int, float | None] = {}
         rates = {point: self._trained.begin(size, point, self._replicates(size)) for point in points}
         waiting, quiet = list(points), self._quiet(size, loss)
+
+        def give_up(at: float | None) -> float:
+            """A rate that seems to have arrived in time goes on until that is sure."""
+            return limit if at is None or at > limit else WINDOW * at
+
         while waiting:
             for point in list(waiting):
                 rate, at = rates[point], self._trained.arrival_of(size, point, loss)
                 if at is not None and at <= limit and rate.last >= WINDOW * at:
                     found[point] = at
                     best = at if best is None else min(best, at)
-                elif rate.diverged or rate.last >= (limit if best is None else late * best + 1):
+                elif rate.diverged or rate.last >= (give_up(at) if best is None else late * best + 1):
                     found[point] = None
                 else:
                     continue
