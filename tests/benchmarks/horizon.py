@@ -70,7 +70,7 @@ def _task(
     config["optimizer"] = {"_target_": f"torch.optim.{optimizer}", **arguments}
     config["training"]["batch_size"] = batch_size
     config["probe"] = {"warmup_steps": warmup_steps, "seed": 0}
-    config["sweep"] = {"warmup_steps": warmup_steps, "seeds": 3}
+    config["sweep"] = {"warmup_steps": warmup_steps, "seeds": seeds}
     return config
 
 

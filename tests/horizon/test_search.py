@@ -10,6 +10,7 @@ import pytest
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates, _next_mark
+from bnoise_cli.measurement.horizon.nearby import around_recommended, most_useful
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.horizon.trained import Trained, stream_of
 from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
@@ -318,7 +319,7 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
     for rate in found.trained.known[size].values():
         rate.diverged = True
     found._sharpen(1.001)
-    assert found._most_useful(found.levels[-1]) != size
+    assert most_useful(found.levels[-1], found._rates, found.trained) != size
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
@@ -357,7 +358,7 @@ def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_sixteen_runs
         found = Search(runs, start_loss=quadratic.start_loss, guess=60.0, planned=64, most_steps=8)  # type: ignore[arg-type]
         found.run()
         level = found.levels[-1]
-        for size in found._recommended():
+        for size in around_recommended(found.levels[-1]):
             there, rates = found.trained.steps_to(size, level.loss), found.trained.known[size]
             assert there is not None
             best = round(PER_DOUBLING * there.log_rate)

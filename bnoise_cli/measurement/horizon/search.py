@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
 from bnoise_cli.measurement.horizon.curve import KNOWN, last_changes, stands_still, surely_moves
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
+from bnoise_cli.measurement.horizon.nearby import around_recommended, most_useful
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
 from bnoise_cli.measurement.outcome import is_far, lowest_loss
 
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
 _FIRST_REPLICATES = (4, 2, 1)
-#: Every batch size that decides the answer has at least the first number of replicates, and at most the second.
-_LEAST_REPLICATES, _MOST_REPLICATES = 2, 16
+#: Every batch size that decides the answer has at least so many replicates.
+_LEAST_REPLICATES = 2
 #: At the end the learning rates of batch sizes from B_crit over the second number to B_crit times the third have at
 #: least the first number of replicates: a recommendation lies there, and the best rate of two replicates is
 #: the luckiest.
 _SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
-#: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
-#: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
-#: everything would narrow it by 0.3.
-_WORTH_KNOWING, _WORTH = 0.1, 0.5
-#: One more batch size is trained if those around B_crit over this number lie further apart than the second: batch sizes
-#: up to B_crit are recommended, and their best learning rate does not lie on a straight line over a factor of four.
-_RECOMMENDED, _GAP = math.sqrt(2), 2.0
+#: One more batch size is trained if those around the recommended one lie further apart than this: best learning rates
+#: do not lie on a straight line over a factor of four.
+_GAP = 2.0
 #: None of this many runs at the best learning rates of these two batch sizes may diverge.
 _CONFIRMED = 16
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
@@ -287,7 +283,7 @@ class Search:
         self._note()
         moves = 0
         while self.levels[-1].fit.log_error > math.log(factor):
-            size = self._most_useful(self.levels[-1])
+            size = most_useful(self.levels[-1], self._rates, self.trained)
             if size is None:
                 return
             self._replicate(size, 2 * self.trained.most_replicates(size))
@@ -314,7 +310,7 @@ class Search:
         while True:
             self._train_between()
             self._note()
-            lacking = [size for size in self._recommended() if size not in confirmed]
+            lacking = [size for size in around_recommended(self.levels[-1]) if size not in confirmed]
             if not lacking:
                 return
             for size in lacking:
@@ -326,24 +322,6 @@ class Search:
         level = self.levels[-1]
         if self._rates.fill(size, level.loss, count):
             self._rates.to_loss(size, level.loss, level.steps)
-
-    def _most_useful(self, level: Level) -> int | None:
-        """The batch size whose replicates, doubled, narrow the interval most for their examples; None: not worth it."""
-        found: dict[int, float] = {}
-        worth = _WORTH_KNOWING if level.fit.log_error > math.log(KNOWN) else _WORTH
-        for i, point in enumerate(level.arrivals):
-            doubled = replace(point, variance=point.variance / 2, replicates=2 * point.replicates)
-            fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
-            narrower = 1 - fit.log_error / level.fit.log_error if fit is not None else 0.0
-            rates = self._rates.valley(point.batch_size, level.loss).values()
-            if not rates:  # those that arrived have diverged since
-                continue
-            dearer = (
-                point.batch_size * point.replicates * sum(rate.last for rate in rates) / self.trained.examples
-            )
-            if doubled.replicates <= _MOST_REPLICATES and narrower > worth * dearer:
-                found[point.batch_size] = narrower / dearer
-        return max(found, key=lambda size: found[size], default=None)
 
     def _train_plan(self) -> None:
         """Train the planned batch size too: at its best learning rate, and at the planned one."""
@@ -358,16 +336,9 @@ class Search:
 
     def _train_between(self) -> None:
         """Train a batch size between those around which one is recommended, if they lie far apart."""
-        level, around = self.levels[-1], self._recommended()
+        level = self.levels[-1]
+        around = around_recommended(level)
         if around[-1] > _GAP * around[0]:
             middle = self._ladder.allowed(math.sqrt(around[0] * around[-1]))
             if middle not in around:
                 self._rates.to_loss(middle, level.loss, level.steps)
-
-    def _recommended(self) -> list[int]:
-        """The batch sizes of the last level next to B_crit/√2: one is recommended near them."""
-        level = self.levels[-1]
-        log = level.fit.log_critical - math.log(_RECOMMENDED)
-        below = [size for size in level.sizes if math.log(size) <= log]
-        above = [size for size in level.sizes if math.log(size) > log]
-        return [*below[-1:], *above[:1]]

@@ -1,0 +1,45 @@
+"""Which batch sizes of a level deserve more runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from bnoise_cli.maths.horizon import Level, fit_law
+from bnoise_cli.measurement.horizon.curve import KNOWN
+from bnoise_cli.measurement.horizon.learning_rates import LearningRates
+from bnoise_cli.measurement.horizon.trained import Trained
+
+#: Most replicates of a batch size.
+_MOST_REPLICATES = 16
+#: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
+#: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
+#: everything would narrow it by 0.3.
+_WORTH_KNOWING, _WORTH = 0.1, 0.5
+#: Batch sizes up to B_crit are recommended: most often near B_crit over this number.
+_RECOMMENDED = math.sqrt(2)
+
+
+def most_useful(level: Level, learning_rates: LearningRates, trained: Trained) -> int | None:
+    """The batch size whose replicates, doubled, narrow the interval most for their examples; None: not worth it."""
+    found: dict[int, float] = {}
+    worth = _WORTH_KNOWING if level.fit.log_error > math.log(KNOWN) else _WORTH
+    for i, point in enumerate(level.arrivals):
+        doubled = replace(point, variance=point.variance / 2, replicates=2 * point.replicates)
+        fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
+        narrower = 1 - fit.log_error / level.fit.log_error if fit is not None else 0.0
+        rates = learning_rates.valley(point.batch_size, level.loss).values()
+        if not rates:  # those that arrived have diverged since
+            continue
+        dearer = point.batch_size * point.replicates * sum(rate.last for rate in rates) / trained.examples
+        if doubled.replicates <= _MOST_REPLICATES and narrower > worth * dearer:
+            found[point.batch_size] = narrower / dearer
+    return max(found, key=lambda size: found[size], default=None)
+
+
+def around_recommended(level: Level) -> list[int]:
+    """The trained batch sizes next to the one that is most often recommended, on either side, ascending."""
+    log = level.fit.log_critical - math.log(_RECOMMENDED)
+    below = [size for size in level.sizes if math.log(size) <= log]
+    above = [size for size in level.sizes if math.log(size) > log]
+    return [*below[-1:], *above[:1]]
