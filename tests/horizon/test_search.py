@@ -370,6 +370,19 @@ def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_sixteen_runs
     assert beside > 2
 
 
+def test_rates_that_all_diverge_in_many_runs_end_the_confirmation() -> None:
+    """No rate arrives any more; without a limit the one above the last would be trained for ever."""
+    quadratic = spectra()["1/i"]
+    found = search(quadratic, 0, steps=8)
+    level = found.levels[-1]
+    for size in around_recommended(level):
+        for rate in found.trained.known[size].values():
+            rate.diverged = True
+        before = found.trained.examples
+        found._rates.confirm(size, level.loss, level.steps, 4, 16)
+        assert found.trained.examples < 3 * before
+
+
 def test_the_rates_near_the_critical_batch_size_are_settled_at_the_end() -> None:
     """Rates of a valley have four replicates, and none near the best was given up before 1.5 times its steps."""
     quadratic = spectra()["1/i, sharp trained"]

@@ -85,7 +85,8 @@ class LearningRates:
             diverging = self._diverging(size, best)
             further = diverging - PER_DOUBLING // 4 if diverging is not None else best + PER_DOUBLING
             if further > best and further not in rates:
-                self.arrivals(size, [further], loss, best=self._trained.arrival_of(size, best, loss))
+                at = self._trained.arrival_of(size, best, loss)
+                self.arrivals(size, [further], loss, limit=limit, best=at)
                 self.fill(size, loss, least)
             elif diverging is None or rates[best].replicates >= count:
                 return
