@@ -32,6 +32,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from bnoise_cli.maths.step_time import StepTimes
+from bnoise_cli.results.stored import read_result
+
 ROOT = Path(__file__).resolve().parents[2]
 #: Learning rates that differ by less than half the distance of neighbours in the sweep count as the same.
 _SAME_RATE = 2 ** (1 / 16)
@@ -131,7 +134,9 @@ def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, 
         f"{trained['start_loss']:.3g}; examples {trained['cost']['gradient_examples']:,}; "
         f"horizon / trained {_ratio(result, trained):.2f}"
     )
-    for who, regret in regrets(result, trained):
+    throughput = read_result(probed).throughput
+    times = StepTimes(throughput) if throughput is not None else None
+    for who, regret in regrets(result, trained, times):
         print(f"  {who:28} {regret}")
 
 
@@ -185,23 +190,19 @@ def _ratio(result: Mapping[str, Any], trained: Mapping[str, Any]) -> float:
     return math.nan if None in values else float(values[0] / values[1])
 
 
-def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def regrets(
+    result: Mapping[str, Any], trained: Mapping[str, Any], times: StepTimes | None
+) -> Iterator[tuple[str, str]]:
     """Who recommends → time, and time × examples, over the best that the sweep found."""
-    critical, throughput = trained["critical_batch_size"]["value"], result["throughput"]
-    if critical is None or throughput is None:
+    critical = trained["critical_batch_size"]["value"]
+    if critical is None or times is None:
         return
     fewest = trained["min_steps"]["value"]
-    timed = throughput["step_times"]
-    sizes = [row["micro_batch_size"] for row in timed]
-
-    def seconds(size: float) -> float:
-        within = np.interp(size, sizes, [row["seconds"] for row in timed])
-        beyond = max(size - sizes[-1], 0) * throughput["seconds_per_example"]
-        return float(within + beyond) + throughput["optimizer_seconds"]
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
         steps = fewest * (1 + critical / size) * _rate_costs(trained, size, rate)
-        return steps * seconds(size), steps * seconds(size) * steps * size
+        seconds = steps * times.seconds(round(size))
+        return seconds, seconds * steps * size
 
     grid = [float(size) for size in np.geomspace(1, 4096, 97)]
     prices = {size: price(size, None) for size in grid}
@@ -221,7 +222,7 @@ def regrets(result: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[t
     )
     told["one step, best rate"] = result["noise_scale"]["value"], None
     told["B_simple, best rate"] = result["simple_noise_scale"]["value"], None
-    told["the largest, best rate"] = float(throughput["largest_micro_batch_size"]), None
+    told["the largest, best rate"] = float(result["throughput"]["largest_micro_batch_size"]), None
     for who, (size, rate) in told.items():
         if size is not None:
             time, product = price(size, rate)
