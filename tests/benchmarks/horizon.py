@@ -204,7 +204,7 @@ def regrets(
         seconds = steps * times.seconds(round(size))
         return seconds, seconds * steps * size
 
-    grid = [float(size) for size in np.geomspace(1, 4096, 97)]
+    grid = sorted({float(round(size)) for size in np.geomspace(1, 4096, 97)})
     prices = {size: price(size, None) for size in grid}
     least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
     most = result["config"].get("check", {}).get("max_compute_overhead", 1.0)
