@@ -302,6 +302,25 @@ def test_a_loss_that_does_not_fall_leaves_no_level_and_ends() -> None:
     assert found.obstacle == "the loss does not fall below 1, where it starts, at any learning rate tried"
 
 
+class Floors:
+    """Batch sizes below the largest stay at a high loss."""
+
+    def extend(self, size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
+        assert step < 10_000
+        return [[1 / step if size == 64 else 0.9 for _ in replicates] for _ in points]
+
+    def allow(self, part: float) -> None:
+        pass
+
+
+def test_where_only_the_largest_batch_arrives_the_reason_is_not_the_budget() -> None:
+    found = Search(Floors(), start_loss=1.0, guess=8.0, planned=8, most=64, most_steps=4)  # type: ignore[arg-type]
+    found.run()
+    assert found.levels == []
+    assert found.obstacle is not None
+    assert found.obstacle.startswith("smaller batch sizes did not come to the loss of 64 after 4 steps")
+
+
 def test_a_budget_that_ends_on_the_way_to_a_level_leaves_the_one_before_as_it_was() -> None:
     """Its loss stays the one that its runs were trained to, however far the next level has come."""
     quadratic = spectra()["two curvatures"]

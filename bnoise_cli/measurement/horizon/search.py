@@ -268,6 +268,11 @@ class Search:
         lowest = min((min(rate.means[1:]) for rate in converging.values() if rate.last), default=None)
         if lowest is not None and lowest >= start:
             return f"the loss does not fall below {start:.3g}, where it starts, at any learning rate tried"
+        if self._reached:  # a loss, but no law
+            return (
+                f"smaller batch sizes did not come to the loss of {self.ladder[-1]} after {self._reached} steps, "
+                "although they took twice its examples"
+            )
         return None
 
     # ---- replicates and the plan -------------------------------------------------------------------------------
