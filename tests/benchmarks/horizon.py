@@ -32,7 +32,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from bnoise_cli.advice.learning_rate import measured_learning_rate
+from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.maths.step_time import StepTimes
+from bnoise_cli.results.result import Result
 from bnoise_cli.results.stored import read_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,9 +137,7 @@ def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, 
         f"{trained['start_loss']:.3g}; examples {trained['cost']['gradient_examples']:,}; "
         f"horizon / trained {_ratio(result, trained):.2f}"
     )
-    throughput = read_result(probed).throughput
-    times = StepTimes(throughput) if throughput is not None else None
-    for who, regret in regrets(result, trained, times):
+    for who, regret in regrets(result, trained, read_result(probed)):
         print(f"  {who:28} {regret}")
 
 
@@ -191,13 +192,18 @@ def _ratio(result: Mapping[str, Any], trained: Mapping[str, Any]) -> float:
 
 
 def regrets(
-    result: Mapping[str, Any], trained: Mapping[str, Any], times: StepTimes | None
+    result: Mapping[str, Any], trained: Mapping[str, Any], probed: Result
 ) -> Iterator[tuple[str, str]]:
-    """Who recommends → time, and time × examples, over the best that the sweep found."""
-    critical = trained["critical_batch_size"]["value"]
-    if critical is None or times is None:
+    """Who recommends → time, and time × examples, over the best that the sweep found.
+
+    Args:
+        result: the probe's, as it is stored.
+        probed: the same, read.
+    """
+    critical, throughput = trained["critical_batch_size"]["value"], probed.throughput
+    if critical is None or throughput is None:
         return
-    fewest = trained["min_steps"]["value"]
+    fewest, times = trained["min_steps"]["value"], StepTimes(throughput)
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
         steps = fewest * (1 + critical / size) * _rate_costs(trained, size, rate)
@@ -207,9 +213,7 @@ def regrets(
     grid = sorted({float(round(size)) for size in np.geomspace(1, 4096, 97)})
     prices = {size: price(size, None) for size in grid}
     least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
-    most = result["config"].get("check", {}).get("max_compute_overhead", 1.0)
-    # E_B/E_min − 1 = B/B_crit, eq. 2.11.
-    allowed = [size for size in grid if size <= most * critical]
+    allowed = [size for size in grid if not beyond_the_check(round(size), critical, probed.plan.check)]
     plan = result["config"]["training"]["batch_size"], result["config"]["optimizer"]["lr"]
     told: dict[str, tuple[float, float | None]] = {"the plan": plan}
     if result["recommendation"] is not None:
@@ -222,7 +226,7 @@ def regrets(
     )
     told["one step, best rate"] = result["noise_scale"]["value"], None
     told["B_simple, best rate"] = result["simple_noise_scale"]["value"], None
-    told["the largest, best rate"] = float(result["throughput"]["largest_micro_batch_size"]), None
+    told["the largest, best rate"] = float(throughput.largest_micro_batch_size), None
     for who, (size, rate) in told.items():
         if size is not None:
             time, product = price(size, rate)
@@ -248,18 +252,17 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
         if run["steps"] is not None and (run["batch_size"], run["learning_rate"]) not in diverged:
             rates = arrived.setdefault(run["batch_size"], {})
             rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
-    sizes = sorted(arrived)
-    means = {of: {x: float(np.mean(steps)) for x, steps in sorted(arrived[of].items())} for of in sizes}
-    best_of = {
-        of: min(
-            (x for x in rates if len(rates[x]) >= trained["config"]["sweep"]["seeds"]),
-            key=means[of].__getitem__,
-        )
+    means = {
+        of: {x: float(np.mean(steps)) for x, steps in sorted(rates.items())} for of, rates in arrived.items()
+    }
+    whole = {
+        of: [x for x in rates if len(rates[x]) >= trained["config"]["sweep"]["seeds"]]
         for of, rates in arrived.items()
     }
-    # The best rate at this size lies between those of its neighbours.
-    expected = math.exp(np.interp(math.log(size), np.log(sizes), [math.log(best_of[of]) for of in sizes]))
-    nearest = min(sizes, key=lambda other: abs(math.log(other / size)))
+    best_of = {of: min(rates, key=means[of].__getitem__) for of, rates in whole.items() if rates}
+    expected, _ = measured_learning_rate(best_of, round(size))
+    nearest = min(best_of, key=lambda other: abs(math.log(other / size)))
+    assert expected is not None
     rate *= best_of[nearest] / expected
     near, best = means[nearest], means[nearest][best_of[nearest]]
     low, high = min(near), max(near)

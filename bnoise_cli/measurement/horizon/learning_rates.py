@@ -92,7 +92,7 @@ class LearningRates:
                 return
             else:
                 self._trained.add_replicates(size, best, count)
-                self._bracket(size, loss, self._first_point(size, loss), limit, _CLOSEST)
+                self._bracket(size, loss, best, limit, _CLOSEST)
                 self.fill(size, loss, least)
 
     def _diverging(self, size: int, best: int) -> int | None:

@@ -314,7 +314,6 @@ class Search:
         level, confirmed = self.levels[-1], set[int]()
         while True:
             self._train_between()
-            self._note()
             lacking = [size for size in around_recommended(self.levels[-1]) if size not in confirmed]
             if not lacking:
                 return
@@ -347,3 +346,4 @@ class Search:
             middle = self._ladder.allowed(math.sqrt(around[0] * around[-1]))
             if middle not in around:
                 self._rates.to_loss(middle, level.loss, level.steps)
+                self._note()
