@@ -12,7 +12,8 @@ import numpy as np
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.maths.analysis import Analysis, Design
-from bnoise_cli.maths.horizon import LawFit, Level, StepsTo
+from bnoise_cli.maths.horizon import Level, StepsTo
+from bnoise_cli.maths.steps_fit import StepsFit
 from bnoise_cli.measurement.outcome import (
     HorizonFound,
     Measurement,
@@ -106,12 +107,16 @@ POINT = Measurement(
 
 def level(steps: int, critical: float, loss: float) -> Level:
     """A level of a horizon whose batch sizes 8, 32, 128 and 512 follow the law with S_min = 0.9 K."""
-    fit = LawFit(
+    fewest, examples = 0.9 * steps, 0.9 * steps * critical
+    fit = StepsFit(
         critical=Estimate(value=critical, low=critical / 1.25, high=critical * 1.25),
+        min_steps=Estimate(value=fewest, low=fewest / 1.1, high=fewest * 1.1),
+        min_examples=Estimate(value=examples, low=examples / 1.1, high=examples * 1.1),
         log_critical=math.log(critical),
         log_error=math.log(1.25),
-        min_steps=0.9 * steps,
-        min_examples=0.9 * steps * critical,
+        log_min_steps=math.log(fewest),
+        sharpness=1.0,
+        scatter=0.0,
     )
     arrivals = tuple(
         StepsTo(size, math.log(0.9 * steps * (1 + critical / size)), rate, True, 0.001, 4)
@@ -125,6 +130,7 @@ HORIZON = HorizonFound(
     start_loss=0.41,
     stands_still=True,
     levels=(level(8, 50.0, 0.33), level(16, 44.0, 0.28), level(32, 42.0, 0.2)),
+    batches=level(32, 42.0, 0.2).arrivals,
     runs=tuple(
         HorizonRun(
             batch_size=size, learning_rate=rate, replicates=4, steps=steps, loss=0.19, arrived=0.7 * steps

@@ -157,7 +157,7 @@ def _unknown(choice: limits.Choice) -> Doubt:
 
 
 def _about_the_deadline(options: Options, chosen: Option, limit: float) -> Iterator[Doubt]:
-    slowest = max(options.run_seconds(chosen, critical) for critical in options.across)
+    slowest = max(options.run_seconds(chosen, law) for law in options.across)
     if slowest > limit:
         yield Doubt(
             code="deadline_margin",

@@ -32,9 +32,8 @@ def advise(result: R) -> R:
         sizes = {*usual_batch_sizes(RANGE * critical.value, training.world_size), training.batch_size}
         least = max(min(critical.value / RANGE, training.batch_size), result.provenance.group)
         kept = [size for size in sorted(sizes) if size >= least]
-        rows = tuple(
-            _with_training(untimed_row(size, critical.value, across(critical)), result) for size in kept
-        )
+        law, laws = critical.law(critical.value), across(critical)
+        rows = tuple(_with_training(untimed_row(size, law, laws), result) for size in kept)
         return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
     made = result.provenance
     options = Options(critical, throughput, training, made.dataset_length, group=made.group)
@@ -96,7 +95,7 @@ def _recommendation(
     if rates := result.best_rates:
         rate, rule = measured_learning_rate(rates, option.batch_size)
     else:
-        rate, rule = learning_rate(result.plan, option.batch_size, options.critical)
+        rate, rule = learning_rate(result.plan, option.batch_size, options.law)
     return Recommendation(
         roles=roles,
         batch_size=option.batch_size,

@@ -13,14 +13,12 @@ import numpy as np
 from bnoise_cli.maths.step_time import Line, Split, StepTimes, line_of
 from bnoise_cli.maths.tradeoff import (
     RANGE,
-    examples_ratio,
-    fastest_batch_size,
+    Law,
     pareto_front,
-    steps_ratio,
     usual_batch_sizes,
 )
 from bnoise_cli.numbers import counted
-from bnoise_cli.records import BatchSizes, Estimate, Limits, Throughput, TradeoffRow
+from bnoise_cli.records import BatchSizes, CriticalBatchSize, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
 #: Times that differ by less than this factor count as equal, because timing is not more precise.
@@ -41,13 +39,13 @@ class Option:
     world_size: int
     split: Split
 
-    def time(self, critical: float) -> float:
+    def time(self, law: Law) -> float:
         """S(B)/S_min · t(B): seconds for each of the fewest steps."""
-        return steps_ratio(self.batch_size, critical) * self.split.seconds
+        return law.steps(self.batch_size) * self.split.seconds
 
-    def cost(self, critical: float) -> float:
+    def cost(self, law: Law) -> float:
         """The same in device seconds, K times the time."""
-        return self.world_size * self.time(critical)
+        return self.world_size * self.time(law)
 
     @property
     def uncertainty(self) -> tuple[float, float]:
@@ -59,7 +57,7 @@ class Options:
     """The choices that a plan leaves open, for a known B_crit and measured step times.
 
     Args:
-        critical: B_crit with a value and both limits.
+        found: B_crit with a value and both limits.
         throughput: step times. They stand for any number of devices; one device alone exchanges no gradients.
         training: the planned run.
         most: the largest batch size to compare: the examples of the dataset.
@@ -67,11 +65,16 @@ class Options:
     """
 
     def __init__(
-        self, critical: Estimate, throughput: Throughput, training: Training, most: int, group: int = 1
+        self,
+        found: CriticalBatchSize,
+        throughput: Throughput,
+        training: Training,
+        most: int,
+        group: int = 1,
     ) -> None:
-        assert critical.value is not None
-        self.critical = critical.value
-        self.across = across(critical)
+        assert found.value is not None
+        self.law = found.law(found.value)
+        self.across = across(found)
         self.training = training
         self.throughput = throughput
         self._times = StepTimes(throughput)
@@ -79,15 +82,13 @@ class Options:
 
     def on(self, world_size: int) -> list[Option]:
         """Options on `world_size` devices by ascending batch size. The planned batch size is among them."""
-        needed = max(RANGE * self.critical, world_size * self._group)
+        needed = max(RANGE * self.law.critical, world_size * self._group)
         if math.isfinite(closed := self.closed_form(world_size)):
             needed = max(needed, 4 * closed)
         most = max(self._most, world_size * self._group)
         while True:
             options = self._up_to(min(needed, most), world_size)
-            if needed >= most or options[-1] is not min(
-                options, key=lambda option: option.time(self.critical)
-            ):
+            if needed >= most or options[-1] is not min(options, key=lambda option: option.time(self.law)):
                 return options
             needed *= 4  # the best is the largest: look further
 
@@ -111,7 +112,7 @@ class Options:
     def closed_form(self, world_size: int) -> float:
         """The fastest batch size by the line through the step times, not rounded."""
         line = self.line(world_size)
-        return fastest_batch_size(self.critical, line.fixed_seconds, line.seconds_per_example, world_size)
+        return self.law.fastest(line.fixed_seconds, line.seconds_per_example, world_size)
 
     def bound(self, option: Option) -> str | None:
         """What keeps a batch size away from the closed form, as the end of a sentence; None if it is near it.
@@ -155,14 +156,14 @@ class Options:
     @cached_property
     def fastest(self) -> Option:
         """The option of least time on the planned devices; among equals the one of fewest examples."""
-        found = self.first(self.within(self.planned), lambda option: option.time(self.critical))
+        found = self.first(self.within(self.planned), lambda option: option.time(self.law))
         assert found is not None
         return found
 
     @cached_property
     def cheapest(self) -> Option:
         """The option of least device time; among equals the one of fewest devices and examples."""
-        found = self.first(self.within(self.all), lambda option: option.cost(self.critical))
+        found = self.first(self.within(self.all), lambda option: option.cost(self.law))
         assert found is not None
         return found
 
@@ -170,20 +171,20 @@ class Options:
     def balanced(self) -> Option | None:
         """The option nearest to B_crit on the planned devices; None if none is near."""
         found = self.nearest(self.within(self.planned))
-        return found if abs(math.log(found.batch_size / self.critical)) <= math.log(2) else None
+        return found if abs(math.log(found.batch_size / self.law.critical)) <= math.log(2) else None
 
     def nearest(self, options: Sequence[Option]) -> Option:
         """The option whose batch size is nearest to B_crit."""
-        return min(options, key=lambda option: abs(math.log(option.batch_size / self.critical)))
+        return min(options, key=lambda option: abs(math.log(option.batch_size / self.law.critical)))
 
     def same_time(self, chosen: Option) -> BatchSizes:
         """The batch sizes around an option, on as many devices, with which a run takes the same time."""
         options = self.within(self.on(chosen.world_size))
         here = next(i for i, option in enumerate(options) if option.batch_size == chosen.batch_size)
-        time = chosen.time(self.critical)
+        time = chosen.time(self.law)
 
         def same(option: Option) -> bool:
-            return abs(option.time(self.critical) / time - 1) <= SAME_TIME
+            return abs(option.time(self.law) / time - 1) <= SAME_TIME
 
         below = [*takewhile(same, reversed(options[: here + 1]))]
         above = [*takewhile(same, options[here:])]
@@ -192,12 +193,12 @@ class Options:
     @cached_property
     def least_time(self) -> float:
         """S(B)·t(B)/S_min of the fastest option on the planned devices."""
-        return min(option.time(self.critical) for option in self.within(self.planned))
+        return min(option.time(self.law) for option in self.within(self.planned))
 
     @cached_property
     def least_cost(self) -> float:
         """K·S(B)·t(B)/S_min of the cheapest option on K devices."""
-        return min(option.cost(self.critical) for option in self.within(self.all))
+        return min(option.cost(self.law) for option in self.within(self.all))
 
     @property
     def planned_steps(self) -> float | None:
@@ -207,56 +208,56 @@ class Options:
             return plan.examples / plan.batch_size
         return plan.steps
 
-    def run_steps(self, batch_size: int, critical: float) -> float:
+    def run_steps(self, batch_size: int, law: Law) -> float:
         """Steps after which a run gets as far as the planned run, which must have a length."""
         assert self.planned_steps is not None
-        planned = steps_ratio(self.training.batch_size, critical)
-        return self.planned_steps * steps_ratio(batch_size, critical) / planned
+        planned = law.steps(self.training.batch_size)
+        return self.planned_steps * law.steps(batch_size) / planned
 
-    def run_seconds(self, option: Option, critical: float) -> float:
+    def run_seconds(self, option: Option, law: Law) -> float:
         """Seconds of the run of `run_steps`."""
-        return self.run_steps(option.batch_size, critical) * option.split.seconds
+        return self.run_steps(option.batch_size, law) * option.split.seconds
 
     def rows(self) -> tuple[TradeoffRow, ...]:
         """The trade-off on the planned devices, without the far ends."""
         marked = {self.fastest.batch_size, self.training.batch_size}
         marked |= {self.balanced.batch_size} if self.balanced is not None else set()
-        low, high = min(marked) / 4, max(*marked, RANGE * self.critical)
+        low, high = min(marked) / 4, max(*marked, RANGE * self.law.critical)
         rows = [self.row(option) for option in self.planned if low <= option.batch_size <= high]
         front = pareto_front([(row.relative_time or 0.0, row.examples_ratio) for row in rows])
         return tuple(replace(row, pareto=best) for row, best in zip(rows, front, strict=True))
 
     def row(self, option: Option) -> TradeoffRow:
         """An option as a row of the trade-off."""
-        B, split, critical = option.batch_size, option.split, self.critical
+        B, split, law = option.batch_size, option.split, self.law
         row = replace(
-            untimed_row(B, critical, self.across),
+            untimed_row(B, law, self.across),
             micro_batch_size=split.micro_batch_size,
             accumulation_steps=split.accumulation_steps,
             step_seconds=split.seconds,
             examples_per_second=B / split.seconds,
-            relative_time=option.time(critical) / self.least_time,
+            relative_time=option.time(law) / self.least_time,
             relative_time_limits=self._relative_time_limits(option),
-            relative_cost=option.cost(critical) / self.least_cost,
+            relative_cost=option.cost(law) / self.least_cost,
             peak_memory_bytes=self._memory(split.micro_batch_size),
             fits=B // option.world_size <= self.throughput.largest_micro_batch_size,
         )
         if self.planned_steps is None:
             return row
-        seconds, hourly = self.run_seconds(option, critical), self.training.price_per_device_hour
+        seconds, hourly = self.run_seconds(option, law), self.training.price_per_device_hour
         return replace(
             row,
-            run_steps=self.run_steps(B, critical),
+            run_steps=self.run_steps(B, law),
             run_seconds=seconds,
             run_price=hourly * option.world_size * seconds / 3600 if hourly is not None else None,
         )
 
     @cached_property
     def _least_times(self) -> list[float]:
-        return [min(option.time(critical) for option in self.planned) for critical in self.across]
+        return [min(option.time(law) for option in self.planned) for law in self.across]
 
     def _relative_time_limits(self, option: Option) -> Limits:
-        times = [option.time(critical) for critical in self.across]
+        times = [option.time(law) for law in self.across]
         ratios = [time / least for time, least in zip(times, self._least_times, strict=True)]
         return Limits(low=min(ratios), high=max(ratios))
 
@@ -269,24 +270,24 @@ class Options:
         return round(float(np.interp(micro_batch_size, sizes, peaks)))
 
 
-def across(critical: Estimate) -> Sequence[float]:
-    """B_crit at even distances across its interval, the limits among them."""
-    assert critical.value is not None
-    assert critical.high is not None
-    low = max(critical.low, 1e-9 * critical.value)
-    return [float(value) for value in np.geomspace(low, critical.high, _ACROSS)]
+def across(found: CriticalBatchSize) -> Sequence[Law]:
+    """The law at values of B_crit at even distances across its interval, the limits among them."""
+    assert found.value is not None
+    assert found.high is not None
+    low = max(found.low, 1e-9 * found.value)
+    return [found.law(float(value)) for value in np.geomspace(low, found.high, _ACROSS)]
 
 
-def untimed_row(batch_size: int, critical: float, values: Sequence[float]) -> TradeoffRow:
+def untimed_row(batch_size: int, law: Law, laws: Sequence[Law]) -> TradeoffRow:
     """Steps and examples at a batch size, with their ranges over the interval of B_crit."""
-    low, high = values[0], values[-1]
-    steps, examples = steps_ratio(batch_size, critical), examples_ratio(batch_size, critical)
+    low, high = laws[0], laws[-1]
+    steps, examples = law.steps(batch_size), law.examples(batch_size)
     return TradeoffRow(
         batch_size=batch_size,
         steps_ratio=steps,
         examples_ratio=examples,
         time_efficiency=1 / steps,
         compute_efficiency=1 / examples,
-        steps_limits=Limits(low=steps_ratio(batch_size, low), high=steps_ratio(batch_size, high)),
-        examples_limits=Limits(low=examples_ratio(batch_size, high), high=examples_ratio(batch_size, low)),
+        steps_limits=Limits(low=low.steps(batch_size), high=high.steps(batch_size)),
+        examples_limits=Limits(low=high.examples(batch_size), high=low.examples(batch_size)),
     )

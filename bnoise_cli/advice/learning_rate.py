@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bnoise_cli.maths.optimizers import OPTIMIZERS
-from bnoise_cli.maths.tradeoff import steps_ratio
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.results.result import Plan
 
@@ -30,7 +30,7 @@ def measured_learning_rate(rates: Mapping[int, float], batch_size: int) -> tuple
     return _rounded(value), "interpolated between the best rates of the trained batch sizes: re-tune it"
 
 
-def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float | None, str]:
+def learning_rate(plan: Plan, batch_size: int, law: Law) -> tuple[float | None, str]:
     """The planned rate carried over to another batch size, and the rule in words.
 
     SGD: ε ∝ 1/(1 + B_noise/B), M18 eq. 2.6. Adaptive optimizers divide by the size of the noisy gradient, so theirs
@@ -39,7 +39,7 @@ def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float |
     Args:
         plan: the learning rate is planned for its batch size.
         batch_size: the batch size that needs a learning rate.
-        critical: B_crit, in examples.
+        law: of training.
     """
     name = plan.optimizer.rpartition(".")[2].rpartition(":")[2]
     rule = OPTIMIZERS.get(name)
@@ -49,7 +49,7 @@ def learning_rate(plan: Plan, batch_size: int, critical: float) -> tuple[float |
     rate, planned = plan.learning_rate, plan.training.batch_size
     if rate is None:
         return None, f"{words}: re-tune it"
-    ratio = steps_ratio(planned, critical) / steps_ratio(batch_size, critical)
+    ratio = law.steps(planned) / law.steps(batch_size)
     there = f"from the planned {rate:g} at {count(planned)}"
     value = rate * math.pow(ratio, rule.rate_power)
     return _rounded(value), f"{there}, {words}: re-tune it"

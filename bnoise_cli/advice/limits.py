@@ -8,7 +8,7 @@ from typing import Literal
 
 from bnoise_cli.advice.choices import Option, Options
 from bnoise_cli.maths.fastest import rivals
-from bnoise_cli.maths.tradeoff import RANGE, steps_ratio
+from bnoise_cli.maths.tradeoff import RANGE, Law
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Doubt, Role
 from bnoise_cli.results.result import Plan
@@ -42,7 +42,7 @@ def choose(options: Options, plan: Plan) -> Choice | None:
     Options that pass the check come first, unless `advice:` names an overhead, which is then used up to its limit.
     None: no option meets the limits.
     """
-    limits, check, critical = plan.advice, plan.check, options.critical
+    limits, check, law = plan.advice, plan.check, options.law
     if limits.max_compute_overhead is not None:
         check = check.model_copy(update={"max_compute_overhead": limits.max_compute_overhead})
     deadline = limits.deadline
@@ -50,12 +50,12 @@ def choose(options: Options, plan: Plan) -> Choice | None:
         option
         for option in options.within(options.planned if deadline is None else options.all)
         if _within(option, options, limits)
-        and (deadline is None or options.run_seconds(option, critical) <= deadline)
+        and (deadline is None or options.run_seconds(option, law) <= deadline)
     ]
     allowed = _passing(met, options, check)
 
     def measure(option: Option) -> float:
-        return option.time(critical) if deadline is None else option.cost(critical)
+        return option.time(law) if deadline is None else option.cost(law)
 
     def uncertain(option: Option) -> tuple[float, float]:
         low, high = option.uncertainty
@@ -77,47 +77,45 @@ def chosen_for(chosen: Option, options: Options, limits: Advice) -> tuple[Role, 
 
 def _passing(met: list[Option], options: Options, check: Check) -> list[Option]:
     """The options that pass the check; all of them if none does."""
-    return [
-        option for option in met if not beyond_the_check(option.batch_size, options.critical, check)
-    ] or met
+    return [option for option in met if not beyond_the_check(option.batch_size, options.law, check)] or met
 
 
-def beyond_the_check(batch_size: int, critical: float, check: Check) -> str:
+def beyond_the_check(batch_size: int, law: Law, check: Check) -> str:
     """A sentence on the limit of `check:` that a batch size does not keep; empty if it keeps both."""
-    if batch_size > check.max_compute_overhead * critical:
+    if batch_size > law.batch_size(check.max_compute_overhead):
         allowed = percent(check.max_compute_overhead)
         return f"`bnoise check` allows less: {allowed} more than the fewest examples (check.max_compute_overhead)."
     asked = check.min_time_efficiency
-    if asked is not None and 1 / steps_ratio(batch_size, critical) < asked:
+    if asked is not None and 1 / law.steps(batch_size) < asked:
         return f"`bnoise check` asks for more: {percent(asked)} of the speed in steps (check.min_time_efficiency)."
     return ""
 
 
 def impossible(options: Options, limits: Advice) -> Doubt:
     """Why no option meets the limits, and what would help."""
-    critical, world = options.critical, options.training.world_size
+    law, world = options.law, options.training.world_size
     allowed = [option for option in options.planned if _within(option, options, limits)]
     if not allowed:
         overhead = limits.max_compute_overhead or 0.0
         least = min(option.batch_size for option in options.planned)
-        devices = math.floor(overhead * critical)
+        devices, spent = math.floor(law.batch_size(overhead)), law.examples(least) - 1
         fewer = f", or train on at most {count(devices)} devices (training.world_size)" if devices else ""
         return Doubt(
             code="max_compute_overhead",
             finding=f"no batch on {_devices(world)} spends at most {percent(overhead)} more than the fewest examples; "
-            f"the smallest, {count(least)}, spends {percent(least / critical)} more",
-            remedy=f"Allow at least {significant(_up(least / critical))} (advice.max_compute_overhead){fewer}.",
+            f"the smallest, {count(least)}, spends {percent(spent)} more",
+            remedy=f"Allow at least {significant(_up(spent))} (advice.max_compute_overhead){fewer}.",
             about="advice",
         )
     assert limits.deadline is not None
-    best = min(allowed, key=lambda option: option.time(critical))
-    takes = options.run_seconds(best, critical)
+    best = min(allowed, key=lambda option: option.time(law))
+    takes = options.run_seconds(best, law)
     part = limits.deadline / takes
     ways = [f"Allow at least {_duration(takes)} (advice.deadline)"]
     if limits.max_compute_overhead is not None:
-        fast = [o.batch_size for o in options.all if options.run_seconds(o, critical) <= limits.deadline]
+        fast = [o.batch_size for o in options.all if options.run_seconds(o, law) <= limits.deadline]
         if fast:
-            needed = significant(_up(min(fast) / critical))
+            needed = significant(_up(law.examples(min(fast)) - 1))
             ways.append(f"allow a compute overhead of {needed} (advice.max_compute_overhead)")
     if more := _enough_devices(options, limits, limits.deadline):
         longer = "no time" if options.throughput.world_size == 1 else "no longer"
@@ -139,9 +137,9 @@ def impossible(options: Options, limits: Advice) -> Doubt:
 
 
 def _within(option: Option, options: Options, limits: Advice) -> bool:
-    """E/E_min − 1 = B/B_crit at most the allowed overhead."""
+    """E/E_min − 1 at most the allowed overhead."""
     allowed = limits.max_compute_overhead
-    return allowed is None or option.batch_size <= allowed * options.critical
+    return allowed is None or option.batch_size <= options.law.batch_size(allowed)
 
 
 def _enough_devices(options: Options, limits: Advice, deadline: float) -> int | None:
@@ -149,9 +147,9 @@ def _enough_devices(options: Options, limits: Advice, deadline: float) -> int | 
     while world < _MOST_DEVICES * options.training.world_size:
         world *= 2
         met = [option for option in options.on(world) if _within(option, options, limits)]
-        if any(options.run_seconds(option, options.critical) <= deadline for option in met):
+        if any(options.run_seconds(option, options.law) <= deadline for option in met):
             return world
-        if world > RANGE * options.critical:
+        if world > RANGE * options.law.critical:
             break
     return None
 

@@ -7,6 +7,7 @@ import math
 from bnoise_cli.advice.advice_doubts import MISFIT
 from bnoise_cli.advice.choices import SAME_TIME, Option, Options
 from bnoise_cli.advice.limits import beyond_the_check
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Role
 from bnoise_cli.results.result import Result
@@ -18,16 +19,16 @@ def reason(role: Role, option: Option, options: Options, result: Result) -> str:
     Args:
         role: the first of the option's roles.
     """
-    beyond = beyond_the_check(option.batch_size, options.critical, result.plan.check)
+    beyond = beyond_the_check(option.batch_size, options.law, result.plan.check)
     return f"{_reason(role, option, options, result)} {beyond}".rstrip()
 
 
 def _reason(role: Role, option: Option, options: Options, result: Result) -> str:
     amounts, wishes = result.amounts, result.plan.advice
-    overhead = option.batch_size / options.critical
+    overhead = options.law.examples(option.batch_size) - 1
     if role == "deadline":
         assert wishes.deadline is not None
-        takes = options.run_seconds(option, options.critical)
+        takes = options.run_seconds(option, options.law)
         of_devices = f", {seconds(option.world_size * takes)} of device time" if option.world_size > 1 else ""
         within = (
             f" and spends at most {percent(wishes.max_compute_overhead)} more than the fewest examples"
@@ -48,8 +49,9 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
         )
     if role == "balanced":
         return (
-            f"At the critical batch size a run takes twice the fewest steps and twice the fewest examples; "
-            f"this is the nearest usual size to {significant(options.critical)}{amounts.beside(options.critical)}."
+            f"At the critical batch size a run takes {at_critical(options.law)}; "
+            f"this is the nearest usual size to {significant(options.law.critical)}"
+            f"{amounts.beside(options.law.critical)}."
         )
     line = options.line(option.world_size)
     where = "one device" if option.world_size == 1 else f"{count(option.world_size)} devices"
@@ -62,20 +64,26 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
         return f"{least} here on {where}, by the measured step times."
     each = "" if option.world_size == 1 else " of each"
     step = f"{seconds(line.fixed_seconds)} + {seconds(line.seconds_per_example)} per example{each}"
-    formula = "sqrt(B_crit·t₀/t₁)" if option.world_size == 1 else "sqrt(B_crit·K·t₀/t₁)"
     return (
-        f"{least} here: on {where} a step takes {step}, and {formula} = "
-        f"{amounts.examples(options.closed_form(option.world_size))}."
+        f"{least} here: on {where} a step takes {step}, which makes "
+        f"{amounts.examples(options.closed_form(option.world_size))} the fastest."
     )
+
+
+def at_critical(law: Law) -> str:
+    """What training at B_crit takes: as many times the fewest steps as the fewest examples, 2^(1/p)."""
+    ratio = law.steps(law.critical)
+    times = "twice" if round(ratio, 1) == 2 else f"{ratio:.1f} times"
+    return f"{times} the fewest steps and {times} the fewest examples"
 
 
 def _faster(option: Option, options: Options, result: Result) -> str:
     """What a faster batch size would save and spend, which the limit of the check refuses; empty if none is faster."""
-    other, critical = options.fastest, options.critical
-    saved = 1 - other.time(critical) / option.time(critical)
+    other, law = options.fastest, options.law
+    saved = 1 - other.time(law) / option.time(law)
     if other.batch_size <= option.batch_size or saved < SAME_TIME:
         return ""
     return (
         f" {result.amounts.count(other.batch_size)} would take {percent(saved)} less time and spend "
-        f"{percent(other.batch_size / critical)} more: raise check.max_compute_overhead if only time counts."
+        f"{percent(law.examples(other.batch_size) - 1)} more: raise check.max_compute_overhead if only time counts."
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from bnoise_cli.errors import BnoiseError, RunError
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.records import Doubt, Throughput
 from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.result_file import ResultFile
@@ -35,7 +36,7 @@ class Measuring(Protocol[E]):
     ranks: Ranks
 
     def run(self, on_progress: ProgressLine) -> E: ...
-    def time_steps(self, run: E, critical: float | None) -> Throughput: ...
+    def time_steps(self, run: E, law: Law | None) -> Throughput: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def measure(
     if timed and not interrupted and failure is None:
         line.say("timing training steps")
         try:
-            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.value))
+            result = replace(result, throughput=session.time_steps(run, result.critical_batch_size.known))
         except KeyboardInterrupt:
             result, interrupted = _untimed(result, "interrupted"), True
         except RunError as error:

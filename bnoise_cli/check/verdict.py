@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bnoise_cli.amounts import EXAMPLES, Amounts
-from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio, usual_batch_sizes
+from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.numbers import count, percent, significant
 from bnoise_cli.records import CriticalBatchSize, Doubt, Limits
 from bnoise_cli.results.kinds import KINDS
@@ -66,7 +66,7 @@ def judge(
 ) -> Judgement:
     """Judge a planned global batch size.
 
-    The plan fails if the overhead B/B_crit is more than allowed even at the upper limit of B_crit. It passes if the
+    The plan fails if its overhead E/E_min − 1 is more than allowed even at the upper limit of B_crit. It passes if the
     overhead is allowed even at the lower limit. In between the estimate decides between a warning and a pass, unless
     the interval is too wide to rest on an estimate. A batch that is too small is a warning if the check asks for that.
 
@@ -77,16 +77,16 @@ def judge(
     """
     plan = _Planned(result, batch_size, world_size, check, amounts)
     verdict, finding, remedy, suggested = plan.decide()
-    value = result.critical_batch_size.value
+    law = result.critical_batch_size.known
     return Judgement(
         verdict=verdict,
         finding=finding,
         remedy=remedy,
         batch_size=batch_size,
         critical_batch_size=result.critical_batch_size,
-        compute_overhead=batch_size / value if value is not None else None,
+        compute_overhead=law.examples(batch_size) - 1 if law is not None else None,
         compute_overhead_limits=Limits(low=plan.least, high=plan.most if math.isfinite(plan.most) else None),
-        time_efficiency=plan.speed if value is not None else None,
+        time_efficiency=plan.speed if law is not None else None,
         suggested_batch_size=suggested,
         tokens_per_example=amounts.tokens_per_example,
     )
@@ -111,12 +111,14 @@ class _Planned:
         self.result, self.critical = result, critical
         self.batch_size, self.world_size, self.amounts = batch_size, world_size, amounts
         self.allowed, self.asked = check.max_compute_overhead, check.min_time_efficiency
-        self.least = batch_size / high if high is not None else 0.0
-        self.most = batch_size / low if low > 0 else math.inf
+        self.least = critical.law(high).examples(batch_size) - 1 if high is not None else 0.0
+        self.most = critical.law(low).examples(batch_size) - 1 if low > 0 else math.inf
         self.estimate = value or low
         self.trusted = value if value is not None and result.resolved else low
-        self.speed = 1 / steps_ratio(batch_size, self.estimate) if self.estimate else None
-        self.usual = usual_batch_sizes(self.allowed * self.trusted, world_size)
+        self.speed = 1 / critical.law(self.estimate).steps(batch_size) if self.estimate else None
+        #: The largest batch size that keeps within the allowed overhead.
+        self.largest = critical.law(self.trusted).batch_size(self.allowed) if self.trusted else 0.0
+        self.usual = usual_batch_sizes(self.largest, world_size)
 
     def decide(self) -> tuple[Verdict, str, str, int | None]:
         """The verdict, what was found, what to change, and a batch size to take instead."""
@@ -138,7 +140,7 @@ class _Planned:
             finding = f"{times}; {limit}. Which it is cannot be told: {known}"
             remedy = "Measure longer for a narrower interval (--budget), or at another point of training."
             return Verdict.CANNOT_TELL, finding, remedy, None
-        if self.batch_size > self.allowed * self.trusted:
+        if self.batch_size > self.largest:
             finding = f"{times}; {limit}. It is more by the estimate, though not surely: {known}"
             remedy, suggested = self._smaller("Consider a training.batch_size of")
             return Verdict.WARN, finding, remedy, suggested
@@ -149,7 +151,7 @@ class _Planned:
                 f"ones could, {percent(self.asked)} asked for: {known}"
             )
             return Verdict.WARN, finding, *self._larger(self.asked)
-        faster = _steps(self.critical.value, self.batch_size)
+        faster = _steps(self.critical, self.batch_size)
         return Verdict.PASS, f"{times}{faster}; {limit}: {known}", "", None
 
     def _smaller(self, verb: str) -> tuple[str, int | None]:
@@ -162,7 +164,7 @@ class _Planned:
 
     def _larger(self, asked: float) -> tuple[str, int | None]:
         """The sentence that names the smallest usual batch size of the speed that is asked for, and that size."""
-        fast = (size for size in self.usual if 1 / steps_ratio(size, self.estimate) >= asked)
+        fast = (size for size in self.usual if 1 / self.critical.law(self.estimate).steps(size) >= asked)
         if (suggested := next(fast, None)) is None:
             text = (
                 "No batch size reaches that within check.max_compute_overhead; change one of the two limits."
@@ -207,13 +209,13 @@ def _unless(result: Result, batch_size: int, amounts: Amounts) -> str:
 
 
 def _times(critical: CriticalBatchSize, batch_size: int, amounts: Amounts) -> str:
-    low = examples_ratio(batch_size, critical.high) if critical.high is not None else 1.0
+    low = critical.law(critical.high).examples(batch_size) if critical.high is not None else 1.0
     if critical.low <= 0:
         span = f"{significant(low)} or more"
     else:
-        span = f"{significant(low)} to {significant(examples_ratio(batch_size, critical.low))}"
+        span = f"{significant(low)} to {significant(critical.law(critical.low).examples(batch_size))}"
     if critical.value is not None:
-        span = f"{significant(examples_ratio(batch_size, critical.value))} ({span})"
+        span = f"{significant(critical.law(critical.value).examples(batch_size))} ({span})"
     return f"{_batch(batch_size, amounts)} takes {span} times the fewest examples"
 
 
@@ -221,10 +223,9 @@ def _batch(batch_size: int, amounts: Amounts) -> str:
     return f"a batch of {count(batch_size)} examples{amounts.in_brackets(batch_size)}"
 
 
-def _steps(value: float | None, batch_size: int) -> str:
-    return (
-        "" if value is None else f" and {significant(steps_ratio(batch_size, value))} times the fewest steps"
-    )
+def _steps(critical: CriticalBatchSize, batch_size: int) -> str:
+    law = critical.known
+    return "" if law is None else f" and {significant(law.steps(batch_size))} times the fewest steps"
 
 
 def _interval(critical: CriticalBatchSize, amounts: Amounts) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bnoise_cli.maths.step_time import Split, StepTimes
-from bnoise_cli.maths.tradeoff import RANGE, steps_ratio, usual_batch_sizes
+from bnoise_cli.maths.tradeoff import RANGE, Law, usual_batch_sizes
 from bnoise_cli.records import Throughput
 
 #: The fastest batch size is known if no other one may be faster by more than this fraction of the time.
@@ -43,27 +43,26 @@ class _Candidate:
 class Purpose:
     """What step times are measured for: to know which batch size is the fastest."""
 
-    #: B_crit, in examples.
-    critical: float
+    law: Law
     world_size: int = 1
     #: Examples that must go through the model together.
     group: int = 1
-    #: Examples over the fewest, less 1, that a recommended batch size may spend: B/B_crit.
+    #: Examples over the fewest, less 1, that a recommended batch size may spend.
     max_compute_overhead: float = math.inf
 
     def unsettled(self, found: Throughput) -> Sequence[int]:
         """The measured micro-batch sizes whose times must be known better; none if the fastest batch size is known."""
         times, world = StepTimes(found), self.world_size
-        largest = max(RANGE * self.critical / world, found.largest_micro_batch_size, self.group)
+        largest = max(RANGE * self.law.critical / world, found.largest_micro_batch_size, self.group)
         candidates = [
             _Candidate(
                 batch_size=world * each,
                 split=times.best_split(each, exchange=world > 1, group=self.group),
-                steps=steps_ratio(world * each, self.critical),
+                steps=self.law.steps(world * each),
             )
             for each in usual_batch_sizes(largest, self.group)
         ]
-        limit = self.max_compute_overhead * self.critical
+        limit = self.law.batch_size(self.max_compute_overhead)
         allowed = [one for one in candidates if one.batch_size <= limit] or candidates
         fastest = min(allowed, key=lambda one: one.steps * one.split.seconds)
         others = rivals(fastest, allowed, _Candidate.limits)

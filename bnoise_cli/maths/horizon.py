@@ -4,28 +4,25 @@ From one start, L(s; B, ε) is the expected loss after s steps at batch size B a
 
     S_B(ℓ) = min over ε of the first s at which L(s; B, ε) ≤ ℓ
 
-the steps to a loss ℓ follow S_B(ℓ) = S_min(ℓ)·(1 + B_crit(ℓ)/B): arXiv:1812.06162 eq. 2.11 from this start to this
-loss.
+the steps to a loss ℓ follow S_B(ℓ) = S_min(ℓ)·(1 + (B_crit(ℓ)/B)^p)^(1/p), the law of `maths.tradeoff` from this start
+to this loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from bnoise_cli.maths.crossing import WINDOW, crossing
-from bnoise_cli.records import Estimate, HorizonPoint
+from bnoise_cli.maths.steps_fit import StepsFit, fit_steps, misfits
+from bnoise_cli.records import HorizonPoint
 
 Array = NDArray[np.float64]
 
-#: The law holds, and the best learning rate is found, within about this much of log S (relative error of the steps).
-#: Counted on noisy quadratics: see tests/statistics/test_horizon_coverage.py.
-_MODEL_ERROR = 0.06
 #: Replicates of one batch size are few. Their variance is mixed with the one that all sizes show together, as if that
 #: came from this many further replicates; merely chosen.
 _SHARED_REPLICATES = 4.0
@@ -33,6 +30,8 @@ _SHARED_REPLICATES = 4.0
 _NEAR = 1.01
 #: A learning rate that takes this many times the fewest steps does not belong to the valley around the best one.
 OUTSIDE_VALLEY = 1.35
+#: Resamples of the replicates of one batch size, from whose best rates the variance of log S follows; merely chosen.
+_RESAMPLES = 20
 #: A loss was not reached if the run is back above it by this fraction of the way to it soon afterwards: a step that is
 #: too large for training can gain much once.
 _REBOUND = 0.1
@@ -41,8 +40,6 @@ _REBOUND = 0.1
 _FITTED = 20.0
 #: The 90% quantile of χ² with one degree of freedom.
 _CHI2 = 2.71
-#: An interval of B_crit wider than this factor has no limits worth naming.
-_OPEN = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +76,13 @@ class StepsTo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LawFit:
-    """S_B = S_min·(1 + B_crit/B) through the steps of several batch sizes."""
-
-    critical: Estimate
-    log_critical: float
-    # Half width of the 95% interval of log_critical.
-    log_error: float
-    # S_min and E_min = B_crit·S_min.
-    min_steps: float
-    min_examples: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
     """One point of the horizon curve: the law through the steps to one loss."""
 
     # K, of the largest batch at its best learning rate.
     steps: int
     loss: float
-    fit: LawFit
+    fit: StepsFit
     # Of ascending batch sizes.
     arrivals: tuple[StepsTo, ...]
 
@@ -112,18 +96,19 @@ class Level:
             steps=self.steps,
             loss=self.loss,
             critical_batch_size=self.fit.critical,
-            min_steps=self.fit.min_steps,
-            min_examples=self.fit.min_examples,
+            min_steps=math.exp(self.fit.log_min_steps),
+            min_examples=math.exp(self.fit.log_min_steps + self.fit.log_critical),
+            sharpness=self.fit.sharpness,
         )
 
 
-def arrival(runs: RateRuns, loss: float, without: int | None = None) -> float | None:
+def arrival(runs: RateRuns, loss: float, chosen: NDArray[np.int_] | None = None) -> float | None:
     """The step at which the mean over replicates reaches `loss`; None if it does not.
 
     Args:
-        without: a replicate to leave out.
+        chosen: the replicates that count, each as often as it is named; None: each once.
     """
-    losses = runs.losses if without is None else np.delete(runs.losses, without, axis=0)
+    losses = runs.losses if chosen is None else runs.losses[chosen]
     mean = losses.mean(axis=0)
     finite = int(np.argmin(np.isfinite(mean))) if not np.isfinite(mean).all() else len(mean)
     if finite < 2:
@@ -137,8 +122,26 @@ def arrival(runs: RateRuns, loss: float, without: int | None = None) -> float | 
     return None if later and not later[0] <= highest else at
 
 
-def fewest_steps(arrivals: Mapping[float, float | None]) -> tuple[float, float, bool] | None:
-    """The fewest steps over learning rates: a parabola in the logarithms around the best rate.
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The fewest steps over learning rates.
+
+    Attributes:
+        log_steps: log S.
+        log_rate: log2 of the best learning rate.
+        inside: whether worse learning rates lie on both sides.
+        shares: learning rate → how much of a change of its log steps becomes one of log S. The best rate moves as well,
+            which changes S by the second order only.
+    """
+
+    log_steps: float
+    log_rate: float
+    inside: bool
+    shares: Mapping[float, float]
+
+
+def fewest_steps(arrivals: Mapping[float, float | None]) -> Best | None:
+    """The fewest steps over learning rates: a parabola in the logarithms around the best rate; None if none arrived.
 
     The minimum of noisy values comes out too low, more so at small batch sizes. A parabola through the neighbours
     of the best rate averages their noise. Beside a cliff (a rate that diverges or takes far more steps) there is no
@@ -146,9 +149,6 @@ def fewest_steps(arrivals: Mapping[float, float | None]) -> tuple[float, float, 
 
     Args:
         arrivals: log2 of the learning rate → steps, or None if that rate did not arrive.
-
-    Returns:
-        (log S, log2 of the best rate, whether worse rates lie on both sides); None if no rate arrived.
     """
     arrived = {x: math.log(max(s, 1e-9)) for x, s in arrivals.items() if s is not None}
     if not arrived:
@@ -161,37 +161,35 @@ def fewest_steps(arrivals: Mapping[float, float | None]) -> tuple[float, float, 
         if abs(x - best) <= _NEAR and y - arrived[best] <= math.log(OUTSIDE_VALLEY)
     }
     if len(valley) >= 3 and min(valley) < best < max(valley):
-        x, y = np.array(list(valley)), np.array(list(valley.values()))
-        bend, slope, level = np.polyfit(x - best, y, 2)
+        x = np.array(list(valley)) - best
+        solve = np.linalg.pinv(np.stack([x**2, x, np.ones_like(x)], axis=1))
+        bend, slope, _ = solve @ np.array(list(valley.values()))
         if bend > 0:
-            shift = float(np.clip(-slope / (2 * bend), min(valley) - best, max(valley) - best))
-            return float(level + slope * shift + bend * shift**2), best + shift, inside
-    return arrived[best], best, inside
+            shift = float(np.clip(-slope / (2 * bend), x.min(), x.max()))
+            shares = np.array([shift**2, shift, 1.0]) @ solve
+            log_steps = float(shares @ np.array(list(valley.values())))
+            return Best(log_steps, best + shift, inside, dict(zip(valley, shares.tolist(), strict=True)))
+    return Best(arrived[best], best, inside, {best: 1.0})
 
 
 def steps_to(batch_size: int, rates: Mapping[float, RateRuns], loss: float) -> StepsTo | None:
-    """S_B(ℓ) of one batch size with the jackknife variance of its logarithm; None if no rate reaches the loss."""
-    whole = {x: arrival(runs, loss) for x, runs in rates.items()}
-    found = fewest_steps(whole)
-    if found is None:
+    """S_B(ℓ) of one batch size with the bootstrap variance of its logarithm; None if no rate reaches the loss."""
+    best = fewest_steps({x: arrival(runs, loss) for x, runs in rates.items()})
+    if best is None:
         return None
-    log_steps, log_rate, inside = found
-    near = {x: runs for x, runs in rates.items() if abs(x - log_rate) <= 2 * _NEAR}
+    near = {x: runs for x, runs in rates.items() if abs(x - best.log_rate) <= 2 * _NEAR}
     count = max(len(runs.losses) for runs in near.values())
-    parts = []
-    for replicate in range(count if count > 1 else 0):
-        left = {
-            x: arrival(runs, loss, replicate) if replicate < len(runs.losses) > 1 else whole[x]
-            for x, runs in near.items()
-        }
-        part = fewest_steps(left)
+    generator, parts = np.random.default_rng(batch_size), []
+    for _ in range(_RESAMPLES if count > 1 else 0):
+        chosen = {n: generator.integers(n, size=n) for n in {len(runs.losses) for runs in near.values()}}
+        part = fewest_steps({x: arrival(runs, loss, chosen[len(runs.losses)]) for x, runs in near.items()})
         if part is not None:
-            parts.append(part[0])
+            parts.append(part.log_steps)
     variance = math.nan
     # They are all the same if the best rate has one replicate among others that have more.
     if len(parts) > 1 and max(parts) > min(parts):
-        variance = (count - 1) * float(np.var(parts))
-    return StepsTo(batch_size, log_steps, log_rate, inside, variance, count)
+        variance = count / (count - 1) * float(np.var(parts, ddof=1))
+    return StepsTo(batch_size, best.log_steps, best.log_rate, best.inside, variance, count)
 
 
 def pooled_variances(points: Sequence[StepsTo]) -> Array:
@@ -212,14 +210,8 @@ def pooled_variances(points: Sequence[StepsTo]) -> Array:
     return variances
 
 
-def fit_law(points: Sequence[StepsTo]) -> LawFit | None:
-    """B_crit and S_min by weighted least squares on log S, with 95% limits; None with fewer than three batch sizes.
-
-    The variance of a residual is that of the replicates plus a model error. If the residuals are larger than both,
-    the limits grow in proportion.
-    """
-    if len(points) < 3:
-        return None
+def fit_law(points: Sequence[StepsTo]) -> StepsFit | None:
+    """The law through the steps of several batch sizes; None with fewer than three."""
     found = _fit(points)
     near = [
         point
@@ -229,69 +221,20 @@ def fit_law(points: Sequence[StepsTo]) -> LawFit | None:
     return _fit(near) if 3 <= len(near) < len(points) else found
 
 
-def excludes(points: Sequence[StepsTo], fit: LawFit, log_critical: float) -> bool:
+def excludes(points: Sequence[StepsTo], fit: StepsFit, log_critical: float) -> bool:
     """Whether the steps contradict another log B_crit than the fitted one, by a likelihood ratio at 90%.
 
     Unlike the limits this also holds where all batch sizes lie on one side of B_crit.
     """
-    misfit = _misfit(points)
-    best = misfit(fit.log_critical)[0]
-    return misfit(log_critical)[0] - best > _CHI2 * max(1.0, best / (2 * max(len(points) - 2, 1)))
+    best, other = misfits([fit.log_critical, log_critical], *_data(points))
+    return other - best > _CHI2 * max(1.0, best / max(len(points) - 2, 1))
 
 
-def _misfit(points: Sequence[StepsTo]) -> Callable[[float], tuple[float, float]]:
-    """log B_crit → (χ² of the law at its best S_min, log S_min)."""
-    B = np.array([float(point.batch_size) for point in points])
-    y = np.array([point.log_steps for point in points])
-    weight = _weights(points)
-
-    def misfit(log_critical: float) -> tuple[float, float]:
-        shape = np.logaddexp(0.0, log_critical - np.log(B))
-        level = float(np.sum(weight * (y - shape)) / np.sum(weight))
-        return float(np.sum(weight * (y - shape - level) ** 2)), level
-
-    return misfit
-
-
-def _weights(points: Sequence[StepsTo]) -> Array:
-    weights: Array = 1 / (pooled_variances(points) + _MODEL_ERROR**2)
-    return weights
-
-
-def _fit(points: Sequence[StepsTo]) -> LawFit | None:
-    B = np.array([float(point.batch_size) for point in points])
-    weight, misfit = _weights(points), _misfit(points)
-    low, high = math.log(B.min()) - 5, math.log(B.max()) + 5
-    grid = np.linspace(low, high, 200)
-    values = [misfit(float(x))[0] for x in grid]
-    x = float(grid[int(np.argmin(values))])
-    width = float(grid[1] - grid[0])
-    for _ in range(40):  # golden section would save nothing worth its lines
-        width *= 0.7
-        x = min((x - width, x, x + width), key=lambda at: misfit(at)[0])
-    chi2, level = misfit(x)
-    part = special.expit(x - np.log(B))  # ∂ log S / ∂ log B_crit
-    J = np.stack([np.ones_like(B), part], axis=1)
-    information = (J * weight[:, None]).T @ J
-    try:
-        covariance = np.linalg.inv(information)
-    except np.linalg.LinAlgError:
-        return None
-    dof = len(points) - 2
+def _fit(points: Sequence[StepsTo]) -> StepsFit | None:
     free = sum(max(point.replicates - 1, 0) for point in points)
-    covariance = covariance * max(1.0, chi2 / (2 * dof))
-    quantile = float(special.stdtrit(max(free, 2), 0.975))
-    error = quantile * math.sqrt(max(float(covariance[1, 1]), 0.0))
-    return LawFit(
-        critical=_estimate(x, error),
-        log_critical=x,
-        log_error=error,
-        min_steps=math.exp(level),
-        min_examples=math.exp(level + x),
-    )
+    return fit_steps(*_data(points), free)
 
 
-def _estimate(log: float, half_width: float) -> Estimate:
-    if half_width > math.log(_OPEN):
-        return Estimate(value=None, low=math.exp(log - min(half_width, 50.0)), high=None)
-    return Estimate(value=math.exp(log), low=math.exp(log - half_width), high=math.exp(log + half_width))
+def _data(points: Sequence[StepsTo]) -> tuple[list[int], list[float], list[float]]:
+    sizes = [point.batch_size for point in points]
+    return sizes, [point.log_steps for point in points], pooled_variances(points).tolist()

@@ -13,7 +13,7 @@ from bnoise_cli.records import BranchRun, HorizonRun, TrainingRun
 
 if TYPE_CHECKING:
     from bnoise_cli.maths.analysis import Analysis, Design
-    from bnoise_cli.maths.horizon import Level
+    from bnoise_cli.maths.horizon import Level, StepsTo
 
 #: What a probe is doing: looking for the range of batch sizes, or measuring.
 ProbePhase = Literal["pilot", "replicates"]
@@ -69,6 +69,8 @@ class HorizonFound:
     start_loss: float
     stands_still: bool
     levels: tuple[Level, ...]
+    #: The fewest steps of each batch size to the last loss, at a learning rate at which no run diverged.
+    batches: tuple[StepsTo, ...]
     runs: tuple[HorizonRun, ...]
     gradient_examples: int
     evaluation_examples: int

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bnoise_cli.maths.tradeoff import Law
+
 #: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
 WIDEST_INTERVAL = 10.0
 # The limits of these types are checked when a stored result is read, not when a measurement makes one.
@@ -51,10 +53,24 @@ class NoiseScale(Estimate):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticalBatchSize(Estimate):
-    """The batch size that takes twice the fewest steps and twice the fewest examples."""
+    """The fewest examples over the fewest steps: where more examples for fewer steps begin to be a bad bargain."""
 
     basis: Basis
-    definition: str = "twice the fewest steps and twice the fewest examples, arXiv:1812.06162 eq. 2.11"
+    #: How sharply the steps turn there, the p of `Law`. It is 1 for a single step, and in files that do not say.
+    sharpness: Positive = 1.0
+    definition: str = (
+        "E_min/S_min, fewest examples over fewest steps, in S/S_min = (1 + (B_crit/B)^sharpness)^(1/sharpness): at "
+        "sharpness 1 arXiv:1812.06162 eq. 2.11"
+    )
+
+    def law(self, at: float) -> Law:
+        """Steps and examples if B_crit is `at`, its value or one of its limits."""
+        return Law(at, self.sharpness)
+
+    @property
+    def known(self) -> Law | None:
+        """Steps and examples by the value; None without one."""
+        return self.law(self.value) if self.value is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

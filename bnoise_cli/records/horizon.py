@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.records.estimates import Estimate, Positive, Size
 
 
@@ -22,6 +23,12 @@ class HorizonPoint:
     #: S_min and E_min of the law through the steps of all batch sizes.
     min_steps: Positive
     min_examples: Positive
+    #: How sharply the steps turn from falling with the batch size to S_min; files that do not say have 1.
+    sharpness: Positive = 1.0
+
+    def steps_at(self, batch_size: int) -> float:
+        """Steps to this loss by the law."""
+        return self.min_steps * Law(self.min_examples / self.min_steps, self.sharpness).steps(batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ class BatchOutcome:
     #: The range of the seeds.
     steps_limits: Limits | None
     examples: float | None
-    #: The steps that the fitted hyperbola gives.
+    #: The steps that the fitted law gives.
     fitted: Positive | None
     #: The steps that the noise scale along training predicts.
     predicted: Positive | None

@@ -27,7 +27,6 @@ def horizon_record(found: HorizonFound | None) -> Horizon | None:
     """The horizon as it is stored; None if there is none."""
     if found is None:
         return None
-    last = found.levels[-1]
     return Horizon(
         start_loss=found.start_loss,
         planned_learning_rate=found.base_rate,
@@ -42,7 +41,7 @@ def horizon_record(found: HorizonFound | None) -> Horizon | None:
                 learning_rate=found.base_rate * 2**point.log_rate,
                 steps=math.exp(point.log_steps),
             )
-            for point in last.arrivals
+            for point in found.batches
         ),
         runs=found.runs,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,7 +172,12 @@ def _critical(run: ProbeRun, batch_size: int) -> CriticalBatchSize:
     if len(values) < len(scales) or len(highs) < len(scales):
         return CriticalBatchSize(value=None, low=low, high=None, basis=basis)
     value, high = weighted(values), weighted(highs)
-    return CriticalBatchSize(value=value, low=min(low, value), high=max(high, value), basis=basis)
+    # For steps that turn at several places the mean is a guess.
+    logs = [math.log(point.horizon.levels[-1].fit.sharpness) for point in points if point.horizon and shown]
+    sharpness = math.exp(math.fsum(logs) / max(len(logs), 1))
+    return CriticalBatchSize(
+        value=value, low=min(low, value), high=max(high, value), basis=basis, sharpness=sharpness
+    )
 
 
 def _trajectory(run: ProbeRun) -> tuple[TrajectoryPoint, ...]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
 from bnoise_cli.records import (
     BatchOutcome,
@@ -28,7 +27,7 @@ from bnoise_cli.results.sweep_doubts import sweep_doubts
 from bnoise_cli.spec.load import Spec
 
 if TYPE_CHECKING:
-    from bnoise_cli.maths.hyperbola import Hyperbola
+    from bnoise_cli.maths.steps_fit import StepsFit
     from bnoise_cli.measurement.outcome import SweepRun
 
 
@@ -75,7 +74,7 @@ def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: settings.get(name) for name in names}, "branch": None}
 
 
-# Steps that scatter far around the hyperbola, or too few of them, leave no B_crit to judge by.
+# Steps that scatter far around the law, or too few of them, leave no B_crit to judge by.
 SWEEP = Kind(
     name="sweep", command="sweep", result=SweepResult, identity=_identity, disqualifying=("law", "goal_near")
 )
@@ -83,14 +82,14 @@ SWEEP = Kind(
 
 def sweep_result(run: SweepRun, spec: Spec) -> SweepResult:
     """Put together everything one sweep found, before any advice."""
-    from bnoise_cli.maths.hyperbola import fit_hyperbola
+    from bnoise_cli.maths.steps_fit import fit_seeds
 
     best = {size: _best_runs(run, size) for size in run.chosen}
     arrived = [size for size, runs in best.items() if runs]
-    fit = fit_hyperbola(arrived, [[r.steps for r in best[size] if r.steps is not None] for size in arrived])
+    fit = fit_seeds(arrived, [[r.steps for r in best[size] if r.steps is not None] for size in arrived])
     critical = _critical(fit)
     predicted = _prediction(run.trajectory, critical)
-    fitted = dict(zip(arrived, fit.fitted, strict=True)) if fit is not None else {}
+    fitted = {size: math.exp(fit.log_steps(size)) for size in arrived} if fit is not None else {}
     probes = [*run.trajectory, *([run.horizon] if run.horizon is not None else [])]
     batches = tuple(_batch(size, best[size], fitted.get(size), predicted, best) for size in run.chosen)
     return SweepResult(
@@ -125,11 +124,13 @@ def _best_runs(run: SweepRun, size: int) -> list[TrainingRun]:
     return list({r.seed: r for r in found}.values())
 
 
-def _critical(fit: Hyperbola | None) -> CriticalBatchSize:
+def _critical(fit: StepsFit | None) -> CriticalBatchSize:
     if fit is None:
         return CriticalBatchSize(value=None, low=0.0, high=None, basis="sweep")
     found = fit.critical
-    return CriticalBatchSize(value=found.value, low=found.low, high=found.high, basis="sweep")
+    return CriticalBatchSize(
+        value=found.value, low=found.low, high=found.high, basis="sweep", sharpness=fit.sharpness
+    )
 
 
 def _batch(
@@ -158,11 +159,11 @@ def _predicted_steps(
     """S(B) of the prediction. It predicts ratios of steps, which are scaled to the steps of the run that was probed."""
     if predicted is None or predicted.critical_batch_size.value is None:
         return None
-    critical, along = predicted.critical_batch_size.value, predicted.batch_size
+    law, along = predicted.critical_batch_size.law(predicted.critical_batch_size.value), predicted.batch_size
     steps = [r.steps for r in best.get(along, []) if r.steps is not None]
     if not steps:
         return None
-    return _mean(steps) * steps_ratio(size, critical) / steps_ratio(along, critical)
+    return _mean(steps) * law.steps(size) / law.steps(along)
 
 
 def _nearest_to(goal: float, horizon: dict[str, Any] | None) -> HorizonPoint | None:

@@ -12,14 +12,14 @@ from bnoise_cli.results.task_doubts import about_a_stream
 from bnoise_cli.spec.schema import Config
 
 if TYPE_CHECKING:
-    from bnoise_cli.maths.hyperbola import Hyperbola
+    from bnoise_cli.maths.steps_fit import StepsFit
     from bnoise_cli.measurement.outcome import SweepRun
 
-#: With fewer batch sizes than this on one side of B_crit, that side of the hyperbola rests on the fit alone.
+#: With fewer batch sizes than this on one side of B_crit, that side of the law rests on the fit alone.
 _EACH_SIDE = 2
 #: A rise of the steps with the batch size by more than this is not explained by noise; merely chosen.
 _RISE = 1.15
-#: A root mean square of log S around the hyperbola above this is a misfit.
+#: A root mean square of log S around the law above this is a misfit.
 _SCATTER = 0.15
 #: A goal that a large batch reaches in fewer steps than this is too near: the first steps fall along sharp directions
 #: and by annealing, and later steps cannot repeat that.
@@ -31,7 +31,7 @@ _DISAGREE = 2.0
 def sweep_doubts(
     run: SweepRun,
     critical: Estimate,
-    fit: Hyperbola | None,
+    fit: StepsFit | None,
     batches: Sequence[BatchOutcome],
     predicted: Prediction | None,
     config: Config,
@@ -99,7 +99,7 @@ def _about_the_range(run: SweepRun, critical: Estimate, batches: Sequence[BatchO
         )
 
 
-def _about_the_goal(run: SweepRun, fit: Hyperbola | None) -> Iterator[Doubt]:
+def _about_the_goal(run: SweepRun, fit: StepsFit | None) -> Iterator[Doubt]:
     steps = fit.min_steps.value if fit is not None else None
     if steps is not None and steps < _FEWEST_STEPS:
         yield Doubt(
@@ -111,12 +111,12 @@ def _about_the_goal(run: SweepRun, fit: Hyperbola | None) -> Iterator[Doubt]:
 
 
 def _about_the_law(
-    critical: Estimate, fit: Hyperbola | None, batches: Sequence[BatchOutcome]
+    critical: Estimate, fit: StepsFit | None, batches: Sequence[BatchOutcome]
 ) -> Iterator[Doubt]:
     if fit is not None and fit.scatter > _SCATTER:
         yield Doubt(
             code="law",
-            finding=f"steps scatter around the hyperbola by {percent(fit.scatter)}",
+            finding=f"steps scatter around the law of steps by {percent(fit.scatter)}",
             remedy="Read the measured steps instead of the fit; more sweep.seeds tell noise from a misfit.",
         )
     arrived = [batch for batch in batches if batch.steps is not None]

@@ -16,7 +16,7 @@ from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.choices import Options
 from bnoise_cli.advice.learning_rate import learning_rate
 from bnoise_cli.errors import CallError
-from bnoise_cli.maths.tradeoff import usual_batch_sizes
+from bnoise_cli.maths.tradeoff import Law, usual_batch_sizes
 from bnoise_cli.records import Estimate, Parallel, Recommendation, Threads
 from bnoise_cli.report.markdown import markdown
 from bnoise_cli.report.sections import report_sections
@@ -171,9 +171,9 @@ def test_one_device_alone_takes_the_steps_without_the_exchange() -> None:
     assert step_seconds(fast) == pytest.approx(5e-3 + fast.batch_size / 4 * 1e-4)
     assert step_seconds(cheap) == pytest.approx(3e-3 + cheap.batch_size * 1e-4)
     assert "on 4 devices a step takes 5.00 ms + 100 µs per example of each" in fast.reason
-    assert "sqrt(B_crit·K·t₀/t₁) = 447 examples" in fast.reason  # sqrt(1000·4·50)
+    assert "which makes 447 examples the fastest" in fast.reason  # sqrt(1000·4·50)
     assert "on one device a step takes 3.00 ms + 100 µs per example," in cheap.reason
-    assert "sqrt(B_crit·t₀/t₁) = 173 examples" in cheap.reason  # sqrt(1000·30)
+    assert "which makes 173 examples the fastest" in cheap.reason  # sqrt(1000·30)
     alone = best(plan(about(1000.0)))
     assert (cheap.batch_size, step_seconds(cheap)) == (alone.batch_size, pytest.approx(step_seconds(alone)))
 
@@ -219,7 +219,7 @@ def test_a_reason_names_what_decides_where_the_closed_form_does_not() -> None:
     held = role(plan(about(5000.0), no_optimizer, batch_size=16), "fastest")
     assert held.batch_size <= 40
     assert "a device takes at most 20 examples at once" in held.reason
-    assert "sqrt(B_crit·t₀/t₁) = 387 examples" in role(base, "fastest").reason
+    assert "which makes 387 examples the fastest" in role(base, "fastest").reason
 
 
 def test_fewer_devices_than_fsdp_was_timed_on_are_not_offered() -> None:
@@ -500,16 +500,16 @@ def planned(optimizer: dict[str, object]) -> Plan:
 
 def test_the_learning_rate_follows_the_optimizer() -> None:
     sgd = {"_target_": "torch.optim.SGD", "lr": 0.2}
-    rate, rule = learning_rate(planned(sgd), 128, 100.0)
+    rate, rule = learning_rate(planned(sgd), 128, Law(100.0))
     assert rate == pytest.approx(0.2 * (1 + 100 / 64) / (1 + 100 / 128), rel=0.01)
     assert "eq. 2.6" in rule
     assert "re-tune" in rule
-    assert learning_rate(planned(sgd), 64, 100.0)[0] == pytest.approx(0.2)
-    adam, rule = learning_rate(planned({"_target_": "torch.optim.AdamW", "lr": 1e-3}), 128, 100.0)
+    assert learning_rate(planned(sgd), 64, Law(100.0))[0] == pytest.approx(0.2)
+    adam, rule = learning_rate(planned({"_target_": "torch.optim.AdamW", "lr": 1e-3}), 128, Law(100.0))
     assert adam == pytest.approx(1e-3 * math.sqrt((1 + 100 / 64) / (1 + 100 / 128)), rel=0.01)
     assert "sqrt" in rule
-    assert learning_rate(planned({"_target_": "my.Optimizer", "lr": 0.1}), 128, 100.0)[0] is None
-    assert learning_rate(planned({"_target_": "torch.optim.SGD"}), 128, 100.0)[0] is None
+    assert learning_rate(planned({"_target_": "my.Optimizer", "lr": 0.1}), 128, Law(100.0))[0] is None
+    assert learning_rate(planned({"_target_": "torch.optim.SGD"}), 128, Law(100.0))[0] is None
 
 
 # --- stored and read back -----------------------------------------------------------------------------

@@ -72,12 +72,12 @@ def _probe(config: Path, budget: int, changes: list[str]) -> tuple[list[float], 
         lap()
         run = session.run(lambda _: None)
         lap()
-        critical = probe_result(run, spec).critical_batch_size.value
+        law = probe_result(run, spec).critical_batch_size.known
         point = run.points[-1]
         if run.interrupted:
             raise KeyboardInterrupt
-        said = f"{point.replicates} replicates, B_crit {'unknown' if critical is None else f'{critical:.0f}'}"
-        session.time_steps(run, critical)
+        said = f"{point.replicates} replicates, B_crit {'unknown' if law is None else f'{law.critical:.0f}'}"
+        session.time_steps(run, law)
     except KeyboardInterrupt:
         said = "given up"
     except BnoiseError as error:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from bnoise_cli.advice.learning_rate import measured_learning_rate
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.maths.step_time import StepTimes
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.stored import read_result
 
@@ -200,20 +201,21 @@ def regrets(
         result: the probe's, as it is stored.
         probed: the same, read.
     """
-    critical, throughput = trained["critical_batch_size"]["value"], probed.throughput
-    if critical is None or throughput is None:
+    found, throughput = trained["critical_batch_size"], probed.throughput
+    if found["value"] is None or throughput is None:
         return
+    law = Law(found["value"], found["sharpness"])
     fewest, times = trained["min_steps"]["value"], StepTimes(throughput)
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
-        steps = fewest * (1 + critical / size) * _rate_costs(trained, size, rate)
+        steps = fewest * law.steps(size) * _rate_costs(trained, size, rate)
         seconds = steps * times.seconds(round(size))
         return seconds, seconds * steps * size
 
     grid = sorted({float(round(size)) for size in np.geomspace(1, 4096, 97)})
     prices = {size: price(size, None) for size in grid}
     least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
-    allowed = [size for size in grid if not beyond_the_check(round(size), critical, probed.plan.check)]
+    allowed = [size for size in grid if not beyond_the_check(round(size), law, probed.plan.check)]
     plan = result["config"]["training"]["batch_size"], result["config"]["optimizer"]["lr"]
     told: dict[str, tuple[float, float | None]] = {"the plan": plan}
     if result["recommendation"] is not None:

@@ -63,7 +63,7 @@ def measured(spec: Spec, device: torch.device) -> ProbeResult:
     run = session.run(lambda _: None)
     begun = time.perf_counter()
     found = probe_result(run, spec)
-    advised = advise(replace(found, throughput=session.time_steps(run, found.critical_batch_size.value)))
+    advised = advise(replace(found, throughput=session.time_steps(run, found.critical_batch_size.known)))
     cost = time.perf_counter() - begun
     print(
         f"probe {found.cost.seconds:.1f} s, advice {cost:.2f} s: {cost / found.cost.seconds:.1%} of the probe's time"

@@ -5,7 +5,7 @@
 The twin writes forward and backward of the MLP by hand and trains every learning rate of a grid 2^(1/4) apart, from
 the config's / 11 to 23 times it (0.018 to 4.5), with the seeds and draws of the sweep. Its steps to a goal are the
 least over the grid of the geometric mean over seeds. It looks at the loss over the whole dataset every step, or
-every 2% of its growth, and trains on to 1.5 times the crossing. It shares `maths.crossing` and `fit_hyperbola` with
+every 2% of its growth, and trains on to 1.5 times the crossing. It shares `maths.crossing` and `fit_seeds` with
 the sweep, nothing else; E[L] is where the mean loss over seeds crosses the goal at the twin's best rate, smoothed by
 isotonic regression, which shares nothing.
 
@@ -45,7 +45,7 @@ from torch import Tensor
 from bnoise_cli.examples.datasets import Digits
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.crossing import crossing
-from bnoise_cli.maths.hyperbola import fit_hyperbola
+from bnoise_cli.maths.steps_fit import fit_seeds
 from bnoise_cli.measurement.building.build import build_task
 from bnoise_cli.measurement.sweeping.sweep import SweepSession
 from bnoise_cli.measurement.task.draws import Draws, Stream
@@ -218,7 +218,7 @@ def compare(
     begun = time.monotonic()
     result = swept(spec)
     seconds = time.monotonic() - begun
-    fit, first = (fit_hyperbola(sizes, [own.steps for own in found]) for found in (twin, dips))
+    fit, first = (fit_seeds(sizes, [own.steps for own in found]) for found in (twin, dips))
     assert fit is not None
     assert first is not None
     print(f"\ngoal {goal}: sweep of {len(result.runs)} runs in {seconds:.0f} s")

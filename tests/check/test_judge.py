@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bnoise_cli.check.check_config import Rules
 from bnoise_cli.check.verdict import Verdict, judge
-from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.records import CriticalBatchSize
 from bnoise_cli.spec.schema import Check
 from tests.check.verdicts import critical, doubt
@@ -116,9 +116,9 @@ def test_the_figures_are_the_closed_form_and_the_advice_mends(
     judged = judge(probed(critical_batch_size=found, doubts=()), batch_size, world_size, check)
     assert judged.compute_overhead is not None
     assert judged.time_efficiency is not None
-    assert judged.compute_overhead == pytest.approx(examples_ratio(batch_size, value) - 1)
+    assert judged.compute_overhead == pytest.approx(Law(value).examples(batch_size) - 1)
     assert judged.compute_overhead_limits.low == pytest.approx(batch_size / (value * factor))
-    assert judged.time_efficiency == pytest.approx(1 / steps_ratio(batch_size, value))
+    assert judged.time_efficiency == pytest.approx(1 / Law(value).steps(batch_size))
     assert (judged.verdict == "fail") == (judged.compute_overhead_limits.low > allowed)
     if judged.verdict in ("warn", "fail"):
         suggested = judged.suggested_batch_size

@@ -87,10 +87,12 @@ class Quadratic:
 
 def _law(sizes: Array, log_steps: Array) -> float:
     def misfit(p: Array) -> Array:
-        found: Array = p[0] + np.logaddexp(0, p[1] - np.log(sizes)) - log_steps
+        sharpness = math.exp(p[2])
+        found: Array = p[0] + np.logaddexp(0, sharpness * (p[1] - np.log(sizes))) / sharpness - log_steps
         return found
 
-    return math.exp(least_squares(misfit, [log_steps.min(), math.log(sizes[len(sizes) // 2])]).x[1])
+    start = [log_steps.min(), math.log(sizes[len(sizes) // 2]), 0.0]
+    return math.exp(least_squares(misfit, start).x[1])
 
 
 def _scaled(h: Array, noise: Array, start: Array, noise_scale: float) -> Quadratic:

@@ -132,7 +132,7 @@ def test_a_rate_whose_later_replicates_diverge_has_diverged() -> None:
     rates = [rate for of_size in found.trained.known.values() for rate in of_size.values()]
     broken = [rate for rate in rates if not np.isfinite(rate.losses[-1]).all()]
     assert broken
-    assert all(rate.diverged for rate in broken)
+    assert all(found.trained.has_diverged(rate) for rate in broken)
     assert [level.steps for level in found.levels] == [4]
 
 
@@ -148,18 +148,30 @@ class Spikes:
 
 
 @pytest.mark.parametrize(
-    ("spikes", "height", "diverged"),
-    [(0, 4.1, False), (1, 4.1, True), (16, 3.9, False), (1, math.nan, True), (1, -math.inf, True)],
+    ("spikes", "height", "diverged", "recommended"),
+    [
+        (0, 4.1, False, True),
+        (1, 4.1, False, False),
+        (2, 4.1, False, False),
+        (3, 4.1, True, False),
+        (16, 3.9, False, True),
+        (1, math.nan, True, False),
+        (1, -math.inf, True, False),
+    ],
 )
-def test_a_rate_at_which_a_run_diverges_is_too_high(spikes: int, height: float, diverged: bool) -> None:
-    """However low their loss is later: training takes one run. The same if the runs are added later."""
+def test_a_rate_at_which_runs_diverge_is_too_high(
+    spikes: int, height: float, diverged: bool, recommended: bool
+) -> None:
+    """However low their loss is later. It is not recommended even if one does; the same if the runs are added later."""
     for at_once in (16, 1):
         trained = Trained(Spikes(spikes, height), start_loss=1.0)  # type: ignore[arg-type]
         trained.begin(8, 0, at_once)
         for step in (1, 2, 3):
             trained.advance(8, [0], step)
         trained.add_replicates(8, 0, 16)
-        assert trained.known[8][0].diverged is diverged
+        rate = trained.known[8][0]
+        assert trained.has_diverged(rate) is diverged
+        assert trained.strict().has_diverged(rate) is not recommended
 
 
 def test_a_small_batch_is_read_in_the_first_steps_and_then_seldom() -> None:
@@ -259,7 +271,7 @@ def test_a_rate_that_has_diverged_arrives_nowhere() -> None:
     before = trained.steps_to(8, 0.3)
     assert before is not None
     trained.add_replicates(8, 0, 16)
-    assert trained.known[8][0].diverged
+    assert trained.has_diverged(trained.known[8][0])
     assert trained.arrival_of(8, 0, 0.3) is None
     after = trained.steps_to(8, 0.3)
     assert after is not None
@@ -336,18 +348,18 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
     found = search(spectra()["1/i"], 0, steps=8)
     size = found.levels[-1].arrivals[0].batch_size
     for rate in found.trained.known[size].values():
-        rate.diverged = True
+        rate.diverging = 1.0
     found._sharpen(1.001)
     assert most_useful(found.levels[-1], found._rates, found.trained) != size
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_batch_size_is_trained_where_one_is_recommended(name: str) -> None:
-    """The ladder's batch sizes lie a factor of 4 apart; those around B_crit/√2 a factor of 2."""
+    """The ladder's batch sizes lie a factor of 4 apart; those around B_crit a factor of 2."""
     for seed in range(3):
         found = search(spectra()[name], seed, steps=8, guess=30.0)
         level = found.levels[-1]
-        there = math.exp(level.fit.log_critical) / math.sqrt(2)
+        there = math.exp(level.fit.log_critical)
         between = [size for size in level.sizes if size not in found.ladder and size != 64]
         assert len(between) == 1
         assert 0.45 * there < between[0] < 2.2 * there
@@ -378,11 +390,11 @@ def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_sixteen_runs
         found.run()
         level = found.levels[-1]
         for size in around_recommended(found.levels[-1]):
-            there, rates = found.trained.steps_to(size, level.loss), found.trained.known[size]
+            there, rates = found.safe.steps_to(size, level.loss), found.safe.known[size]
             assert there is not None
             best = round(PER_DOUBLING * there.log_rate)
             assert best < Cliff.edge
-            if rates[Cliff.edge].diverged:
+            if found.safe.has_diverged(rates[Cliff.edge]):
                 assert best >= Cliff.edge - 4
                 assert rates[best].replicates == 16
                 beside += 1

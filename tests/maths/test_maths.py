@@ -20,10 +20,8 @@ from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
 from bnoise_cli.maths.step_time import StepTimes, fit_line, line_of
 from bnoise_cli.maths.tradeoff import (
-    examples_ratio,
-    fastest_batch_size,
+    Law,
     pareto_front,
-    steps_ratio,
     usual_batch_sizes,
 )
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
@@ -293,22 +291,42 @@ def test_the_usual_pass_has_many_small_updates() -> None:
 
 @given(st.integers(1, 10**6), st.floats(0.5, 1e6))
 def test_the_hyperbola(batch_size: int, critical: float) -> None:
-    steps, examples = steps_ratio(batch_size, critical), examples_ratio(batch_size, critical)
-    assert (steps - 1) * (examples - 1) == pytest.approx(1)  # M18 eq. 2.11
+    law = Law(critical)
+    assert (law.steps(batch_size) - 1) * (law.examples(batch_size) - 1) == pytest.approx(1)  # M18 eq. 2.11
 
 
-def test_at_the_critical_batch_size_both_are_twice() -> None:
-    assert (steps_ratio(64, 64.0), examples_ratio(64, 64.0)) == (2, 2)
+@given(st.integers(1, 10**6), st.floats(0.5, 1e6), st.floats(0.5, 4))
+def test_examples_are_steps_times_the_batch_size(batch_size: int, critical: float, sharpness: float) -> None:
+    law = Law(critical, sharpness)
+    assert law.examples(batch_size) == pytest.approx(law.steps(batch_size) * batch_size / critical)
+    assert law.steps(batch_size) == pytest.approx(
+        (1 + (critical / batch_size) ** sharpness) ** (1 / sharpness)
+    )
 
 
-@given(st.floats(1, 1e5), st.floats(1e-5, 1), st.floats(1e-6, 1e-2), st.integers(1, 64))
+def test_at_the_critical_batch_size_both_are_as_many_times_the_fewest() -> None:
+    assert (Law(64.0).steps(64), Law(64.0).examples(64)) == pytest.approx((2, 2))
+    assert (Law(64.0, 2.0).steps(64), Law(64.0, 2.0).examples(64)) == pytest.approx(
+        (math.sqrt(2), math.sqrt(2))
+    )
+
+
+@given(st.floats(1e-6, 1e300), st.floats(0.5, 1e6), st.floats(0.5, 4))
+def test_the_batch_size_of_an_overhead_spends_it(overhead: float, critical: float, sharpness: float) -> None:
+    law = Law(critical, sharpness)
+    assert law.examples(law.batch_size(overhead)) == pytest.approx(1 + overhead, rel=1e-9)
+
+
+@given(st.floats(1, 1e5), st.floats(0.7, 2.5), st.floats(1e-5, 1), st.floats(1e-6, 1e-2), st.integers(1, 64))
 def test_the_fastest_batch_size_beats_its_neighbours(
-    critical: float, fixed: float, each: float, world: int
+    critical: float, sharpness: float, fixed: float, each: float, world: int
 ) -> None:
-    def time(size: float) -> float:
-        return steps_ratio(size, critical) * (fixed + each * size / world)
+    law = Law(critical, sharpness)
 
-    best = fastest_batch_size(critical, fixed, each, world)
+    def time(size: float) -> float:
+        return law.steps(size) * (fixed + each * size / world)
+
+    best = law.fastest(fixed, each, world)
     assert time(best) <= time(0.99 * best)
     assert time(best) <= time(1.01 * best)
 
@@ -393,7 +411,7 @@ MICRO_BATCHES = [1, 2, 4, 8, 16, 32, 64, 128]
 
 def test_times_matter_near_the_fastest_batch_size_alone() -> None:
     """t = 30 + m and B_crit = 30: the fastest batch size is 30; at 1 a run takes 8 times as long, at 128 1.6 times."""
-    known, purpose = throughput(MICRO_BATCHES, [30.0 + m for m in MICRO_BATCHES]), Purpose(critical=30.0)
+    known, purpose = throughput(MICRO_BATCHES, [30.0 + m for m in MICRO_BATCHES]), Purpose(law=Law(30.0))
     assert purpose.unsettled(with_limits(known, [1.0] * 8)) == []
     assert purpose.unsettled(with_limits(known, [1.3, *[1.0] * 6, 1.3])) == []
     assert purpose.unsettled(with_limits(known, [1.3] * 8)) == [8, 16, 32, 64, 128]
@@ -416,7 +434,7 @@ def test_wider_limits_settle_nothing(
 ) -> None:
     known, purpose = (
         throughput(MICRO_BATCHES, seconds),
-        Purpose(critical=critical, world_size=world, group=group),
+        Purpose(law=Law(critical), world_size=world, group=group),
     )
     asked = purpose.unsettled(with_limits(known, widths))
     wide = [one * more for one, more in zip(widths, wider, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnoise_cli.examples.quadratic import NoisyQuadratic
-from bnoise_cli.maths.hyperbola import fit_hyperbola
+from bnoise_cli.maths.steps_fit import fit_seeds
 from bnoise_cli.results.sweep import sweep_result
 from bnoise_cli.spec.load import load_spec
 from tests.sweeps import swept
@@ -75,7 +75,7 @@ sweep: {{goal: {goal}, seeds: 5, batch_sizes: {sizes}}}
     assert exact[-1] > 15, "interpolation between steps must not matter"
     for batch, truth in zip(result.batches, exact, strict=True):
         assert batch.steps == pytest.approx(truth, rel=0.05), f"batch size {batch.batch_size}"
-    fit = fit_hyperbola(sizes, [[steps] for steps in exact])
+    fit = fit_seeds(sizes, [[steps] for steps in exact])
     assert fit is not None
     truth = math.exp(fit.log_critical)
     found = result.critical_batch_size

@@ -15,6 +15,7 @@ import torch
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.fastest import Purpose
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
@@ -61,7 +62,7 @@ def test_an_exchange_never_takes_longer_than_the_step_it_is_part_of() -> None:
                 seconds=2e-3 + waits, optimizer_seconds=1e-4, loading_seconds=0.0, alone_seconds=1e-3
             )
 
-    found = measure_throughput(Busy(), most=8, budget_seconds=1e4, purpose=Purpose(critical=8.0))
+    found = measure_throughput(Busy(), most=8, budget_seconds=1e4, purpose=Purpose(law=Law(8.0)))
     for step in found.step_times:
         assert step.seconds == pytest.approx(2e-3)
         assert step.exchange_seconds == pytest.approx(1e-3)
@@ -256,7 +257,7 @@ class Busy(Device):
 
 
 def test_steps_beside_another_program_are_timed_by_their_fast_half_and_more_often() -> None:
-    found = measure_throughput(Busy(), most=256, budget_seconds=1e9, purpose=Purpose(critical=100.0))
+    found = measure_throughput(Busy(), most=256, budget_seconds=1e9, purpose=Purpose(law=Law(100.0)))
     near = {step.micro_batch_size: step for step in found.step_times}
     for size in (32, 64, 128):  # sqrt(B_crit t₀/t₁) is 55
         assert near[size].seconds == pytest.approx(3e-3 + 1e-4 * size)
@@ -267,7 +268,7 @@ def test_steps_beside_another_program_are_timed_by_their_fast_half_and_more_ofte
 
 
 def test_rounds_end_when_the_fastest_is_known_or_the_time_is_spent() -> None:
-    purpose = Purpose(critical=100.0)
+    purpose = Purpose(law=Law(100.0))
     calm = Device()
     measure_throughput(calm, most=1024, budget_seconds=1e9, purpose=purpose)
     assert {calm.taken.count(size) for size in calm.taken} == {4}
@@ -281,7 +282,7 @@ def test_rounds_end_when_the_fastest_is_known_or_the_time_is_spent() -> None:
 
 def test_only_the_sizes_that_matter_are_visited_more_often() -> None:
     device = Random(0.2, fixed=3e-3)
-    measure_throughput(device, most=1 << 13, budget_seconds=60.0, purpose=Purpose(critical=10.0))
+    measure_throughput(device, most=1 << 13, budget_seconds=60.0, purpose=Purpose(law=Law(10.0)))
     counts = {size: device.taken.count(size) for size in device.taken}
     assert counts[16] > 30  # sqrt(10 · 30) is 17
     assert counts[8192] == 4

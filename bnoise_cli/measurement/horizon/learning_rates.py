@@ -70,7 +70,7 @@ class LearningRates:
             before = there.log_steps
 
     def confirm(self, size: int, loss: float, steps: int, least: int, count: int) -> None:
-        """Make sure of the best learning rate of one batch size.
+        """Make sure of the best learning rate of one batch size, of those that have not diverged.
 
         Rates that are hardly worse can hide a faster one further up. So twice the best rate is tried or, if rates below
         that diverge, the one just below those. Beside rates that diverge the best one gets `count` replicates; if one
@@ -98,7 +98,11 @@ class LearningRates:
     def _diverging(self, size: int, best: int) -> int | None:
         """The lowest learning rate that diverges, of those up to a factor of 2 above the best one."""
         rates = self._trained.known[size].items()
-        above = (point for point, rate in rates if rate.diverged and 0 < point - best <= PER_DOUBLING)
+        above = (
+            point
+            for point, rate in rates
+            if self._trained.has_diverged(rate) and 0 < point - best <= PER_DOUBLING
+        )
         return min(above, default=None)
 
     def _bracket(
@@ -144,7 +148,9 @@ class LearningRates:
                 if at is not None and at <= limit and rate.last >= WINDOW * at:
                     found[point] = at
                     best = at if best is None else min(best, at)
-                elif rate.diverged or rate.last >= (give_up(at) if best is None else late * best + 1):
+                elif self._trained.has_diverged(rate) or rate.last >= (
+                    give_up(at) if best is None else late * best + 1
+                ):
                     found[point] = None
                 else:
                     continue
@@ -191,7 +197,7 @@ class LearningRates:
     def _train_for(self, size: int, point: int, steps: int) -> float | None:
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
-        while rate.last < target and not rate.diverged:
+        while rate.last < target and not self._trained.has_diverged(rate):
             self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
         return self._trained.loss_after(size, point, steps)
 

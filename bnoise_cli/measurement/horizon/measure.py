@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bnoise_cli import clock
 from bnoise_cli.errors import MistakeError, RunError
-from bnoise_cli.maths.horizon import Level
+from bnoise_cli.maths.horizon import Level, StepsTo
 from bnoise_cli.maths.rate_search import rate_at
 from bnoise_cli.measurement.horizon.runs import HorizonRuns
 from bnoise_cli.measurement.horizon.search import Search
@@ -135,6 +135,7 @@ def _measure(
         start_loss=runner.start_loss,
         stands_still=search.stands_still,
         levels=known.levels,
+        batches=tuple(_batches(search, known.levels)),
         runs=tuple(_runs(search, settings.base_rate, known.levels)),
         gradient_examples=runs.gradient_examples,
         evaluation_examples=runs.evaluation_examples,
@@ -175,6 +176,13 @@ class _Known:
         )
 
 
+def _batches(search: Search, levels: Sequence[Level]) -> Iterator[StepsTo]:
+    """The fewest steps of each batch size to the last loss, at a learning rate at which no run diverged."""
+    for there in levels[-1].arrivals if levels else ():
+        if (safe := search.safe.steps_to(there.batch_size, levels[-1].loss)) is not None:
+            yield safe
+
+
 def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[HorizonRun]:
     found = []
     for size in sorted(search.trained.known):
@@ -187,7 +195,7 @@ def _runs(search: Search, base_rate: float, levels: Sequence[Level]) -> list[Hor
                     replicates=rate.replicates,
                     steps=rate.last,
                     loss=loss if math.isfinite(loss) else None,
-                    arrived=search.trained.arrival_of(size, point, levels[-1].loss) if levels else None,
+                    arrived=search.safe.arrival_of(size, point, levels[-1].loss) if levels else None,
                 )
             )
     return found

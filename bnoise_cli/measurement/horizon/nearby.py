@@ -16,8 +16,6 @@ _MOST_REPLICATES = 16
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
 _WORTH_KNOWING, _WORTH = 0.1, 0.5
-#: Batch sizes up to B_crit are recommended: most often near B_crit over this number.
-_RECOMMENDED = math.sqrt(2)
 
 
 def most_useful(level: Level, learning_rates: LearningRates, trained: Trained) -> int | None:
@@ -25,7 +23,10 @@ def most_useful(level: Level, learning_rates: LearningRates, trained: Trained) -
     found: dict[int, float] = {}
     worth = _WORTH_KNOWING if level.fit.log_error > math.log(KNOWN) else _WORTH
     for i, point in enumerate(level.arrivals):
-        doubled = replace(point, variance=point.variance / 2, replicates=2 * point.replicates)
+        expected = level.fit.log_steps(point.batch_size)  # as if its distance from the law were noise
+        doubled = replace(
+            point, log_steps=expected, variance=point.variance / 2, replicates=2 * point.replicates
+        )
         fit = fit_law([*level.arrivals[:i], doubled, *level.arrivals[i + 1 :]])
         narrower = 1 - fit.log_error / level.fit.log_error if fit is not None else 0.0
         rates = learning_rates.valley(point.batch_size, level.loss).values()
@@ -38,8 +39,7 @@ def most_useful(level: Level, learning_rates: LearningRates, trained: Trained) -
 
 
 def around_recommended(level: Level) -> list[int]:
-    """The trained batch sizes next to the one that is most often recommended, on either side, ascending."""
-    log = level.fit.log_critical - math.log(_RECOMMENDED)
-    below = [size for size in level.sizes if math.log(size) <= log]
-    above = [size for size in level.sizes if math.log(size) > log]
+    """The trained batch sizes next to B_crit on either side, ascending: most often one between them is recommended."""
+    below = [size for size in level.sizes if math.log(size) <= level.fit.log_critical]
+    above = [size for size in level.sizes if math.log(size) > level.fit.log_critical]
     return [*below[-1:], *above[:1]]

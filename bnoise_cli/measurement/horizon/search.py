@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from bnoise_cli.maths.horizon import LawFit, Level, StepsTo, excludes, fit_law
+from bnoise_cli.maths.horizon import Level, StepsTo, excludes, fit_law
+from bnoise_cli.maths.steps_fit import StepsFit
 from bnoise_cli.measurement.horizon.curve import KNOWN, last_changes, stands_still, surely_moves
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
@@ -80,6 +81,8 @@ class Search:
         self._ladder = Ladder(guess, least=least, most=most, group=group)
         self.trained = Trained(runs, start_loss)
         self._rates = LearningRates(self.trained, planned=planned, replicates=self._first_replicates)
+        self.safe = self.trained.strict()
+        self._safe_rates = LearningRates(self.safe, planned=planned, replicates=self._first_replicates)
         self._reached, self._loss = 0, start_loss
         self.levels: list[Level] = []
         self.complete = False
@@ -185,14 +188,14 @@ class Search:
         self._reached, self._loss = steps, loss
         self._note()
 
-    def _train_ladder(self, steps: int, loss: float) -> tuple[LawFit | None, Callable[[float], bool]]:
+    def _train_ladder(self, steps: int, loss: float) -> tuple[StepsFit | None, Callable[[float], bool]]:
         """The law through the steps of every batch size; of the larger ones alone if they say that larger ones lack.
 
         Returns:
             (fit, whether B_crit surely differs from a limit)
         """
         arrivals: list[StepsTo] = []
-        fit: LawFit | None = None
+        fit: StepsFit | None = None
 
         def is_sure(log_limit: float) -> bool:
             assert fit is not None
@@ -318,7 +321,7 @@ class Search:
             if not lacking:
                 return
             for size in lacking:
-                self._rates.confirm(size, level.loss, level.steps, _SETTLED, _CONFIRMED)
+                self._safe_rates.confirm(size, level.loss, level.steps, _SETTLED, _CONFIRMED)
             confirmed.update(lacking)
             self._note()
 

@@ -20,6 +20,9 @@ from bnoise_cli.maths.rate_search import PER_DOUBLING
 #: So many replicates share their draws with those at other learning rates. Counted on noisy quadratics: with 4 of them
 #: the error of B_crit is a sixth smaller than if all share theirs, and a fifth smaller than if none does.
 _SHARED = 4
+#: A learning rate has diverged if more than this part of its runs did. A few replicates and many then find the same
+#: rates too high, so that batch sizes with more of them do not look slower.
+_TOLERATED = 1 / 8
 #: More grid points than a search can reach.
 _POINTS = 2**16
 
@@ -70,11 +73,12 @@ class Rate:
     Attributes:
         steps: where the losses were read, ascending from 0 on.
         losses: of each replicate, one row for each reading.
+        diverging: the part of the runs that were once above twice the loss of the start; 1 if one was not finite.
     """
 
     steps: list[int] = field(default_factory=lambda: [0])
     losses: list[list[float]] = field(default_factory=list)
-    diverged: bool = False
+    diverging: float = 0.0
 
     @property
     def replicates(self) -> int:
@@ -90,11 +94,6 @@ class Rate:
         """The mean loss over replicates at each reading."""
         return [math.fsum(row) / len(row) for row in self.losses]
 
-    def as_runs(self) -> RateRuns:
-        """The runs; of a rate that has diverged, which arrives nowhere, the start alone."""
-        shown = 1 if self.diverged else len(self.steps)
-        return RateRuns(self.steps[:shown], np.array(self.losses[:shown]).T)
-
 
 class Trained:
     """All runs of one start, by batch size and learning rate.
@@ -106,6 +105,17 @@ class Trained:
     def __init__(self, runs: Runs, start_loss: float) -> None:
         self._runs, self.start_loss = runs, start_loss
         self.known: dict[int, dict[int, Rate]] = {}
+        self._tolerated = _TOLERATED
+
+    def strict(self) -> Trained:
+        """The same runs, of which a learning rate may have none that diverged: a recommended rate is trained once."""
+        found = Trained(self._runs, self.start_loss)
+        found.known, found._tolerated = self.known, 0.0
+        return found
+
+    def has_diverged(self, rate: Rate) -> bool:
+        """Whether too many runs of a learning rate diverged. It then arrives nowhere."""
+        return rate.diverging > self._tolerated
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
         """One learning rate. If it is new, it begins with `replicates` replicates."""
@@ -123,7 +133,7 @@ class Trained:
             for point, found in zip(chosen, losses, strict=True):
                 rates[point].steps.append(step)
                 rates[point].losses.append(found)
-                rates[point].diverged = self._has_diverged(rates[point])
+                rates[point].diverging = self._diverging(rates[point])
 
     def add_replicates(self, size: int, point: int, count: int) -> None:
         """Bring one learning rate to `count` replicates, trained as far as the others."""
@@ -133,14 +143,14 @@ class Trained:
         for step in rate.steps[1:]:
             fresh += self._runs.extend(size, [point], added, step)
         rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
-        rate.diverged = self._has_diverged(rate)
+        rate.diverging = self._diverging(rate)
 
     def cut(self, size: int, point: int, step: float) -> None:
         """Leave out the readings of one learning rate after the first one at a step or beyond it."""
         rate = self.known[size][point]
         kept = bisect_left(rate.steps, step) + 1
         rate.steps, rate.losses = rate.steps[:kept], rate.losses[:kept]
-        rate.diverged = self._has_diverged(rate)
+        rate.diverging = self._diverging(rate)
 
     @property
     def examples(self) -> int:
@@ -156,27 +166,34 @@ class Trained:
 
     def converging(self, size: int) -> dict[int, Rate]:
         """The learning rates of a batch size that have not diverged."""
-        return {point: rate for point, rate in self.known.get(size, {}).items() if not rate.diverged}
+        return {
+            point: rate for point, rate in self.known.get(size, {}).items() if not self.has_diverged(rate)
+        }
 
     def arrival_of(self, size: int, point: int, loss: float) -> float | None:
         """Steps of one learning rate to a loss; None if it has not reached it, or has diverged."""
-        return arrival(self.known[size][point].as_runs(), loss)
+        return arrival(self._as_runs(self.known[size][point]), loss)
 
     def steps_to(self, size: int, loss: float) -> StepsTo | None:
         """S_B(ℓ) from what is known."""
         rates = self.known.get(size, {}).items()
-        return steps_to(
-            size, {point / PER_DOUBLING: rate.as_runs() for point, rate in rates if rate.last}, loss
-        )
+        runs = {point / PER_DOUBLING: self._as_runs(rate) for point, rate in rates if rate.last}
+        return steps_to(size, runs, loss)
 
     def loss_after(self, size: int, point: int, steps: int) -> float | None:
         """The smoothed mean loss of one learning rate after `steps`; None if it diverged or has not come so far."""
         rate = self.known[size][point]
-        if rate.diverged or rate.last < steps:
+        if self.has_diverged(rate) or rate.last < steps:
             return None
         return smoothed_at(rate.steps, rate.means, steps)
 
-    def _has_diverged(self, rate: Rate) -> bool:
-        """Whether one of the runs was once above twice the start: training takes one run, which must not."""
+    def _as_runs(self, rate: Rate) -> RateRuns:
+        """The runs of a learning rate; of one that has diverged the start alone."""
+        shown = 1 if self.has_diverged(rate) else len(rate.steps)
+        return RateRuns(rate.steps[:shown], np.array(rate.losses[:shown]).T)
+
+    def _diverging(self, rate: Rate) -> float:
         losses = np.array(rate.losses)
-        return not bool((np.isfinite(losses) & (losses <= diverged_above(self.start_loss))).all())
+        if not np.isfinite(losses).all():
+            return 1.0
+        return float((losses > diverged_above(self.start_loss)).any(axis=0).mean())

@@ -12,6 +12,7 @@ import torch
 
 from bnoise_cli import clock
 from bnoise_cli.errors import BnoiseError, CallError, MistakeError, RunError
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
@@ -129,12 +130,12 @@ class Session:
             failure=failure or points[-1].failure,
         )
 
-    def time_steps(self, run: ProbeRun, critical: float | None) -> Throughput:
+    def time_steps(self, run: ProbeRun, law: Law | None) -> Throughput:
         """Time training steps as the planned run takes them; to be called last, it uses the optimizer up.
 
         Args:
             run: the finished probe.
-            critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
+            law: of training; micro-batches far beyond one device's part of B_crit have no use.
 
         Raises:
             RunError: a single example does not fit, or the user's code failed.
@@ -143,7 +144,7 @@ class Session:
             self.task,
             self.optimizer,
             self.config,
-            critical,
+            law,
             group=run.findings.group,
             budget_seconds=self.config.probe.budget,
             threads=self._threads,

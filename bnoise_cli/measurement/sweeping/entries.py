@@ -84,6 +84,7 @@ class _Ahead(_Entry):
     critical_batch_size: _Scale
     min_steps: Positive
     min_examples: Positive
+    sharpness: Positive
 
 
 class _Horizon(_Entry):

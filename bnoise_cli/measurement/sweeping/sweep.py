@@ -14,7 +14,8 @@ from bnoise_cli import clock
 from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
-from bnoise_cli.maths.hyperbola import Hyperbola, fit_hyperbola
+from bnoise_cli.maths.steps_fit import StepsFit, fit_seeds
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
 from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
 from bnoise_cli.measurement.outcome import SweepPhase, SweepProgress, SweepRun
@@ -82,7 +83,7 @@ class SweepSession:
         with enough_memory("copying the parameters"), preserved(self.task.model, self.config.probe.seed):
             return _Run(self.shared, known, on_progress).measure()
 
-    def time_steps(self, found: SweepRun, critical: float | None) -> Throughput:
+    def time_steps(self, found: SweepRun, law: Law | None) -> Throughput:
         """Time training steps as the planned run takes them, in a part of the time of the sweep.
 
         Raises:
@@ -95,7 +96,7 @@ class SweepSession:
             self.task,
             optimizer,
             self.config,
-            critical,
+            law,
             group=found.findings.group,
             budget_seconds=max(seconds, self.config.sweep.budget or 0.0),
             threads=quickest_threads(self.task, self.config.probe.seed),
@@ -189,11 +190,11 @@ class _Run:
             self.expected = max(self.expected, len(self.chosen) + 1)
             self.chosen[further] = tuner.best_point(further, self.chosen)
 
-    def _fit(self) -> tuple[list[int], Hyperbola | None]:
-        """Batch sizes that arrived, and the hyperbola through their steps."""
+    def _fit(self) -> tuple[list[int], StepsFit | None]:
+        """Batch sizes that arrived, and the law through their steps."""
         points = {size: point for size, point in sorted(self.chosen.items()) if point is not None}
         steps = [self.known.at_best(size, point, self.plan.seeds) for size, point in points.items()]
-        return list(points), fit_hyperbola(list(points), steps)
+        return list(points), fit_seeds(list(points), steps)
 
     def _next_size(self, most: int) -> int | None:
         arrived, found = self._fit()

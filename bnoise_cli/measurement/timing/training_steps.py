@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bnoise_cli import clock
 from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.maths.fastest import Purpose
+from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task.passes import cut_short
@@ -35,7 +36,7 @@ def time_training_steps(
     task: Task,
     optimizer: torch.optim.Optimizer,
     config: Config,
-    critical: float | None,
+    law: Law | None,
     *,
     group: int,
     budget_seconds: float,
@@ -44,15 +45,17 @@ def time_training_steps(
     """Time steps of the planned run; to be called last, it uses the optimizer up.
 
     Args:
-        critical: B_crit, in examples; micro-batches far beyond one device's part of it have no use.
+        law: of training; micro-batches far beyond one device's part of B_crit have no use.
         group: examples that must go through the model together.
         budget_seconds: of the whole measurement; a part of that is used.
         threads: the number of torch threads to use; None: torch's own.
     """
     plan, ranks = config.training, task.ranks
-    local = max(plan.batch_size, _LARGEST_OF_USE * (critical or 0.0)) / plan.world_size
+    local = (
+        max(plan.batch_size, _LARGEST_OF_USE * (law.critical if law is not None else 0.0)) / plan.world_size
+    )
     most, seed = max(1, min(int(local), task.batches.length)), config.probe.seed
-    purpose = _purpose(config, critical, group) if critical is not None else None
+    purpose = _purpose(config, law, group) if law is not None else None
     with (
         preserved(task.model, seed, on_host=True) as origin,
         use_threads(threads.number if threads is not None else None),
@@ -65,11 +68,11 @@ def time_training_steps(
     return replace(found, world_size=ranks.size, parallel="fsdp" if task.sharded else "ddp")
 
 
-def _purpose(config: Config, critical: float, group: int) -> Purpose:
+def _purpose(config: Config, law: Law, group: int) -> Purpose:
     """To recommend a batch size within the overhead that the config allows."""
     allowed = config.advice.max_compute_overhead or config.check.max_compute_overhead
     return Purpose(
-        critical=critical,
+        law=law,
         world_size=config.training.world_size,
         group=group,
         max_compute_overhead=allowed,

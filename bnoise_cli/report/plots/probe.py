@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import count, significant
 from bnoise_cli.records import Point
 from bnoise_cli.report.plots.style import (
@@ -89,7 +88,7 @@ def draw_speed(axes: Axes, results: Named[ProbeResult]) -> str:
         if curve.alone:
             planned = result.plan.training.batch_size
             if grid[0] <= planned / scale <= grid[-1]:
-                speed = 1 / steps_ratio(planned, scale)
+                speed = 1 / (1 + scale / planned)
                 axes.plot(
                     planned / scale,
                     speed,

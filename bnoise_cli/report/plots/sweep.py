@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnoise_cli.maths.tradeoff import steps_ratio
 from bnoise_cli.numbers import significant
 from bnoise_cli.records import BatchOutcome
 from bnoise_cli.report.plots.style import COLOURS, Array, Named, Panel, beside, curves, finish
@@ -27,9 +26,9 @@ def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
         critical, fewest = result.critical_batch_size, result.min_steps.value
         grid = np.geomspace(sizes[0] / 1.5, sizes[-1] * 1.5, 200)
         if critical.value is not None and fewest is not None:
-            law = fewest * (1 + critical.value / grid)
-            label = curve.beside("S_min·(1 + B_crit/B)")
-            axes.plot(grid, law, curve.dashes, color=curve.colour, lw=1.4, label=label)
+            law = critical.law(critical.value)
+            steps, label = [fewest * law.steps(size) for size in grid], curve.beside("law")
+            axes.plot(grid, steps, curve.dashes, color=curve.colour, lw=1.4, label=label)
             curve.draw_scale(axes, critical, f"B_crit = {significant(critical.value)}")
         if curve.alone:
             _draw_predicted(axes, result, grid)
@@ -41,12 +40,10 @@ def _draw_predicted(axes: Axes, result: SweepResult, grid: Array) -> None:
     known = [batch for batch in result.batches if batch.predicted is not None]
     if not known or result.predicted is None or result.predicted.critical_batch_size.value is None:
         return
-    critical = result.predicted.critical_batch_size.value
-    at = known[0]
-    scale = (at.predicted or 0.0) / steps_ratio(at.batch_size, critical)
-    axes.plot(
-        grid, scale * (1 + critical / grid), ":", color=COLOURS[2], lw=1.6, label="predicted by the probe"
-    )
+    law, at = result.predicted.critical_batch_size.known, known[0]
+    assert law is not None
+    steps = [(at.predicted or 0.0) * law.steps(size) / law.steps(at.batch_size) for size in grid]
+    axes.plot(grid, steps, ":", color=COLOURS[2], lw=1.6, label="predicted by the probe")
 
 
 def draw_rates(axes: Axes, results: Named[SweepResult]) -> str:

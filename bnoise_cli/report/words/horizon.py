@@ -62,7 +62,7 @@ def _runs(result: ProbeResult, horizon: Horizon) -> Section | None:
         horizon.curve[-1].loss,
         planned=Run(size, rate, *as_planned) if as_planned is not None else None,
         trained=_trained(horizon),
-        fewest=_fewest(horizon),
+        by_law=horizon.curve[-1].steps_at,
     )
 
 
@@ -76,17 +76,13 @@ def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
 
 def steps_of(horizon: Horizon, advised: Recommendation) -> float:
     """Steps of a run at the recommended batch size."""
-    steps = steps_at(advised.batch_size, _trained(horizon), _fewest(horizon))
+    steps = steps_at(advised.batch_size, _trained(horizon), horizon.curve[-1].steps_at)
     assert steps is not None
     return steps
 
 
 def _trained(horizon: Horizon) -> dict[int, float]:
     return {batch.batch_size: batch.steps for batch in horizon.batches}
-
-
-def _fewest(horizon: Horizon) -> tuple[float, float]:
-    return horizon.curve[-1].min_steps, horizon.curve[-1].min_examples
 
 
 def below_the_headline(result: ProbeResult, horizon: Horizon) -> Iterator[Sentence]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bnoise_cli.advice.reason import at_critical
 from bnoise_cli.amounts import Amounts
-from bnoise_cli.maths.tradeoff import examples_ratio, steps_ratio
 from bnoise_cli.measurement.outcome import HorizonProgress, Progress, WarmupProgress
 from bnoise_cli.numbers import count, percent, seconds, significant, within
 from bnoise_cli.records import TrajectoryPoint
@@ -49,14 +49,12 @@ def _answer(result: ProbeResult) -> Section:
 
 def _about_the_answer(result: ProbeResult) -> Iterator[Sentence]:
     critical, noise, amounts = result.critical_batch_size, result.noise_scale, result.amounts
-    if critical.value is not None:
+    if (law := critical.known) is not None:
         planned = result.plan.training.batch_size
+        yield Sentence(f"Training at this batch size takes {at_critical(law)}.")
         yield Sentence(
-            "Training at this batch size takes twice the fewest steps and twice the fewest examples."
-        )
-        yield Sentence(
-            f"The planned batch of {amounts.count(planned)} takes {steps_ratio(planned, critical.value):.2f} times "
-            f"the fewest steps and {examples_ratio(planned, critical.value):.2f} times the fewest examples."
+            f"The planned batch of {amounts.count(planned)} takes {law.steps(planned):.2f} times "
+            f"the fewest steps and {law.examples(planned):.2f} times the fewest examples."
         )
     if result.horizon is not None:
         yield from below_the_headline(result, result.horizon)

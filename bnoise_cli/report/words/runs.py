@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from bnoise_cli.numbers import count, seconds, significant
@@ -26,14 +26,14 @@ def runs_section(
     *,
     planned: Run | None,
     trained: Mapping[int, float],
-    fewest: tuple[float, float] | None,
+    by_law: Callable[[int], float] | None,
 ) -> Section | None:
     """A table of steps, examples and time; None if there is no such run.
 
     Args:
         planned: at the planned batch size and learning rate.
         trained: batch size → steps at its best learning rate.
-        fewest: S_min and E_min, which give the steps of a batch size that was not trained (M18 eq. 2.11).
+        by_law: batch size → the steps that the law through the trained ones gives; None without a law.
     """
     size, rates, advised = result.plan.training.batch_size, result.best_rates, result.recommendation
     named = [("planned", planned)] if planned is not None else []
@@ -43,7 +43,7 @@ def runs_section(
         advised is not None
         and advised.batch_size != size
         and advised.learning_rate is not None
-        and (steps := steps_at(advised.batch_size, trained, fewest)) is not None
+        and (steps := steps_at(advised.batch_size, trained, by_law)) is not None
     ):
         named.append(("recommended", Run(advised.batch_size, advised.learning_rate, steps)))
     if not named:
@@ -57,11 +57,10 @@ def runs_section(
 
 
 def steps_at(
-    batch_size: int, trained: Mapping[int, float], fewest: tuple[float, float] | None
+    batch_size: int, trained: Mapping[int, float], by_law: Callable[[int], float] | None
 ) -> float | None:
-    """Steps at a batch size: as trained, or by the law through the trained ones; arguments as `runs_section`."""
-    law = fewest[0] + fewest[1] / batch_size if fewest is not None else None
-    return trained.get(batch_size, law)
+    """Steps at a batch size: as trained, or by the law; arguments as `runs_section`."""
+    return trained.get(batch_size, by_law(batch_size) if by_law is not None else None)
 
 
 def _row(result: Result, name: str, run: Run) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _answer(result: SweepResult) -> Section:
 
 def _runs(result: SweepResult) -> Section | None:
     """What training to the goal takes."""
-    ratio, steps, examples = result.planned_steps_ratio, result.min_steps.value, result.min_examples.value
+    ratio, steps, law = result.planned_steps_ratio, result.min_steps.value, result.critical_batch_size.known
     planned = None
     if runs := result.planned_runs():
         size, rate = runs[0].batch_size, runs[0].learning_rate
@@ -75,7 +75,7 @@ def _runs(result: SweepResult) -> Section | None:
         result.goal,
         planned=planned,
         trained={batch.batch_size: batch.steps for batch in result.batches if batch.steps is not None},
-        fewest=(steps, examples) if steps is not None and examples is not None else None,
+        by_law=(lambda size: steps * law.steps(size)) if steps is not None and law is not None else None,
     )
 
 

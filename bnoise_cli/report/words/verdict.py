@@ -38,8 +38,8 @@ def verdict_section(result: Result) -> Section:
     if result.critical_batch_size.basis in ("probe", "trajectory"):
         words = f"By one step alone, which training may contradict: {words[0].lower()}{words[1:]}"
     headline = Sentence(words, Tone.UNSURE if doubts else Tone.GOOD)
-    critical = result.critical_batch_size.value or 0.0
-    beyond = beyond_the_check(advised.batch_size, critical, result.plan.check)
+    law = result.critical_batch_size.known
+    beyond = beyond_the_check(advised.batch_size, law, result.plan.check) if law is not None else ""
     refused = [Sentence(beyond, Tone.UNSURE)] if beyond else []
     parts = [*_differences(result, advised), *_same_time(result, advised), *refused, _trust(result, doubts)]
     return Section(title="Verdict", headline=headline, parts=parts)
