@@ -17,8 +17,8 @@ class Law:
         S(B) = S_min·(1 + (B_crit/B)^p)^(1/p)        E(B) = E_min·(1 + (B/B_crit)^p)^(1/p)
 
     B_crit = E_min/S_min. For a single step p = 1, and this is M18 eq. 2.11. Training turns more sharply from "twice the
-    batch, half the steps" to "no fewer steps": even on a noisy quadratic eq. 2.11 misses the exact S(B) by up to 30%,
-    and a p of 0.8 to 2.5 by 4%.
+    batch, half the steps" to "no fewer steps": on noisy quadratics eq. 2.11 misses the exact log S(B) by 2 to 13% (root
+    mean square), and the best p, 0.8 to 2.4, by 2 to 3%.
 
     Attributes:
         critical: B_crit, in examples.

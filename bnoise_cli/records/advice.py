@@ -18,9 +18,9 @@ class TradeoffRow:
     """What training at one batch size costs on the planned devices; times are None if no step was timed."""
 
     batch_size: int
-    #: Steps over the fewest, 1 + B_crit/B.
+    #: Steps over the fewest.
     steps_ratio: Positive
-    #: Examples over the fewest, 1 + B/B_crit.
+    #: Examples over the fewest.
     examples_ratio: Positive
     #: The fewest steps over the steps at this batch size: the speed relative to its limit.
     time_efficiency: float

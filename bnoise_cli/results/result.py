@@ -167,7 +167,7 @@ class Kind:
     result: type[Result]
     #: The settings of that section that the result depends on.
     identity: Callable[[Mapping[str, Any]], dict[str, Any]]
-    #: Whether steps and examples follow 1 + B_crit/B and 1 + B/B_crit, so that B_crit gives a trade-off.
+    #: Whether steps and examples follow the law of steps, so that B_crit gives a trade-off.
     follows_law: bool = True
     #: Codes of doubts that disqualify a result of this kind for judging a plan, besides the codes that hold for all.
     disqualifying: tuple[str, ...] = ()

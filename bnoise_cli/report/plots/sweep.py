@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_steps(axes: Axes, results: Named[SweepResult]) -> str:
-    """Draw steps against batch size: the measurement with the range of its seeds, the hyperbola and the prediction."""
+    """Draw steps against batch size: the measurement with the range of its seeds, the law and the prediction."""
     for curve in curves(results):
         batches, result = arrived(curve.result), curve.result
         sizes = np.array([batch.batch_size for batch in batches], dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bnoise_cli.advice.reason import at_critical
 from bnoise_cli.amounts import EXAMPLES, Amounts
 from bnoise_cli.measurement.outcome import SweepProgress
 from bnoise_cli.numbers import count, seconds, significant
@@ -34,9 +35,13 @@ def sweep_sections(result: SweepResult) -> list[Section]:
 def _answer(result: SweepResult) -> Section:
     critical, predicted, amounts = result.critical_batch_size, result.predicted, result.amounts
     losses = f"{significant(result.start_loss, 4)} to {significant(result.goal, 4)}"
-    known = "Training at this batch size takes twice the fewest steps and twice the fewest examples."
+    known = critical.known
     parts = [
-        *([Sentence(known)] if critical.value is not None else []),
+        *(
+            [Sentence(f"Training at this batch size takes {at_critical(known)}.")]
+            if known is not None
+            else []
+        ),
         Sentence(
             f"Measured by training from a loss of {losses}: "
             f"fewest steps {_value(result.min_steps)}, fewest examples {_value(result.min_examples, amounts)}."
