@@ -49,10 +49,14 @@ class RateRuns:
     Attributes:
         steps: steps at which the loss was read, ascending, from 0 on, shape (M,).
         losses: one row for each replicate, shape (n, M).
+        diverged: which replicates diverged, shape (n,).
+        tolerated: the part of them that may have; with more the learning rate arrives nowhere.
     """
 
     steps: Sequence[int]
     losses: Array
+    diverged: NDArray[np.bool_]
+    tolerated: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,11 @@ def arrival(runs: RateRuns, loss: float, chosen: NDArray[np.int_] | None = None)
     Args:
         chosen: the replicates that count, each as often as it is named; None: each once.
     """
-    losses = runs.losses if chosen is None else runs.losses[chosen]
+    losses, diverged = runs.losses, runs.diverged
+    if chosen is not None:
+        losses, diverged = losses[chosen], diverged[chosen]
+    if diverged.mean() > runs.tolerated:
+        return None
     mean = losses.mean(axis=0)
     finite = int(np.argmin(np.isfinite(mean))) if not np.isfinite(mean).all() else len(mean)
     if finite < 2:
@@ -172,9 +180,14 @@ def fewest_steps(arrivals: Mapping[float, float | None]) -> Best | None:
     return Best(arrived[best], best, inside, {best: 1.0})
 
 
+def best_rate(rates: Mapping[float, RateRuns], loss: float) -> Best | None:
+    """The fewest steps of one batch size to a loss, over learning rates; None if none reaches it."""
+    return fewest_steps({x: arrival(runs, loss) for x, runs in rates.items()})
+
+
 def steps_to(batch_size: int, rates: Mapping[float, RateRuns], loss: float) -> StepsTo | None:
     """S_B(ℓ) of one batch size with the bootstrap variance of its logarithm; None if no rate reaches the loss."""
-    best = fewest_steps({x: arrival(runs, loss) for x, runs in rates.items()})
+    best = best_rate(rates, loss)
     if best is None:
         return None
     near = {x: runs for x, runs in rates.items() if abs(x - best.log_rate) <= 2 * _NEAR}

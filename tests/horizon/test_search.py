@@ -348,7 +348,7 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
     found = search(spectra()["1/i"], 0, steps=8)
     size = found.levels[-1].arrivals[0].batch_size
     for rate in found.trained.known[size].values():
-        rate.diverging = 1.0
+        rate.diverged = [True] * rate.replicates
     found._sharpen(1.001)
     assert most_useful(found.levels[-1], found._rates, found.trained) != size
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from bnoise_cli.maths.crossing import WINDOW
-from bnoise_cli.maths.horizon import OUTSIDE_VALLEY, StepsTo
+from bnoise_cli.maths.horizon import OUTSIDE_VALLEY
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, Rate, Trained
 
@@ -50,7 +50,7 @@ class LearningRates:
             raise BudgetSpent  # every learning rate diverges; the caller says so
         return min(values)
 
-    def to_loss(self, size: int, loss: float, steps: int) -> StepsTo | None:
+    def to_loss(self, size: int, loss: float, steps: int) -> None:
         """Train one batch size until its best learning rate for `loss` is bracketed.
 
         A learning rate with few replicates, or trained only a little beyond the loss, looks best by luck, and leaves
@@ -64,10 +64,10 @@ class LearningRates:
         while True:
             self._bracket(size, loss, first, limit)
             filled = self.fill(size, loss, self._trained.most_replicates(size))
-            there = self._trained.steps_to(size, loss)
-            if there is None or (there.log_steps == before and not filled):
-                return there
-            before = there.log_steps
+            best = self._trained.best(size, loss)
+            if best is None or (best.log_steps == before and not filled):
+                return
+            before = best.log_steps
 
     def confirm(self, size: int, loss: float, steps: int, least: int, count: int) -> None:
         """Make sure of the best learning rate of one batch size, of those that have not diverged.
@@ -173,7 +173,7 @@ class LearningRates:
 
         They were late beside the best one of that time. If that was lucky, more replicates have made it slower.
         """
-        best = self._trained.steps_to(size, loss)
+        best = self._trained.best(size, loss)
         if best is None:
             return False
         first, rates = self._first_point(size, loss), self._trained.converging(size)
@@ -209,19 +209,20 @@ class LearningRates:
 
     def _quiet(self, size: int, loss: float) -> float:
         """Steps before which no run can have arrived: a larger batch size does not take more."""
-        larger = self._larger(size, loss)
-        return math.exp(larger.log_steps) / WINDOW if larger is not None else 0.0
+        return self._larger(size, loss)[1] / WINDOW
 
     def _too_many(self, size: int, loss: float, steps: int) -> float:
         """Steps after which a learning rate is too high or too low: a larger batch size takes no fewer examples."""
-        larger = self._larger(size, loss)
-        if larger is not None:
-            return _TOO_MANY * math.exp(larger.log_steps) * larger.batch_size / size
+        larger, taken = self._larger(size, loss)
+        if taken:
+            return _TOO_MANY * taken * larger / size
         return _TOO_MANY * steps * max([size, *self._trained.known]) / size
 
-    def _larger(self, size: int, loss: float) -> StepsTo | None:
-        larger = min((other for other in self._trained.known if other > size), default=None)
-        return self._trained.steps_to(larger, loss) if larger is not None else None
+    def _larger(self, size: int, loss: float) -> tuple[int, float]:
+        """The next larger batch size, and its steps to the loss; 0 if it has not reached that or there is none."""
+        larger = min((other for other in self._trained.known if other > size), default=0)
+        best = self._trained.best(larger, loss)
+        return larger, math.exp(best.log_steps) if best is not None else 0.0
 
     def _candidates(self, size: int, first: int) -> list[int]:
         """Learning rates to look at together: the one that is expected to be best, and a neighbour on either side."""
@@ -247,8 +248,8 @@ class LearningRates:
     def _best_known(self, size: int, loss: float | None) -> int | None:
         """The learning rate that reached `loss` first, or else the one with the lowest last loss."""
         rates = self._trained.converging(size)
-        if loss is not None and rates and (there := self._trained.steps_to(size, loss)) is not None:
-            return min(rates, key=lambda point: abs(point / PER_DOUBLING - there.log_rate))
+        if loss is not None and rates and (best := self._trained.best(size, loss)) is not None:
+            return min(rates, key=lambda point: abs(point / PER_DOUBLING - best.log_rate))
         return min(rates, key=lambda point: rates[point].means[-1], default=None)
 
 

@@ -182,9 +182,9 @@ class Search:
 
     def _keep(self, before: int, steps: int, loss: float, *, is_lowest: bool) -> None:
         """Note a level that was reached. K of the lowest loss is what the largest batch takes to it."""
-        there = self.trained.steps_to(self.ladder[-1], loss)
-        if is_lowest and there is not None:
-            steps = min(max(before + 1, round(math.exp(there.log_steps))), steps)
+        best = self.trained.best(self.ladder[-1], loss)
+        if is_lowest and best is not None:
+            steps = min(max(before + 1, round(math.exp(best.log_steps))), steps)
         self._reached, self._loss = steps, loss
         self._note()
 
@@ -203,7 +203,8 @@ class Search:
             return known or excludes(arrivals, fit, log_limit)
 
         for size in reversed(self.ladder):
-            if (found := self._rates.to_loss(size, loss, steps)) is not None:
+            self._rates.to_loss(size, loss, steps)
+            if (found := self.trained.steps_to(size, loss)) is not None:
                 arrivals.append(found)
             fit = fit_law(arrivals)
             if fit is not None and self._ladder.is_low(fit.log_critical, is_sure):
@@ -337,7 +338,7 @@ class Search:
             return
         if size not in self.ladder:
             self._rates.to_loss(size, level.loss, level.steps)
-        best = self.trained.steps_to(size, level.loss)
+        best = self.trained.best(size, level.loss)
         if best is not None:
             self._rates.arrivals(size, [0], level.loss, best=math.exp(best.log_steps), late=_LATE_PLAN)
 

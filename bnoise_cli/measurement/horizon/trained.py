@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from bnoise_cli.maths.crossing import diverged_above, smoothed_at
-from bnoise_cli.maths.horizon import RateRuns, StepsTo, arrival, steps_to
+from bnoise_cli.maths.horizon import Best, RateRuns, StepsTo, arrival, best_rate, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
 #: So many replicates share their draws with those at other learning rates. Counted on noisy quadratics: with 4 of them
@@ -73,12 +73,12 @@ class Rate:
     Attributes:
         steps: where the losses were read, ascending from 0 on.
         losses: of each replicate, one row for each reading.
-        diverging: the part of the runs that were once above twice the loss of the start; 1 if one was not finite.
+        diverged: which runs were once above twice the loss of the start; all if one was not finite.
     """
 
     steps: list[int] = field(default_factory=lambda: [0])
     losses: list[list[float]] = field(default_factory=list)
-    diverging: float = 0.0
+    diverged: list[bool] = field(default_factory=list)
 
     @property
     def replicates(self) -> int:
@@ -115,13 +115,13 @@ class Trained:
 
     def has_diverged(self, rate: Rate) -> bool:
         """Whether too many runs of a learning rate diverged. It then arrives nowhere."""
-        return rate.diverging > self._tolerated
+        return sum(rate.diverged) > self._tolerated * len(rate.diverged)
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
         """One learning rate. If it is new, it begins with `replicates` replicates."""
         rates = self.known.setdefault(size, {})
         if point not in rates:
-            rates[point] = Rate(losses=[[self.start_loss] * replicates])
+            rates[point] = Rate(losses=[[self.start_loss] * replicates], diverged=[False] * replicates)
         return rates[point]
 
     def advance(self, size: int, points: Sequence[int], step: int) -> None:
@@ -133,7 +133,7 @@ class Trained:
             for point, found in zip(chosen, losses, strict=True):
                 rates[point].steps.append(step)
                 rates[point].losses.append(found)
-                rates[point].diverging = self._diverging(rates[point])
+                rates[point].diverged = self._diverged(rates[point])
 
     def add_replicates(self, size: int, point: int, count: int) -> None:
         """Bring one learning rate to `count` replicates, trained as far as the others."""
@@ -143,14 +143,14 @@ class Trained:
         for step in rate.steps[1:]:
             fresh += self._runs.extend(size, [point], added, step)
         rate.losses = [old + new for old, new in zip(rate.losses, fresh, strict=True)]
-        rate.diverging = self._diverging(rate)
+        rate.diverged = self._diverged(rate)
 
     def cut(self, size: int, point: int, step: float) -> None:
         """Leave out the readings of one learning rate after the first one at a step or beyond it."""
         rate = self.known[size][point]
         kept = bisect_left(rate.steps, step) + 1
         rate.steps, rate.losses = rate.steps[:kept], rate.losses[:kept]
-        rate.diverging = self._diverging(rate)
+        rate.diverged = self._diverged(rate)
 
     @property
     def examples(self) -> int:
@@ -174,11 +174,17 @@ class Trained:
         """Steps of one learning rate to a loss; None if it has not reached it, or has diverged."""
         return arrival(self._as_runs(self.known[size][point]), loss)
 
+    def best(self, size: int, loss: float) -> Best | None:
+        """The fewest steps of one batch size to a loss, and the learning rate that takes them."""
+        return best_rate(self._of_size(size), loss)
+
     def steps_to(self, size: int, loss: float) -> StepsTo | None:
-        """S_B(ℓ) from what is known."""
+        """S_B(ℓ) with its variance, which takes much longer to derive."""
+        return steps_to(size, self._of_size(size), loss)
+
+    def _of_size(self, size: int) -> dict[float, RateRuns]:
         rates = self.known.get(size, {}).items()
-        runs = {point / PER_DOUBLING: self._as_runs(rate) for point, rate in rates if rate.last}
-        return steps_to(size, runs, loss)
+        return {point / PER_DOUBLING: self._as_runs(rate) for point, rate in rates if rate.last}
 
     def loss_after(self, size: int, point: int, steps: int) -> float | None:
         """The smoothed mean loss of one learning rate after `steps`; None if it diverged or has not come so far."""
@@ -188,12 +194,10 @@ class Trained:
         return smoothed_at(rate.steps, rate.means, steps)
 
     def _as_runs(self, rate: Rate) -> RateRuns:
-        """The runs of a learning rate; of one that has diverged the start alone."""
-        shown = 1 if self.has_diverged(rate) else len(rate.steps)
-        return RateRuns(rate.steps[:shown], np.array(rate.losses[:shown]).T)
+        return RateRuns(rate.steps, np.array(rate.losses).T, np.array(rate.diverged), self._tolerated)
 
-    def _diverging(self, rate: Rate) -> float:
+    def _diverged(self, rate: Rate) -> list[bool]:
         losses = np.array(rate.losses)
-        if not np.isfinite(losses).all():
-            return 1.0
-        return float((losses > diverged_above(self.start_loss)).any(axis=0).mean())
+        above = np.any(losses > diverged_above(self.start_loss), axis=0) | ~np.isfinite(losses).all()
+        found: list[bool] = above.tolist()
+        return found
