@@ -138,14 +138,11 @@ class Best:
         log_steps: log S.
         log_rate: log2 of the best learning rate.
         inside: whether worse learning rates lie on both sides.
-        shares: learning rate → how much of a change of its log steps becomes one of log S. The best rate moves as well,
-            which changes S by the second order only.
     """
 
     log_steps: float
     log_rate: float
     inside: bool
-    shares: Mapping[float, float]
 
 
 def fewest_steps(arrivals: Mapping[float, float | None]) -> Best | None:
@@ -169,15 +166,12 @@ def fewest_steps(arrivals: Mapping[float, float | None]) -> Best | None:
         if abs(x - best) <= _NEAR and y - arrived[best] <= math.log(OUTSIDE_VALLEY)
     }
     if len(valley) >= 3 and min(valley) < best < max(valley):
-        x = np.array(list(valley)) - best
-        solve = np.linalg.pinv(np.stack([x**2, x, np.ones_like(x)], axis=1))
-        bend, slope, _ = solve @ np.array(list(valley.values()))
+        x, y = np.array(list(valley)), np.array(list(valley.values()))
+        bend, slope, level = np.polyfit(x - best, y, 2)
         if bend > 0:
-            shift = float(np.clip(-slope / (2 * bend), x.min(), x.max()))
-            shares = np.array([shift**2, shift, 1.0]) @ solve
-            log_steps = float(shares @ np.array(list(valley.values())))
-            return Best(log_steps, best + shift, inside, dict(zip(valley, shares.tolist(), strict=True)))
-    return Best(arrived[best], best, inside, {best: 1.0})
+            shift = float(np.clip(-slope / (2 * bend), min(valley) - best, max(valley) - best))
+            return Best(float(level + slope * shift + bend * shift**2), best + shift, inside)
+    return Best(arrived[best], best, inside)
 
 
 def best_rate(rates: Mapping[float, RateRuns], loss: float) -> Best | None:
