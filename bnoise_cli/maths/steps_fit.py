@@ -54,7 +54,7 @@ class StepsFit:
 
 
 def fit_steps(
-    batch_sizes: Sequence[int], log_steps: Sequence[float], variances: Sequence[float], free: int
+    batch_sizes: Sequence[float], log_steps: Sequence[float], variances: Sequence[float], free: int
 ) -> StepsFit | None:
     """B_crit, S_min and the sharpness by weighted least squares on log S; None with fewer than three batch sizes.
 
@@ -129,7 +129,7 @@ def fit_seeds(batch_sizes: Sequence[int], steps: Sequence[Sequence[float]]) -> S
 
 def misfits(
     log_criticals: Sequence[float],
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[float],
     log_steps: Sequence[float],
     variances: Sequence[float],
 ) -> list[float]:
@@ -140,7 +140,7 @@ def misfits(
 
 
 def _data(
-    batch_sizes: Sequence[int], log_steps: Sequence[float], variances: Sequence[float]
+    batch_sizes: Sequence[float], log_steps: Sequence[float], variances: Sequence[float]
 ) -> tuple[Array, Array, Array]:
     weight = 1 / (np.array(variances, dtype=np.float64) + _MODEL_ERROR**2)
     return np.array(batch_sizes, dtype=np.float64), np.array(log_steps), weight
