@@ -50,6 +50,15 @@ class LearningRates:
             raise BudgetSpent  # every learning rate diverges; the caller says so
         return min(values)
 
+    def repeat(self, size: int, most: int) -> bool:
+        """Double the replicates of the learning rates around the best one; whether they stay at or below `most`."""
+        best, rates = self._best_known(size, None), self._trained.converging(size)
+        if best is None or 2 * rates[best].replicates > most:
+            return False
+        for point in [point for point in rates if abs(point - best) <= PER_DOUBLING]:
+            self._trained.add_replicates(size, point, 2 * rates[best].replicates)
+        return True
+
     def to_loss(self, size: int, loss: float, steps: int) -> None:
         """Train one batch size until its best learning rate for `loss` is bracketed.
 
@@ -97,13 +106,9 @@ class LearningRates:
 
     def _diverging(self, size: int, best: int) -> int | None:
         """The lowest learning rate that diverges, of those up to a factor of 2 above the best one."""
-        rates = self._trained.known[size].items()
-        above = (
-            point
-            for point, rate in rates
-            if self._trained.has_diverged(rate) and 0 < point - best <= PER_DOUBLING
-        )
-        return min(above, default=None)
+        rates = self._trained.known[size]
+        above = (point for point in rates if 0 < point - best <= PER_DOUBLING)
+        return min((point for point in above if self._trained.has_diverged(size, point)), default=None)
 
     def _bracket(
         self, size: int, loss: float, first: int, limit: float, distances: Sequence[int] = _DISTANCES
@@ -148,9 +153,9 @@ class LearningRates:
                 if at is not None and at <= limit and rate.last >= WINDOW * at:
                     found[point] = at
                     best = at if best is None else min(best, at)
-                elif self._trained.has_diverged(rate) or rate.last >= (
-                    give_up(at) if best is None else late * best + 1
-                ):
+                elif self._trained.has_diverged(size, point):
+                    found[point] = None
+                elif rate.last >= (give_up(at) if best is None else late * best + 1):
                     found[point] = None
                 else:
                     continue
@@ -197,7 +202,7 @@ class LearningRates:
     def _train_for(self, size: int, point: int, steps: int) -> float | None:
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
-        while rate.last < target and not self._trained.has_diverged(rate):
+        while rate.last < target and not self._trained.has_diverged(size, point):
             self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
         return self._trained.loss_after(size, point, steps)
 

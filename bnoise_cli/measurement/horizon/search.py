@@ -17,6 +17,8 @@ from bnoise_cli.measurement.outcome import is_far, lowest_loss
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
 #: noise and cost more.
 _FIRST_REPLICATES = (4, 2, 1)
+#: Where only the largest batch size reaches its loss, one of its few runs was lucky: it gets up to so many.
+_MOST_REPEATS = 8
 #: Every batch size that decides the answer has at least so many replicates.
 _LEAST_REPLICATES = 2
 #: At the end the learning rates of batch sizes from B_crit over the second number to B_crit times the third have at
@@ -170,6 +172,8 @@ class Search:
             elif 0 < before < steps and loss >= last:
                 raise BudgetSpent
             fit, is_sure = self._train_ladder(steps, loss)
+            if fit is None and self._rates.repeat(self.ladder[-1], _MOST_REPEATS):
+                continue
             moved = fit is not None and self._ladder.move(fit.log_critical, is_sure)
             if not moved or before >= _FITTED_FROM or moves == _MOST_MOVES:
                 self._keep(before, steps, loss, is_lowest=loss == lowest)

@@ -23,6 +23,8 @@ _SHARED = 4
 #: A learning rate has diverged if more than this part of its runs did. A few replicates and many then find the same
 #: rates too high, so that batch sizes with more of them do not look slower.
 _TOLERATED = 1 / 8
+#: Grid points from a recommended learning rate to one at which a run diverged: 16 runs without one leave a risk.
+_MARGIN = 2
 #: More grid points than a search can reach.
 _POINTS = 2**16
 
@@ -105,17 +107,22 @@ class Trained:
     def __init__(self, runs: Runs, start_loss: float) -> None:
         self._runs, self.start_loss = runs, start_loss
         self.known: dict[int, dict[int, Rate]] = {}
-        self._tolerated = _TOLERATED
+        self._tolerated, self._margin = _TOLERATED, 1
 
     def strict(self) -> Trained:
-        """The same runs, of which a learning rate may have none that diverged: a recommended rate is trained once."""
+        """The same runs, but no run of a learning rate or of one hardly above it may have diverged.
+
+        A recommended learning rate is trained once, and must not fail.
+        """
         found = Trained(self._runs, self.start_loss)
-        found.known, found._tolerated = self.known, 0.0
+        found.known, found._tolerated, found._margin = self.known, 0.0, _MARGIN
         return found
 
-    def has_diverged(self, rate: Rate) -> bool:
+    def has_diverged(self, size: int, point: int) -> bool:
         """Whether too many runs of a learning rate diverged. It then arrives nowhere."""
-        return sum(rate.diverged) > self._tolerated * len(rate.diverged)
+        rates = self.known[size]
+        near = (rates[other].diverged for other in range(point, point + self._margin) if other in rates)
+        return any(sum(diverged) > self._tolerated * len(diverged) for diverged in near)
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
         """One learning rate. If it is new, it begins with `replicates` replicates."""
@@ -166,13 +173,12 @@ class Trained:
 
     def converging(self, size: int) -> dict[int, Rate]:
         """The learning rates of a batch size that have not diverged."""
-        return {
-            point: rate for point, rate in self.known.get(size, {}).items() if not self.has_diverged(rate)
-        }
+        rates = self.known.get(size, {})
+        return {point: rate for point, rate in rates.items() if not self.has_diverged(size, point)}
 
     def arrival_of(self, size: int, point: int, loss: float) -> float | None:
         """Steps of one learning rate to a loss; None if it has not reached it, or has diverged."""
-        return arrival(self._as_runs(self.known[size][point]), loss)
+        return arrival(self._as_runs(size, point), loss)
 
     def best(self, size: int, loss: float) -> Best | None:
         """The fewest steps of one batch size to a loss, and the learning rate that takes them."""
@@ -184,17 +190,21 @@ class Trained:
 
     def _of_size(self, size: int) -> dict[float, RateRuns]:
         rates = self.known.get(size, {}).items()
-        return {point / PER_DOUBLING: self._as_runs(rate) for point, rate in rates if rate.last}
+        return {point / PER_DOUBLING: self._as_runs(size, point) for point, rate in rates if rate.last}
 
     def loss_after(self, size: int, point: int, steps: int) -> float | None:
         """The smoothed mean loss of one learning rate after `steps`; None if it diverged or has not come so far."""
         rate = self.known[size][point]
-        if self.has_diverged(rate) or rate.last < steps:
+        if self.has_diverged(size, point) or rate.last < steps:
             return None
         return smoothed_at(rate.steps, rate.means, steps)
 
-    def _as_runs(self, rate: Rate) -> RateRuns:
-        return RateRuns(rate.steps, np.array(rate.losses).T, np.array(rate.diverged), self._tolerated)
+    def _as_runs(self, size: int, point: int) -> RateRuns:
+        rate = self.known[size][point]
+        diverged = np.array(rate.diverged)
+        if self._margin > 1:  # a neighbour counts as well
+            diverged |= self.has_diverged(size, point)
+        return RateRuns(rate.steps, np.array(rate.losses).T, diverged, self._tolerated)
 
     def _diverged(self, rate: Rate) -> list[bool]:
         losses = np.array(rate.losses)
