@@ -46,7 +46,7 @@ def advise(result: R) -> R:
     choice = limits.choose(options, result.plan)
     doubts = [*advice_doubts(options, throughput, wishes, choice)]
     advice = [
-        _recommendation(option, tuple(roles), options, choice, result)
+        _recommendation(option, tuple(roles), options, result)
         for option, roles in _named(options, choice, wishes).items()
     ]
     return replace(
@@ -77,7 +77,7 @@ def _named(options: Options, choice: Choice | None, wishes: Advice) -> dict[Opti
         return {choice.balanced: ["balanced"]}
     named: dict[Option, list[Role]] = {}
     if choice is not None:
-        named[choice.option] = [*limits.chosen_for(choice, options, wishes)]
+        named[choice.option] = [*limits.chosen_for(choice.option, options, wishes)]
     by_time: tuple[tuple[Role, Option | None], ...] = (
         ("fastest", options.fastest),
         ("cheapest", options.cheapest),
@@ -90,7 +90,7 @@ def _named(options: Options, choice: Choice | None, wishes: Advice) -> dict[Opti
 
 
 def _recommendation(
-    option: Option, roles: tuple[Role, ...], options: Options, choice: Choice | None, result: Result
+    option: Option, roles: tuple[Role, ...], options: Options, result: Result
 ) -> Recommendation:
     if rates := result.best_rates:
         rate, rule = measured_learning_rate(rates, option.batch_size)
@@ -104,7 +104,7 @@ def _recommendation(
         world_size=option.world_size,
         learning_rate=rate,
         learning_rate_rule=rule,
-        reason=reason(roles[0], option, options, choice, result),
+        reason=reason(roles[0], option, options, result),
         row=options.row(option),
         same_time=options.same_time(option) if roles != ("balanced",) else None,
     )

@@ -21,9 +21,8 @@ from bnoise_cli.numbers import counted
 from bnoise_cli.records import BatchSizes, CriticalBatchSize, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
-#: Times that differ by less than this factor count as equal, because timing is not more precise.
-_SAME = 1.01
-#: Run times that differ by at most this fraction are told as the same.
+#: Run times that differ by at most this fraction count as the same: near the least time they hardly change with the
+#: batch size, and the examples do.
 SAME_TIME = 0.03
 #: A batch size is near the closed form within this factor: neighbouring usual sizes lie closer together.
 _NEAR = 2.0
@@ -149,20 +148,20 @@ class Options:
         return [option for n in range(fewest, world + 1) if world % n == 0 for option in self.on(n)]
 
     def first(self, options: Sequence[Option], measure: Callable[[Option], float]) -> Option | None:
-        """The first option whose `measure` counts as equal to the least; None if there are no options."""
-        equal = _SAME * min(map(measure, options), default=math.inf)
+        """The first option whose `measure` counts as the same as the least; None if there are no options."""
+        equal = (1 + SAME_TIME) * min(map(measure, options), default=math.inf)
         return next((option for option in options if measure(option) <= equal), None)
 
     @cached_property
     def fastest(self) -> Option:
-        """The option of least time on the planned devices; among equals the one of fewest examples."""
+        """The option of least time on the planned devices; of those of the same time the one of fewest examples."""
         found = self.first(self.within(self.planned), lambda option: option.time(self.law))
         assert found is not None
         return found
 
     @cached_property
     def cheapest(self) -> Option:
-        """The option of least device time; among equals the one of fewest devices and examples."""
+        """The option of least device time; of those that take the same the one of fewest devices and examples."""
         found = self.first(self.within(self.all), lambda option: option.cost(self.law))
         assert found is not None
         return found

@@ -30,20 +30,17 @@ class Choice:
     """What the step times choose."""
 
     option: Option
-    #: Options that may be clearly faster than the chosen one: step times have an uncertainty. Usually empty.
+    #: Options that may be clearly faster than the one of least time: step times have an uncertainty. Usually empty.
     rivals: tuple[Option, ...]
-    #: The fastest option among those that were allowed.
-    fastest: Option
     #: The option nearest to B_crit among those that meet the limits. It needs no step time.
     balanced: Option
 
 
 def choose(options: Options, plan: Plan) -> Choice | None:
-    """The option that meets all limits of `advice:`; None if no option does.
+    """The option that meets all limits of `advice:`: with a deadline the cheapest, otherwise the fastest.
 
-    With a deadline it is the cheapest, with an overhead the fastest, which uses the overhead up to its limit. Without
-    both it is a compromise between the time of a run and its time × examples: the option whose larger excess over the
-    least of each is the smallest. Options that pass the check come first.
+    Options that pass the check come first, unless `advice:` names an overhead, which is then used up to its limit.
+    None: no option meets the limits.
     """
     limits, check, law = plan.advice, plan.check, options.law
     if limits.max_compute_overhead is not None:
@@ -57,14 +54,8 @@ def choose(options: Options, plan: Plan) -> Choice | None:
     ]
     allowed = _passing(met, options, check)
 
-    least_time = min((option.time(law) for option in allowed), default=1.0)
-    least_product = min((_product(option, law) for option in allowed), default=1.0)
-
     def measure(option: Option) -> float:
-        if deadline is not None:
-            return option.cost(law)
-        excess = option.time(law) / least_time
-        return excess if roles(limits) else max(excess, _product(option, law) / least_product)
+        return option.time(law) if deadline is None else option.cost(law)
 
     def uncertain(option: Option) -> tuple[float, float]:
         low, high = option.uncertainty
@@ -73,23 +64,15 @@ def choose(options: Options, plan: Plan) -> Choice | None:
     chosen = options.first(allowed, measure)
     if chosen is None:
         return None
-    fastest = options.first(allowed, lambda option: option.time(law))
-    assert fastest is not None
-    others = rivals(chosen, allowed, uncertain)
-    return Choice(option=chosen, rivals=tuple(others), fastest=fastest, balanced=options.nearest(allowed))
+    others = rivals(min(allowed, key=measure), allowed, uncertain)
+    return Choice(option=chosen, rivals=tuple(others), balanced=options.nearest(allowed))
 
 
-def _product(option: Option, law: Law) -> float:
-    return option.time(law) * law.examples(option.batch_size)
-
-
-def chosen_for(choice: Choice, options: Options, limits: Advice) -> tuple[Role, ...]:
-    """Why an option was chosen besides its time: limits of `advice:`, a compromise, or the overhead of the check."""
+def chosen_for(chosen: Option, options: Options, limits: Advice) -> tuple[Role, ...]:
+    """The limits for which an option was chosen: the limits of `advice:`, or the overhead that the check allows."""
     if named := roles(limits):
         return named
-    if choice.option is not choice.fastest:
-        return ("compromise",)
-    return () if choice.option is options.fastest else ("max_compute_overhead",)
+    return () if chosen is options.fastest else ("max_compute_overhead",)
 
 
 def _passing(met: list[Option], options: Options, check: Check) -> list[Option]:

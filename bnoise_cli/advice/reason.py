@@ -6,27 +6,21 @@ import math
 
 from bnoise_cli.advice.advice_doubts import MISFIT
 from bnoise_cli.advice.choices import SAME_TIME, Option, Options
-from bnoise_cli.advice.limits import Choice, beyond_the_check
+from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.numbers import count, percent, seconds, significant
 from bnoise_cli.records import Role
 from bnoise_cli.results.result import Result
 
 
-def reason(role: Role, option: Option, options: Options, choice: Choice | None, result: Result) -> str:
+def reason(role: Role, option: Option, options: Options, result: Result) -> str:
     """One sentence, and another if `bnoise check` does not pass the option.
 
     Args:
         role: the first of the option's roles.
-        choice: what was chosen; None if no option meets the limits.
     """
     beyond = beyond_the_check(option.batch_size, options.law, result.plan.check)
-    told = (
-        _compromise(option, options, choice)
-        if role == "compromise" and choice is not None
-        else _reason(role, option, options, result)
-    )
-    return f"{told} {beyond}".rstrip()
+    return f"{_reason(role, option, options, result)} {beyond}".rstrip()
 
 
 def _reason(role: Role, option: Option, options: Options, result: Result) -> str:
@@ -73,17 +67,6 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     return (
         f"{least} here: on {where} a step takes {step}, which makes "
         f"{amounts.examples(options.closed_form(option.world_size))} the fastest."
-    )
-
-
-def _compromise(option: Option, options: Options, choice: Choice) -> str:
-    law, other = options.law, choice.fastest
-    slower = option.time(law) / other.time(law) - 1
-    fewer = 1 - law.examples(option.batch_size) / law.examples(other.batch_size)
-    fastest = "the fastest" if other is options.fastest else "the fastest that passes `bnoise check`"
-    return (
-        f"A run takes {percent(slower)} more time than with {count(other.batch_size)}, {fastest}, and "
-        f"{percent(fewer)} fewer examples."
     )
 
 

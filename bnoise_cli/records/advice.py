@@ -10,7 +10,7 @@ from pydantic import Field
 from bnoise_cli.records.estimates import Limits, Positive, Size
 
 #: Why a batch size is worth naming; the last two are the user's own limits.
-Role = Literal["compromise", "fastest", "cheapest", "balanced", "deadline", "max_compute_overhead"]
+Role = Literal["fastest", "cheapest", "balanced", "deadline", "max_compute_overhead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -242,25 +243,24 @@ def regrets(
 def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> float:
     """Steps at a rate over those at the best one, at the trained batch size nearest to `size`.
 
-    The best rate is one that all seeds have trained at, and at which none diverged.
+    The best rate is one that all seeds have trained at, and at which none diverged. A rate of which at most an eighth
+    of the seeds did has the price of the others.
     """
     if rate is None:
         return 1.0
     arrived: dict[int, dict[float, list[float]]] = {}
-    diverged = {
+    seeds = trained["config"]["sweep"]["seeds"]
+    diverged = Counter(
         (run["batch_size"], run["learning_rate"]) for run in trained["runs"] if run["outcome"] == "diverged"
-    }
+    )
     for run in trained["runs"]:
-        if run["steps"] is not None and (run["batch_size"], run["learning_rate"]) not in diverged:
+        if run["steps"] is not None and diverged[run["batch_size"], run["learning_rate"]] <= seeds / 8:
             rates = arrived.setdefault(run["batch_size"], {})
             rates.setdefault(run["learning_rate"], []).append(math.log(run["steps"]))
     means = {
         of: {x: float(np.mean(steps)) for x, steps in sorted(rates.items())} for of, rates in arrived.items()
     }
-    whole = {
-        of: [x for x in rates if len(rates[x]) >= trained["config"]["sweep"]["seeds"]]
-        for of, rates in arrived.items()
-    }
+    whole = {of: [x for x in rates if len(rates[x]) >= seeds] for of, rates in arrived.items()}
     best_of = {of: min(rates, key=means[of].__getitem__) for of, rates in whole.items() if rates}
     expected, _ = measured_learning_rate(best_of, round(size))
     nearest = min(best_of, key=lambda other: abs(math.log(other / size)))

@@ -23,8 +23,6 @@ _SHARED = 4
 #: A learning rate has diverged if more than this part of its runs did. A few replicates and many then find the same
 #: rates too high, so that batch sizes with more of them do not look slower.
 _TOLERATED = 1 / 8
-#: Grid points from a recommended learning rate to one at which a run diverged: 16 runs without one leave a risk.
-_MARGIN = 2
 #: More grid points than a search can reach.
 _POINTS = 2**16
 
@@ -107,22 +105,18 @@ class Trained:
     def __init__(self, runs: Runs, start_loss: float) -> None:
         self._runs, self.start_loss = runs, start_loss
         self.known: dict[int, dict[int, Rate]] = {}
-        self._tolerated, self._margin = _TOLERATED, 1
+        self._tolerated = _TOLERATED
 
     def strict(self) -> Trained:
-        """The same runs, but no run of a learning rate or of one hardly above it may have diverged.
-
-        A recommended learning rate is trained once, and must not fail.
-        """
+        """The same runs, of which a learning rate may have none that diverged: a recommended rate is trained once."""
         found = Trained(self._runs, self.start_loss)
-        found.known, found._tolerated, found._margin = self.known, 0.0, _MARGIN
+        found.known, found._tolerated = self.known, 0.0
         return found
 
     def has_diverged(self, size: int, point: int) -> bool:
         """Whether too many runs of a learning rate diverged. It then arrives nowhere."""
-        rates = self.known[size]
-        near = (rates[other].diverged for other in range(point, point + self._margin) if other in rates)
-        return any(sum(diverged) > self._tolerated * len(diverged) for diverged in near)
+        diverged = self.known[size][point].diverged
+        return sum(diverged) > self._tolerated * len(diverged)
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
         """One learning rate. If it is new, it begins with `replicates` replicates."""
@@ -201,10 +195,7 @@ class Trained:
 
     def _as_runs(self, size: int, point: int) -> RateRuns:
         rate = self.known[size][point]
-        diverged = np.array(rate.diverged)
-        if self._margin > 1:  # a neighbour counts as well
-            diverged |= self.has_diverged(size, point)
-        return RateRuns(rate.steps, np.array(rate.losses).T, diverged, self._tolerated)
+        return RateRuns(rate.steps, np.array(rate.losses).T, np.array(rate.diverged), self._tolerated)
 
     def _diverged(self, rate: Rate) -> list[bool]:
         losses = np.array(rate.losses)
