@@ -149,8 +149,8 @@ class Options:
 
     def first(self, options: Sequence[Option], measure: Callable[[Option], float]) -> Option | None:
         """The first option whose `measure` counts as the same as the least; None if there are no options."""
-        equal = (1 + SAME_TIME) * min(map(measure, options), default=math.inf)
-        return next((option for option in options if measure(option) <= equal), None)
+        least = min(map(measure, options), default=math.inf)
+        return next((option for option in options if measure(option) <= (1 + SAME_TIME) * least), None)
 
     @cached_property
     def fastest(self) -> Option:
