@@ -109,7 +109,8 @@ def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
     last, change = found.levels[-1], _change(found)
     short = f"the training runs went {count(last.steps)} steps of a large batch far"
     is_asked = found.asked is not None and last.steps >= found.asked
-    more = f"Set probe.horizon: {4 * last.steps}" if is_asked else "Raise --budget or probe.max_examples"
+    farther = f"Set probe.horizon: {4 * last.steps}"
+    more = farther if is_asked else "Raise --budget or probe.max_examples"
     if found.asked is not None and last.steps < found.asked:
         short = f"{short}, and probe.horizon asks for {count(found.asked)}"
         yield Doubt(code="horizon_short", finding=short, remedy=f"{more}.")
@@ -122,14 +123,13 @@ def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
     if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:
         return
     moves = "rises" if change > 1 else "falls"
-    further = f"Set probe.horizon: {4 * last.steps}" if found.is_far or is_asked else "Raise --budget"
     yield Doubt(
         code="horizon_moves",
         finding=f"the critical batch size still {moves} with the length of training: "
         f"{significant(before.fit.critical.value)} over {count(before.steps)} steps of a large batch, "
         f"{significant(last.fit.critical.value)} over {count(last.steps)}",
-        remedy=f"It holds for training to a loss of {significant(last.loss)}. {further} to look further ahead, or "
-        "probe again from a later checkpoint.",
+        remedy=f"It holds for training to a loss of {significant(last.loss)}. {farther if found.is_far else more} to look "
+        "further ahead, or probe again from a later checkpoint.",
     )
 
 
