@@ -128,8 +128,8 @@ def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
         finding=f"the critical batch size still {moves} with the length of training: "
         f"{significant(before.fit.critical.value)} over {count(before.steps)} steps of a large batch, "
         f"{significant(last.fit.critical.value)} over {count(last.steps)}",
-        remedy=f"It holds for training to a loss of {significant(last.loss)}. {farther if found.is_far else more} to look "
-        "further ahead, or probe again from a later checkpoint.",
+        remedy=f"It holds for training to a loss of {significant(last.loss)}. {farther if found.is_far else more} to "
+        "look further ahead, or probe again from a later checkpoint.",
     )
 
 
