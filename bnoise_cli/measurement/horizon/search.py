@@ -21,7 +21,8 @@ _FIRST_REPLICATES = (4, 2, 1)
 _MOST_REPEATS = 8
 #: Every batch size that decides the answer has at least so many replicates.
 _LEAST_REPLICATES = 2
-#: At the end the learning rates of batch sizes from B_crit over the second number to B_crit times the third have at
+#: At the end the learning rates of the planned batch size and of those from B_crit over the second number to B_crit times
+#: the third have at
 #: least the first number of replicates: a recommendation lies there, and the best rate of two replicates is
 #: the luckiest.
 _SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
@@ -308,10 +309,11 @@ class Search:
                 self._reach(self._reached)
 
     def _settle_rates(self) -> None:
-        """Train more replicates of the batch sizes near B_crit, and the learning rates that were given up too early."""
+        """Train more replicates of the planned batch size and of those near B_crit, and rates given up too early."""
         level = self.levels[-1]
         for size in level.sizes:
-            if -math.log(_BELOW) <= math.log(size) - level.fit.log_critical <= math.log(_ABOVE):
+            distance = math.log(size) - level.fit.log_critical
+            if size == self._planned or -math.log(_BELOW) <= distance <= math.log(_ABOVE):
                 self._replicate(size, _SETTLED)
                 while self._rates.reconsider(size, level.loss):
                     self._replicate(size, _SETTLED)
