@@ -21,10 +21,9 @@ _FIRST_REPLICATES = (4, 2, 1)
 _MOST_REPEATS = 8
 #: Every batch size that decides the answer has at least so many replicates.
 _LEAST_REPLICATES = 2
-#: At the end the learning rates of the planned batch size and of those from B_crit over the second number to B_crit times
-#: the third have at
-#: least the first number of replicates: a recommendation lies there, and the best rate of two replicates is
-#: the luckiest.
+#: At the end the learning rates of the planned batch size, and of those from B_crit over the second number to B_crit
+#: times the third, have at least the first number of replicates: a recommendation lies there, and the best rate of two
+#: replicates is the luckiest.
 _SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
 #: One more batch size is trained if those around the recommended one lie further apart than this: best learning rates
 #: do not lie on a straight line over a factor of four.
