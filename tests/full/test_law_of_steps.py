@@ -18,7 +18,6 @@ def loss_after(quadratic: Quadratic, steps: int) -> float:
     return float((0.5 * np.sum(quadratic.h * weights**2, axis=1)).min())
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", list(spectra()))
 def test_the_critical_batch_size_does_not_depend_on_which_batch_sizes_were_trained(name: str) -> None:
     """Four sizes around it, most of them above it, or most below: 0.89 to 1.03 of the value of seven around it.
