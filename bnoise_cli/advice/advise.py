@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from bnoise_cli.advice import limits
 from bnoise_cli.advice.advice_doubts import advice_doubts, unit_doubts, unjudged_doubts
-from bnoise_cli.advice.choices import Option, Options, across, untimed_row
+from bnoise_cli.advice.choices import Option, Options, across, departure, untimed_row
 from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
 from bnoise_cli.advice.limits import Choice
 from bnoise_cli.advice.reason import reason
@@ -33,10 +33,15 @@ def advise(result: R) -> R:
         least = max(min(critical.value / RANGE, training.batch_size), result.provenance.group)
         kept = [size for size in sorted(sizes) if size >= least]
         law, laws = critical.law(critical.value), across(critical)
-        rows = tuple(_with_training(untimed_row(size, law, laws), result) for size in kept)
+        rows = tuple(
+            _with_training(untimed_row(size, law, laws, departure(result.departures, size)), result)
+            for size in kept
+        )
         return replace(plain, tradeoff=rows, doubts=(*found, *unjudged_doubts(wishes)))
     made = result.provenance
-    options = Options(critical, throughput, training, made.dataset_length, group=made.group)
+    options = Options(
+        critical, throughput, training, made.dataset_length, group=made.group, departures=result.departures
+    )
     rows = tuple(_with_training(row, result) for row in options.rows())
     if result.resolved and result.lacks_horizon:
         why = "no horizon was measured"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from bnoise_cli.numbers import counted
 from bnoise_cli.records import BatchSizes, CriticalBatchSize, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
+#: Trained steps that leave the law by less than this, in logarithms, leave it by noise.
+_NOISE = 0.15
 #: Run times that differ by at most this fraction count as the same: near the least time they hardly change with the
 #: batch size, and the examples do.
 SAME_TIME = 0.03
@@ -37,10 +40,12 @@ class Option:
     batch_size: int
     world_size: int
     split: Split
+    #: Steps over those of the law.
+    departure: float = 1.0
 
     def time(self, law: Law) -> float:
         """S(B)/S_min · t(B): seconds for each of the fewest steps."""
-        return law.steps(self.batch_size) * self.split.seconds
+        return self.departure * law.steps(self.batch_size) * self.split.seconds
 
     def cost(self, law: Law) -> float:
         """The same in device seconds, K times the time."""
@@ -61,6 +66,7 @@ class Options:
         training: the planned run.
         most: the largest batch size to compare: the examples of the dataset.
         group: examples that a device must take at once, because the loss is not a mean over them; 1 if it is.
+        departures: batch size → steps over those of the law, of the sizes that were trained.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Options:
         training: Training,
         most: int,
         group: int = 1,
+        departures: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
         assert found.value is not None
         self.law = found.law(found.value)
@@ -78,6 +85,7 @@ class Options:
         self.throughput = throughput
         self._times = StepTimes(throughput)
         self._most, self._group = max(most, group * training.world_size), group
+        self._departures = departures
 
     def on(self, world_size: int) -> list[Option]:
         """Options on `world_size` devices by ascending batch size. The planned batch size is among them."""
@@ -97,7 +105,12 @@ class Options:
         if world_size == self.training.world_size:
             sizes.add(self.training.batch_size)
         return [
-            Option(batch_size=size, world_size=world_size, split=self._split(size // world_size, world_size))
+            Option(
+                batch_size=size,
+                world_size=world_size,
+                split=self._split(size // world_size, world_size),
+                departure=departure(self._departures, size),
+            )
             for size in sorted(sizes)
         ]
 
@@ -210,8 +223,11 @@ class Options:
     def run_steps(self, batch_size: int, law: Law) -> float:
         """Steps after which a run gets as far as the planned run, which must have a length."""
         assert self.planned_steps is not None
-        planned = law.steps(self.training.batch_size)
-        return self.planned_steps * law.steps(batch_size) / planned
+        planned, other = (
+            law.steps(size) * departure(self._departures, size)
+            for size in (self.training.batch_size, batch_size)
+        )
+        return self.planned_steps * other / planned
 
     def run_seconds(self, option: Option, law: Law) -> float:
         """Seconds of the run of `run_steps`."""
@@ -230,7 +246,7 @@ class Options:
         """An option as a row of the trade-off."""
         B, split, law = option.batch_size, option.split, self.law
         row = replace(
-            untimed_row(B, law, self.across),
+            untimed_row(B, law, self.across, option.departure),
             micro_batch_size=split.micro_batch_size,
             accumulation_steps=split.accumulation_steps,
             step_seconds=split.seconds,
@@ -277,16 +293,31 @@ def across(found: CriticalBatchSize) -> Sequence[Law]:
     return [found.law(float(value)) for value in np.geomspace(low, found.high, _ACROSS)]
 
 
-def untimed_row(batch_size: int, law: Law, laws: Sequence[Law]) -> TradeoffRow:
-    """Steps and examples at a batch size, with their ranges over the interval of B_crit."""
+def departure(departures: Mapping[int, float], batch_size: int) -> float:
+    """Steps at a batch size over those of the law, interpolated on logarithms between the sizes that were trained.
+
+    A departure of less than `_NOISE` counts as noise, and of a larger one the part beyond it counts. BatchNorm, for
+    one, takes many more steps at small batch sizes than any law through the others says.
+    """
+    if not departures:
+        return 1.0
+    sizes, ratios = np.log(np.array(sorted(departures.items()), dtype=np.float64)).T
+    found = float(np.interp(math.log(batch_size), sizes, ratios))
+    return math.exp(math.copysign(max(abs(found) - _NOISE, 0.0), found))
+
+
+def untimed_row(batch_size: int, law: Law, laws: Sequence[Law], departure: float = 1.0) -> TradeoffRow:
+    """Steps and examples at a batch size, with their ranges over the interval of B_crit; see `departure`."""
     low, high = laws[0], laws[-1]
-    steps, examples = law.steps(batch_size), law.examples(batch_size)
+    steps, examples = departure * law.steps(batch_size), departure * law.examples(batch_size)
     return TradeoffRow(
         batch_size=batch_size,
         steps_ratio=steps,
         examples_ratio=examples,
         time_efficiency=1 / steps,
         compute_efficiency=1 / examples,
-        steps_limits=Limits(low=low.steps(batch_size), high=high.steps(batch_size)),
-        examples_limits=Limits(low=high.examples(batch_size), high=low.examples(batch_size)),
+        steps_limits=Limits(low=departure * low.steps(batch_size), high=departure * high.steps(batch_size)),
+        examples_limits=Limits(
+            low=departure * high.examples(batch_size), high=departure * low.examples(batch_size)
+        ),
     )

@@ -59,6 +59,9 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     bound = options.bound(option)
     if bound is not None:
         return f"{least} here on {where}: {bound}."
+    away = abs(math.log(options.closed_form(option.world_size) / option.batch_size))
+    if away > math.log(2) and any(other.departure != 1 for other in options.planned):
+        return f"{least} here on {where}, by the trained steps and the measured step times."
     accumulated = option.split.accumulation_steps > 1  # accumulation repeats a part of t₀
     if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
         return f"{least} here on {where}, by the measured step times."

@@ -73,6 +73,15 @@ class ProbeResult(Result):
         return {batch.batch_size: batch.steps / fewest for batch in self.horizon.batches}
 
     @property
+    def departures(self) -> dict[int, float]:
+        if self.horizon is None:
+            return {}
+        last = self.horizon.curve[-1]
+        return {
+            batch.batch_size: batch.steps / last.steps_at(batch.batch_size) for batch in self.horizon.batches
+        }
+
+    @property
     def planned_steps_ratio(self) -> float | None:
         if self.horizon is None:
             return None

@@ -122,6 +122,11 @@ class Result:
         return {}
 
     @property
+    def departures(self) -> dict[int, float]:
+        """Batch size → the steps that it took over those of the law; empty if none was trained."""
+        return {}
+
+    @property
     def planned_steps_ratio(self) -> float | None:
         """Steps at the planned batch size and learning rate over the fewest; None if such a run did not arrive."""
         return None

@@ -21,10 +21,11 @@ from bnoise_cli.records import Estimate, Parallel, Recommendation, Threads
 from bnoise_cli.report.markdown import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render
+from bnoise_cli.results.horizon import horizon_record
 from bnoise_cli.results.probe import ProbeResult
 from bnoise_cli.results.result import Plan
 from bnoise_cli.results.stored import read_result
-from tests.samples import Device, plan, result, together
+from tests.samples import HORIZON, Device, plan, result, together
 
 
 def about(value: float) -> Estimate:
@@ -696,3 +697,28 @@ _folder = ""
 def _scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
     global _folder
     _folder = str(tmp_path_factory.mktemp("fuzz"))
+
+
+# --- steps that were trained --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slower", "counted"), [(2.0, 2 * math.exp(-0.15)), (1.1, 1.0), (0.5, 0.5 * math.exp(0.15))]
+)
+def test_trained_steps_count_where_they_leave_the_law(slower: float, counted: float) -> None:
+    horizon = horizon_record(HORIZON)
+    assert horizon is not None
+    base = dataclasses.replace(plan(batch_size=64), horizon=horizon)
+    batches = tuple(
+        dataclasses.replace(batch, steps=slower * batch.steps) if batch.batch_size == 32 else batch
+        for batch in horizon.batches
+    )
+    changed = dataclasses.replace(base, horizon=dataclasses.replace(horizon, batches=batches))
+    before, after = ({row.batch_size: row for row in advise(found).tradeoff} for found in (base, changed))
+    for row in ("steps_ratio", "examples_ratio"):
+        ratios = {
+            size: getattr(after[size], row) / getattr(before[size], row) for size in {*before} & {*after}
+        }
+        assert ratios[32] == pytest.approx(counted)
+        assert ratios[128] == ratios[512] == pytest.approx(1)
+        assert min(counted, 1) <= ratios[64] <= max(counted, 1)
