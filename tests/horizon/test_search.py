@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bnoise_cli.maths.rate_search import PER_DOUBLING
+from bnoise_cli.measurement.horizon.curve import stands_still
 from bnoise_cli.measurement.horizon.ladder import Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates, _next_mark
 from bnoise_cli.measurement.horizon.nearby import around_recommended, most_useful
 from bnoise_cli.measurement.horizon.search import Search
 from bnoise_cli.measurement.horizon.trained import Trained, stream_of
+from tests import samples
 from tests.horizon.quadratics import BASE_RATE, Array, Quadratic, QuadraticRuns, search, spectra
 
 #: The fourth, 1/i², takes 2 million examples a search: tests/statistics counts it alone.
@@ -434,3 +437,22 @@ def test_the_rates_near_the_critical_batch_size_are_settled_at_the_end() -> None
             if abs(point / PER_DOUBLING - best.log_rate) <= 0.9:
                 arrived = found.trained.arrival_of(size, point, level.loss)
                 assert arrived is not None or rate.last >= 1.5 * math.exp(best.log_steps)
+
+
+@pytest.mark.parametrize(
+    ("curve", "still"),
+    [
+        ((265, 170, 116), False),  # each doubling within its interval, and both fall
+        ((134, 97, 75, 74), True),
+        ((50, 75, 50), True),
+        ((40, 60, 90), False),
+    ],
+)
+def test_a_curve_that_moves_the_same_way_twice_does_not_stand_still(
+    curve: tuple[int, ...], still: bool
+) -> None:
+    levels = []
+    for doublings, critical in enumerate(curve):
+        found = samples.level(8 * 2**doublings, float(critical), 0.1)
+        levels.append(replace(found, fit=replace(found.fit, log_error=0.5)))
+    assert stands_still(levels) is still
