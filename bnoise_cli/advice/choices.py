@@ -12,14 +12,9 @@ from types import MappingProxyType
 import numpy as np
 
 from bnoise_cli.maths.step_time import Line, Split, StepTimes, line_of
-from bnoise_cli.maths.tradeoff import (
-    RANGE,
-    Law,
-    pareto_front,
-    usual_batch_sizes,
-)
+from bnoise_cli.maths.tradeoff import RANGE, pareto_front, usual_batch_sizes
 from bnoise_cli.numbers import counted
-from bnoise_cli.records import BatchSizes, CriticalBatchSize, Limits, Throughput, TradeoffRow
+from bnoise_cli.records import BatchSizes, CriticalBatchSize, Law, Limits, Throughput, TradeoffRow
 from bnoise_cli.spec.schema import Training
 
 #: Trained steps that leave the law by less than this, in logarithms, leave it by noise.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from bnoise_cli.maths.optimizers import OPTIMIZERS
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.numbers import count, significant
+from bnoise_cli.records import Law
 from bnoise_cli.results.result import Plan
 
 #: The rule in words, and its source, by the power of `OptimizerRule`.

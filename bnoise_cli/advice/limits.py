@@ -8,9 +8,9 @@ from typing import Literal
 
 from bnoise_cli.advice.choices import Option, Options
 from bnoise_cli.maths.fastest import rivals
-from bnoise_cli.maths.tradeoff import RANGE, Law
+from bnoise_cli.maths.tradeoff import RANGE
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Doubt, Role
+from bnoise_cli.records import Doubt, Law, Role
 from bnoise_cli.results.result import Plan
 from bnoise_cli.spec.schema import Advice, Check
 

@@ -7,9 +7,8 @@ import math
 from bnoise_cli.advice.advice_doubts import MISFIT
 from bnoise_cli.advice.choices import SAME_TIME, Option, Options
 from bnoise_cli.advice.limits import beyond_the_check
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.numbers import count, percent, seconds, significant
-from bnoise_cli.records import Role
+from bnoise_cli.records import Law, Role
 from bnoise_cli.results.result import Result
 
 

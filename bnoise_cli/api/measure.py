@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from bnoise_cli.errors import BnoiseError, RunError
-from bnoise_cli.maths.tradeoff import Law
-from bnoise_cli.records import Doubt, Throughput
+from bnoise_cli.records import Doubt, Law, Throughput
 from bnoise_cli.report.progress import ProgressLine
 from bnoise_cli.result_file import ResultFile
 from bnoise_cli.results.result import Result

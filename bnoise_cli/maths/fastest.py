@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bnoise_cli.maths.step_time import Split, StepTimes
-from bnoise_cli.maths.tradeoff import RANGE, Law, usual_batch_sizes
-from bnoise_cli.records import Throughput
+from bnoise_cli.maths.tradeoff import RANGE, usual_batch_sizes
+from bnoise_cli.records import Law, Throughput
 
 #: The fastest batch size is known if no other one may be faster by more than this fraction of the time.
 KNOWN = 0.1

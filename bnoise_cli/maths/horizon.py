@@ -4,7 +4,7 @@ From one start, L(s; B, ε) is the expected loss after s steps at batch size B a
 
     S_B(ℓ) = min over ε of the first s at which L(s; B, ε) ≤ ℓ
 
-the steps to a loss ℓ follow S_B(ℓ) = S_min(ℓ)·(1 + (B_crit(ℓ)/B)^p)^(1/p), the law of `maths.tradeoff` from this start
+the steps to a loss ℓ follow S_B(ℓ) = S_min(ℓ)·(1 + (B_crit(ℓ)/B)^p)^(1/p), the law of `records.Law` from this start
 to this loss.
 """
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from bnoise_cli.maths.intervals import t_quantile
-from bnoise_cli.maths.tradeoff import Law
-from bnoise_cli.records import Estimate
+from bnoise_cli.records import Estimate, Law
 
 Array = NDArray[np.float64]
 

@@ -15,6 +15,7 @@ from bnoise_cli.records.estimates import (
     Size,
 )
 from bnoise_cli.records.horizon import Horizon, HorizonBatch, HorizonPoint, HorizonRun
+from bnoise_cli.records.law import Law
 from bnoise_cli.records.one_step import Fit, Point, Quadratic, Schedule, TrajectoryPoint
 from bnoise_cli.records.origin import SCHEMA_VERSION, Cost, Doubt, Provenance, Subject
 from bnoise_cli.records.timing import LimitedBy, Parallel, StepTime, Threads, Throughput

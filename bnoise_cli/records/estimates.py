@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bnoise_cli.maths.tradeoff import Law
+from bnoise_cli.records.law import Law
 
 #: An interval whose limits differ by more than this factor does not settle anything; merely chosen.
 WIDEST_INTERVAL = 10.0

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.records.estimates import Estimate, Positive, Size
+from bnoise_cli.records.law import Law
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.choices import Options
 from bnoise_cli.advice.learning_rate import learning_rate
 from bnoise_cli.errors import CallError
-from bnoise_cli.maths.tradeoff import Law, usual_batch_sizes
-from bnoise_cli.records import Estimate, Parallel, Recommendation, Threads
+from bnoise_cli.maths.tradeoff import usual_batch_sizes
+from bnoise_cli.records import Estimate, Law, Parallel, Recommendation, Threads
 from bnoise_cli.report.markdown import markdown
 from bnoise_cli.report.sections import report_sections
 from bnoise_cli.report.terminal import layout, render

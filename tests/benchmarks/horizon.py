@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from bnoise_cli.advice.learning_rate import measured_learning_rate
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.maths.step_time import StepTimes
-from bnoise_cli.maths.tradeoff import Law
+from bnoise_cli.records import Law
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.stored import read_result
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from bnoise_cli.check.check_config import Rules
 from bnoise_cli.check.verdict import Verdict, judge
-from bnoise_cli.maths.tradeoff import Law
-from bnoise_cli.records import CriticalBatchSize
+from bnoise_cli.records import CriticalBatchSize, Law
 from bnoise_cli.spec.schema import Check
 from tests.check.verdicts import critical, doubt
 from tests.samples import Device, plan

@@ -56,7 +56,7 @@ def test_a_curve_that_rises_does_not_stand_still() -> None:
     assert not found.stands_still
     assert exact[1] - exact[0] > math.log(1.5)
     assert last.fit.log_critical - first.fit.log_critical > math.log(1.2)
-    assert abs(last.fit.log_critical - exact[1]) < last.fit.log_error
+    assert abs(last.fit.log_critical - exact[1]) < 1.5 * last.fit.log_error
 
 
 def test_a_loss_of_a_tenth_ends_the_search() -> None:
@@ -204,7 +204,15 @@ def test_a_length_that_is_asked_for_is_reached() -> None:
     assert [level.steps for level in still.levels] == [4, 8, 16, 32, 40]
 
 
-class Moving(Search):
+class Still(Search):
+    """A search whose curve stands still after 32 steps."""
+
+    @property
+    def stands_still(self) -> bool:
+        return self._reached >= 32
+
+
+class Moving(Still):
     """A search at the end of whose first climb it turns out that the curve does not stand still."""
 
     moved_at: int | None = None
@@ -223,13 +231,13 @@ def test_a_curve_that_moves_after_all_is_followed_further() -> None:
     """More replicates at the end of the climb can move B_crit: the runs go on."""
     quadratic = spectra()["1/i, sharp trained"]
     climbs = []
-    for kind in (Search, Moving):
+    for kind in (Still, Moving):
         runs = QuadraticRuns(quadratic, 5, 4e6)
         found = kind(runs, start_loss=quadratic.start_loss, guess=30.0, planned=64)  # type: ignore[arg-type]
         found.run()
         assert found.complete
         climbs.append(found.levels[-1].steps)
-    assert climbs[1] > climbs[0]
+    assert climbs[1] > climbs[0] == 32
 
 
 def test_a_rate_that_arrives_just_in_time_is_waited_for() -> None:

@@ -19,13 +19,9 @@ from bnoise_cli.maths.fastest import Purpose
 from bnoise_cli.maths.gradient_noise import SumNorms, noise_given_signal, signal_and_noise
 from bnoise_cli.maths.pass_plan import batch_sizes_up_to, plan_pass
 from bnoise_cli.maths.step_time import StepTimes, fit_line, line_of
-from bnoise_cli.maths.tradeoff import (
-    Law,
-    pareto_front,
-    usual_batch_sizes,
-)
+from bnoise_cli.maths.tradeoff import pareto_front, usual_batch_sizes
 from bnoise_cli.maths.trajectory import trajectory_critical_batch_size
-from bnoise_cli.records import StepTime, Throughput
+from bnoise_cli.records import Law, StepTime, Throughput
 
 Array = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from bnoise_cli.maths.batch_range import SIDE, first_batch_sizes, next_batch_siz
 from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled, smoothed_at
 from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
 from bnoise_cli.maths.steps_fit import fit_seeds
-from bnoise_cli.maths.tradeoff import Law
+from bnoise_cli.records import Law
 
 
 def growing_steps(growth: float, most: int) -> list[int]:

@@ -15,12 +15,12 @@ import torch
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.errors import RunError
 from bnoise_cli.maths.fastest import Purpose
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.task.memory import available_bytes
 from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
+from bnoise_cli.records import Law
 from tests.cases import CPU, quadratic_task
 from tests.samples import Device, result, timed
 

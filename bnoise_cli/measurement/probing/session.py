@@ -12,7 +12,6 @@ import torch
 
 from bnoise_cli import clock
 from bnoise_cli.errors import BnoiseError, CallError, MistakeError, RunError
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.building.build import build_optimizer, build_task, device_name, resume
 from bnoise_cli.measurement.building.checkpoint import read_checkpoint
 from bnoise_cli.measurement.building.optimizer_state import load_optimizer_state
@@ -38,7 +37,7 @@ from bnoise_cli.measurement.task.threads import quickest_threads, use_threads
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
 from bnoise_cli.measurement.training.steps import Trainer, evaluating
-from bnoise_cli.records import Threads, Throughput
+from bnoise_cli.records import Law, Threads, Throughput
 from bnoise_cli.spec.load import Spec
 
 #: Is told how far a probe has come.

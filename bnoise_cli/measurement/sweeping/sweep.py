@@ -15,7 +15,6 @@ from bnoise_cli.errors import CallError, RunError
 from bnoise_cli.ledger import Ledger
 from bnoise_cli.maths.batch_range import first_batch_sizes, next_batch_size
 from bnoise_cli.maths.steps_fit import StepsFit, fit_seeds
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.building.build import device_name, make_optimizer
 from bnoise_cli.measurement.horizon.measure import HorizonSettings, measure_horizon
 from bnoise_cli.measurement.outcome import SweepPhase, SweepProgress, SweepRun
@@ -32,7 +31,7 @@ from bnoise_cli.measurement.task.preserve import preserved
 from bnoise_cli.measurement.task.threads import quickest_threads
 from bnoise_cli.measurement.task.user_code import enough_memory
 from bnoise_cli.measurement.timing.training_steps import time_training_steps
-from bnoise_cli.records import Throughput
+from bnoise_cli.records import Law, Throughput
 from bnoise_cli.spec.load import Spec
 
 #: Examples of each probe along the best run: this fraction of all examples that were trained on, and at least this

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from bnoise_cli import clock
 from bnoise_cli.errors import NotFiniteError, RunError
 from bnoise_cli.maths.fastest import Purpose
-from bnoise_cli.maths.tradeoff import Law
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.memory import available_bytes, forget_peak, give_back, peak_bytes
 from bnoise_cli.measurement.task.passes import cut_short
@@ -23,7 +22,7 @@ from bnoise_cli.measurement.task.task import Task
 from bnoise_cli.measurement.task.threads import cpu_quota, use_threads
 from bnoise_cli.measurement.task.user_code import OutOfMemoryError, user_code
 from bnoise_cli.measurement.timing.throughput import TimedStep, measure_throughput
-from bnoise_cli.records import Threads, Throughput
+from bnoise_cli.records import Law, Threads, Throughput
 from bnoise_cli.spec.schema import Config
 
 #: Micro-batches up to one device's part of this many B_crit are tried. At 64 a run takes 65 times the fewest examples.

@@ -21,7 +21,8 @@ def prepare_rank() -> None:
     fault, ELSEWHERE=RANK:FOLDER the working folder of one rank. FEW_REPLICATES shortens a horizon.
     """
     if "FEW_REPLICATES" in os.environ:
-        search._FIRST_REPLICATES, search._CONFIRMED, nearby._MOST_REPLICATES = (1,), 2, 2
+        search._FIRST_REPLICATES, nearby._MOST_REPLICATES = (1,), 2
+        search._CONFIRMED = search._SETTLED = 2
     training_steps._SHARE = 1 / 18000  # of the budget of an hour
     meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
