@@ -58,17 +58,17 @@ def _reason(role: Role, option: Option, options: Options, result: Result) -> str
     bound = options.bound(option)
     if bound is not None:
         return f"{least} here on {where}: {bound}."
-    away = abs(math.log(options.closed_form(option.world_size) / option.batch_size))
-    if away > math.log(2) and any(other.departure != 1 for other in options.planned):
+    closed = options.closed_form(option.world_size)  # 0 if a step takes no fixed time
+    near = option.batch_size / 2 <= closed <= 2 * option.batch_size
+    if not near and any(other.departure != 1 for other in options.planned):
         return f"{least} here on {where}, by the trained steps and the measured step times."
     accumulated = option.split.accumulation_steps > 1  # accumulation repeats a part of t₀
-    if accumulated or line.worst_misfit > MISFIT or not math.isfinite(options.closed_form(option.world_size)):
+    if accumulated or line.worst_misfit > MISFIT or not math.isfinite(closed):
         return f"{least} here on {where}, by the measured step times."
     each = "" if option.world_size == 1 else " of each"
     step = f"{seconds(line.fixed_seconds)} + {seconds(line.seconds_per_example)} per example{each}"
     return (
-        f"{least} here: on {where} a step takes {step}, which makes "
-        f"{amounts.examples(options.closed_form(option.world_size))} the fastest."
+        f"{least} here: on {where} a step takes {step}, which makes {amounts.examples(closed)} the fastest."
     )
 
 

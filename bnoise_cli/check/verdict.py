@@ -214,8 +214,8 @@ def _times(critical: CriticalBatchSize, batch_size: int, amounts: Amounts) -> st
         span = f"{significant(low)} or more"
     else:
         span = f"{significant(low)} to {significant(critical.law(critical.low).examples(batch_size))}"
-    if critical.value is not None:
-        span = f"{significant(critical.law(critical.value).examples(batch_size))} ({span})"
+    if (law := critical.known) is not None:
+        span = f"{significant(law.examples(batch_size))} ({span})"
     return f"{_batch(batch_size, amounts)} takes {span} times the fewest examples"
 
 

@@ -157,9 +157,10 @@ def _predicted_steps(
     size: int, predicted: Prediction | None, best: dict[int, list[TrainingRun]]
 ) -> float | None:
     """S(B) of the prediction. It predicts ratios of steps, which are scaled to the steps of the run that was probed."""
-    if predicted is None or predicted.critical_batch_size.value is None:
+    law = predicted.critical_batch_size.known if predicted is not None else None
+    if predicted is None or law is None:
         return None
-    law, along = predicted.critical_batch_size.law(predicted.critical_batch_size.value), predicted.batch_size
+    along = predicted.batch_size
     steps = [r.steps for r in best.get(along, []) if r.steps is not None]
     if not steps:
         return None

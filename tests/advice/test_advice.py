@@ -699,6 +699,12 @@ def _scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
     _folder = str(tmp_path_factory.mktemp("fuzz"))
 
 
+def test_a_step_without_a_fixed_time_gets_a_recommendation() -> None:
+    """The closed form is zero then: the smallest batch is the fastest."""
+    found = best(plan(about(50.0), Device(fixed=0.0, optimizer=0.0)))
+    assert found.reason.startswith("Steps × step time is least here")
+
+
 # --- steps that were trained --------------------------------------------------------------------------
 
 
