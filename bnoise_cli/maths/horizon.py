@@ -199,18 +199,22 @@ def steps_to(batch_size: int, rates: Mapping[float, RateRuns], loss: float) -> S
     return StepsTo(batch_size, best.log_steps, best.log_rate, best.inside, variance, count)
 
 
-def pooled_variances(points: Sequence[StepsTo]) -> Array:
+def pooled_variances(points: Sequence[StepsTo], critical: float) -> Array:
     """The variance of log S at each batch size, each mixed with what all sizes show together.
 
-    The variance of one run's log S falls about as 1/B, because gradient noise does. Few replicates at each size know
-    it badly; together they know its scale.
+    The variance of one run's log S falls about as 1/(B + B_crit). Far above B_crit all batch sizes take the same steps,
+    and gradient noise falls as 1/B. Far below it a smaller batch size takes more and smaller steps, and the noise of
+    the whole run is the same. Few replicates at each size know it badly; together they know its scale.
+
+    Args:
+        critical: B_crit, about.
     """
     B = np.array([float(point.batch_size) for point in points])
     n = np.array([float(point.replicates) for point in points])
     own = np.array([point.variance for point in points]) * n  # of a single run
     free = np.where(np.isfinite(own), n - 1, 0.0)
     own = np.where(np.isfinite(own), own, 0.0)
-    shape = 1 / B
+    shape = 1 / (B + critical)
     scale = float(np.sum(free * own / shape) / np.sum(free)) if free.sum() > 0 else 0.0
     mixed = (free * own + _SHARED_REPLICATES * scale * shape) / (free + _SHARED_REPLICATES)
     variances: Array = mixed / n
@@ -233,15 +237,21 @@ def excludes(points: Sequence[StepsTo], fit: StepsFit, log_critical: float) -> b
 
     Unlike the limits this also holds where all batch sizes lie on one side of B_crit.
     """
-    best, other = misfits([fit.log_critical, log_critical], *_data(points))
+    best, other = misfits([fit.log_critical, log_critical], *_data(points, math.exp(fit.log_critical)))
     return other - best > _CHI2 * max(1.0, best / max(len(points) - 2, 1))
 
 
 def _fit(points: Sequence[StepsTo]) -> StepsFit | None:
+    if len(points) < 3:
+        return None
     free = sum(max(point.replicates - 1, 0) for point in points)
-    return fit_steps(*_data(points), free)
+    found, log_critical = None, float(np.mean(np.log([point.batch_size for point in points])))
+    for _ in range(2):  # the variances depend on B_crit, a little
+        found = fit_steps(*_data(points, math.exp(log_critical)), free)
+        log_critical = found.log_critical if found is not None else log_critical
+    return found
 
 
-def _data(points: Sequence[StepsTo]) -> tuple[list[int], list[float], list[float]]:
+def _data(points: Sequence[StepsTo], critical: float) -> tuple[list[int], list[float], list[float]]:
     sizes = [point.batch_size for point in points]
-    return sizes, [point.log_steps for point in points], pooled_variances(points).tolist()
+    return sizes, [point.log_steps for point in points], pooled_variances(points, critical).tolist()

@@ -85,7 +85,7 @@ def test_a_budget_of_examples_keeps_the_levels_that_were_reached() -> None:
 def test_the_last_level_is_as_far_as_the_budget_holds() -> None:
     """Between two doublings, and it is reached: what the runs on their way to a level have taken is not lost."""
     for seed in range(4):
-        found = search(spectra()["two curvatures"], seed, steps=64, guess=30.0, most_examples=100_000)
+        found = search(spectra()["two curvatures"], seed, steps=64, guess=30.0, most_examples=80_000)
         *_, last = (level.steps for level in found.levels)
         assert 8 < last < 16
         assert not found.complete
@@ -183,7 +183,7 @@ def test_a_small_batch_is_read_in_the_first_steps_and_then_seldom() -> None:
     while step < 150:
         step = _next_mark(step, quiet=100)
         marks.append(step)
-    assert marks == [1, 2, 3, 4, 5, 7, 9, 36, 100, 140, 196]
+    assert marks == [1, 2, 4, 8, 32, 100, 140, 196]
 
 
 def test_a_ladder_that_goes_round_in_circles_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,9 +372,8 @@ def test_a_batch_size_is_trained_where_one_is_recommended(name: str) -> None:
         level = found.levels[-1]
         there = math.exp(level.fit.log_critical)
         between = [size for size in level.sizes if size not in found.ladder and size != 64]
-        assert len(between) == 1
-        assert 0.45 * there < between[0] < 2.2 * there
-        assert {between[0] // 2, 2 * between[0]} <= {*found.ladder}
+        assert any(0.45 * there < size < 2.2 * there for size in between)
+        assert all({size // 2, 2 * size} <= {*found.ladder} for size in between)
 
 
 class Cliff(QuadraticRuns):
@@ -391,7 +390,7 @@ class Cliff(QuadraticRuns):
         return found
 
 
-def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_sixteen_runs() -> None:
+def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_32_runs() -> None:
     """The four runs that a rate has otherwise do not show that one in eight diverges."""
     quadratic = spectra()["1/i"]
     beside = 0
@@ -407,7 +406,7 @@ def test_the_rates_near_a_recommended_batch_size_diverge_in_none_of_sixteen_runs
             assert best < Cliff.edge
             if found.safe.has_diverged(size, Cliff.edge):
                 assert best >= Cliff.edge - 4
-                assert rates[best].replicates == 16
+                assert rates[best].replicates == 32
                 beside += 1
     assert beside > 2
 

@@ -170,6 +170,20 @@ def test_an_open_interval_is_no_verdict() -> None:
     assert "about horizon_moves" in rest
 
 
+def test_without_a_batch_size_the_best_rate_of_the_planned_one_is_told() -> None:
+    horizon, trained = horizon_record(HORIZON), HorizonBatch(batch_size=64, learning_rate=0.57, steps=52)
+    assert horizon is not None
+    horizon = dataclasses.replace(horizon, batches=(*horizon.batches, trained))
+    moving = CriticalBatchSize(value=42.0, low=20.0, high=None, basis="horizon")
+    found = advise(dataclasses.replace(plan(batch_size=64), horizon=horizon, critical_batch_size=moving))
+    said, tone, _ = verdict(found)
+    assert said == (
+        "Cannot tell whether another batch size than the planned 64 is better, but raise the learning rate from 0.2 "
+        "to 0.57: 52 steps instead of 110 to a loss of 0.200"
+    )
+    assert tone is Tone.UNSURE
+
+
 def test_planned_and_recommended_rows_are_marked() -> None:
     found = plan(batch_size=8)
     [grid] = [part for s in report_sections([("r", found)]) if s.title == "Trade-off" for part in s.parts[:1]]

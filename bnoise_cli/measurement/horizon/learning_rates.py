@@ -12,8 +12,8 @@ from bnoise_cli.measurement.horizon.trained import BudgetSpent, Rate, Trained
 
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.4
-#: It is read as seldom as this factor of steps before any run can have arrived; but not in the first steps, where a
-#: rate that is too high shows it.
+#: It is read as seldom as this factor of steps before any run can have arrived, and twice as often in the first steps,
+#: where a rate that is too high shows it.
 _SELDOM, _FIRST_STEPS = 4, 8
 #: A learning rate is given up for a loss when it has taken this many times the steps of the best rate so far.
 _LATE = 1.5
@@ -36,6 +36,9 @@ class LearningRates:
         planned: the planned batch size; its learning rate is grid point 0.
         replicates: how many runs of a batch size a learning rate begins with.
     """
+
+    #: Most replicates of a learning rate; only one that is recommended has more.
+    most_replicates = 16
 
     def __init__(self, trained: Trained, *, planned: int, replicates: Callable[[int], int]) -> None:
         self._trained, self._planned, self._replicates = trained, planned, replicates
@@ -72,7 +75,7 @@ class LearningRates:
         first, limit, before = self._first_point(size, loss), self._too_many(size, loss, steps), math.nan
         while True:
             self._bracket(size, loss, first, limit)
-            filled = self.fill(size, loss, self._trained.most_replicates(size))
+            filled = self.fill(size, loss, min(self._trained.most_replicates(size), self.most_replicates))
             best = self._trained.best(size, loss)
             if best is None or (best.log_steps == before and not filled):
                 return
@@ -143,27 +146,32 @@ class LearningRates:
         rates = {point: self._trained.begin(size, point, self._replicates(size)) for point in points}
         waiting, quiet = list(points), self._quiet(size, loss)
 
-        def give_up(at: float | None) -> float:
-            """A rate that seems to have arrived in time goes on until that is sure."""
-            return limit if at is None or at > limit else WINDOW * at
+        def decided_at(at: float | None) -> float:
+            """Until when a rate goes on: one that seems to have arrived in time until that is sure."""
+            if at is not None and at <= limit:
+                if best is None or at <= max(OUTSIDE_VALLEY, late / WINDOW) * best:
+                    return WINDOW * at
+            elif best is None:
+                return limit
+            return late * best + 1
 
         while waiting:
-            for point in list(waiting):
+            ends: dict[int, float] = {}
+            for point in waiting:
                 rate, at = rates[point], self._trained.arrival_of(size, point, loss)
                 if at is not None and at <= limit and rate.last >= WINDOW * at:
                     found[point] = at
                     best = at if best is None else min(best, at)
-                elif self._trained.has_diverged(size, point):
-                    found[point] = None
-                elif rate.last >= (give_up(at) if best is None else late * best + 1):
+                elif self._trained.has_diverged(size, point) or rate.last >= decided_at(at):
                     found[point] = None
                 else:
-                    continue
-                waiting.remove(point)
+                    ends[point] = decided_at(at)
+            waiting = list(ends)
             if waiting:
                 step = min(rates[point].last for point in waiting)
                 behind = [point for point in waiting if rates[point].last == step]
-                self._trained.advance(size, behind, _next_mark(step, quiet))
+                last = max(ends[point] for point in behind)
+                self._trained.advance(size, behind, math.ceil(min(_next_mark(step, quiet), last)))
         return found
 
     def fill(self, size: int, loss: float, count: int) -> bool:
@@ -284,4 +292,5 @@ def _go_outwards(
 def _next_mark(step: int, quiet: float = 0.0) -> int:
     """The next step at which the loss is read; seldom before `quiet`, because reading it costs more than training."""
     usual = max(step + 1, math.floor(step * _MARK))
-    return usual if step < _FIRST_STEPS or usual >= quiet else min(_SELDOM * step, math.ceil(quiet))
+    seldom = _SELDOM if step >= _FIRST_STEPS else _SELDOM // 2
+    return max(usual, min(seldom * step, math.ceil(quiet)))

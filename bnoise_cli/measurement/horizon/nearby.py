@@ -10,8 +10,6 @@ from bnoise_cli.measurement.horizon.curve import KNOWN
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates
 from bnoise_cli.measurement.horizon.trained import Trained
 
-#: Most replicates of a batch size.
-_MOST_REPLICATES = 16
 #: Replicates of one batch size are doubled only if the interval becomes narrower by at least this fraction of what all
 #: examples become more by: the lower one while the limits are not known, the higher one afterwards. Twice as many of
 #: everything would narrow it by 0.3.
@@ -33,7 +31,7 @@ def most_useful(level: Level, learning_rates: LearningRates, trained: Trained) -
         if not rates:  # those that arrived have diverged since
             continue
         dearer = point.batch_size * point.replicates * sum(rate.last for rate in rates) / trained.examples
-        if doubled.replicates <= _MOST_REPLICATES and narrower > worth * dearer:
+        if doubled.replicates <= learning_rates.most_replicates and narrower > worth * dearer:
             found[point.batch_size] = narrower / dearer
     return max(found, key=lambda size: found[size], default=None)
 

@@ -28,8 +28,9 @@ _SETTLED, _BELOW, _ABOVE = 4, 4.5, 2.2
 #: One more batch size is trained if those around the recommended one lie further apart than this: best learning rates
 #: do not lie on a straight line over a factor of four.
 _GAP = 2.0
-#: None of this many runs at the best learning rates of these two batch sizes may diverge.
-_CONFIRMED = 16
+#: None of this many runs at the best learning rates of these two batch sizes may diverge. A rate at which one run in
+#: nine does passes 32 runs in 2% of all cases, and 16 in 15%.
+_CONFIRMED = 32
 #: The planned learning rate may take this many times the steps of the best one before it is given up.
 _LATE_PLAN = 6.0
 #: The planned batch size is trained if it lies within this factor of B_crit.
@@ -171,6 +172,11 @@ class Search:
                 loss = lowest
             elif 0 < before < steps and loss >= last:
                 raise BudgetSpent
+            if (
+                loss >= self.trained.start_loss
+            ):  # momentum of the start; a loss that is there already says nothing
+                self._reached = steps
+                return
             fit, is_sure = self._train_ladder(steps, loss)
             if fit is None and self._rates.repeat(self.ladder[-1], _MOST_REPEATS):
                 continue

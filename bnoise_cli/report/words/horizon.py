@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnoise_cli.measurement.outcome import HorizonProgress
 from bnoise_cli.numbers import count, significant
-from bnoise_cli.records import Horizon, Recommendation
+from bnoise_cli.records import Horizon
 from bnoise_cli.report.document import Grid, Section, Sentence, Tone
 from bnoise_cli.report.words.runs import Run, runs_section, steps_at
 from bnoise_cli.results.probe import ProbeResult
@@ -74,9 +74,9 @@ def planned_steps(planned: int, horizon: Horizon) -> tuple[float, bool] | None:
     return (run.steps, False) if run.arrived is None else (run.arrived, True)
 
 
-def steps_of(horizon: Horizon, advised: Recommendation) -> float:
-    """Steps of a run at the recommended batch size."""
-    steps = steps_at(advised.batch_size, _trained(horizon), horizon.curve[-1].steps_at)
+def steps_of(horizon: Horizon, batch_size: int) -> float:
+    """Steps to the last loss at the best learning rate of a batch size."""
+    steps = steps_at(batch_size, _trained(horizon), horizon.curve[-1].steps_at)
     assert steps is not None
     return steps
 

@@ -74,7 +74,8 @@ def _undecided(result: Result) -> str:
     if result.alternatives:
         return f"No batch size meets the limits of the config; the planned {planned} does not either"
     if not result.resolved:
-        return f"Cannot tell whether another batch size than the planned {planned} is better"
+        known = _rate_of_plan(result, result.best_rates.get(result.plan.training.batch_size)) or ""
+        return f"Cannot tell whether another batch size than the planned {planned} is better{known}"
     if result.lacks_horizon:
         return f"No recommendation besides the planned {planned}: no horizon was measured, and one step is not enough"
     return f"No recommendation besides the planned {planned}: no training step was timed"
@@ -91,13 +92,10 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
     rate, before = advised.learning_rate, plan.learning_rate
     if same:
         text = f"Keep {amounts.count(planned.batch_size)}"
-        if rate is None or before is None or _alike(rate, before):
-            return text
-        saved = _steps_saved(result, advised)
-        if saved is None:
+        other = _rate_of_plan(result, rate)
+        if other is None:
             return f"{text} at the planned learning rate of {before:g}: {rate:g}, the best one, takes as many steps"
-        verb = "raise" if rate > before else "lower"
-        text += f", but {verb} the learning rate from {before:g} to {rate:g}{saved}"
+        text += other
     else:
         text = f"Take {amounts.count(advised.batch_size)}{devices} instead of {amounts.count(planned.batch_size)}"
         if rate is not None and before is not None and _alike(rate, before):
@@ -107,14 +105,39 @@ def _what_to_do(result: Result, advised: Recommendation) -> str:
     return text
 
 
-def _steps_saved(result: Result, advised: Recommendation) -> str | None:
-    """What the horizon's runs took: `: 58 steps instead of 110 to a loss of 0.20`; None if they took as many steps."""
-    horizon = result.horizon if isinstance(result, ProbeResult) else None
-    before = planned_steps(result.plan.training.batch_size, horizon) if horizon is not None else None
+def _rate_of_plan(result: Result, rate: float | None) -> str | None:
+    """What another learning rate does at the planned batch size, as the end of a sentence.
+
+    Returns:
+        `, but lower the learning rate from 0.2 to 0.1: 58 steps instead of 110 to a loss of 0.20`; None if it takes as
+        many steps; an empty text if nothing is known, or the rate is the planned one.
+    """
+    before = result.plan.learning_rate
+    if rate is None or before is None or _alike(rate, before):
+        return ""
+    saved = _steps_saved(result)
+    if saved is None:
+        return None
+    return (
+        f", but {'raise' if rate > before else 'lower'} the learning rate from {before:g} to {rate:g}{saved}"
+    )
+
+
+def _steps_saved(result: Result) -> str | None:
+    """What the horizon's runs took at the planned batch size: `: 58 steps instead of 110 to a loss of 0.20`.
+
+    Returns:
+        None if they took as many steps at the best learning rate as at the planned one.
+    """
+    horizon, size = (
+        result.horizon if isinstance(result, ProbeResult) else None,
+        result.plan.training.batch_size,
+    )
+    before = planned_steps(size, horizon) if horizon is not None else None
     if horizon is None or before is None:
         return ""
     steps, arrived = before
-    best = steps_of(horizon, advised)
+    best = steps_of(horizon, size)
     if arrived and _alike(best, steps):
         return None
     after, planned = significant(best, 2), significant(steps, 2)
