@@ -34,7 +34,8 @@ def next_rate(
     Args:
         found: steps to the goal of each grid point that was tried; None if it did not arrive or was beaten.
         first: where to begin.
-        losses: the lowest loss of each rate that did not diverge. It says where to look as long as none arrived.
+        losses: the lowest loss of each rate that did not diverge. It says where to look as long as none arrived. Above
+            the goal rates hover, and luck decides which comes lowest: two lower ones are tried.
         distance: between neighbours, in grid points.
     """
     if not found:
@@ -48,7 +49,7 @@ def next_rate(
         ]
     elif losses:
         nearest = min(losses, key=lambda point: losses[point])
-        wanted = [point for point in (nearest + distance, nearest - distance) if point not in found]
+        wanted = [nearest + side * distance for side in (1, -1, -2) if nearest + side * distance not in found]
     else:
         wanted = [min(found) - distance]
     return next((point for point in wanted if abs(point - first) <= _FURTHEST), None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bnoise_cli.maths.batch_range import SIDE, first_batch_sizes, next_batch_size
-from bnoise_cli.maths.crossing import WINDOW, crossing, has_stalled, smoothed_at
+from bnoise_cli.maths.crossing import WINDOW, crossing, has_diverged, has_stalled, smoothed_at
 from bnoise_cli.maths.rate_search import PER_DOUBLING, is_steep, next_rate
 from bnoise_cli.maths.steps_fit import fit_seeds
 from bnoise_cli.records import Law
@@ -290,6 +290,21 @@ def test_a_power_law_has_no_critical_batch_size(sizes: list[int]) -> None:
     assert found is None or found.critical.value is None or not sizes[0] <= found.critical.value <= sizes[-1]
 
 
+def test_a_loss_that_is_thrown_up_for_a_few_steps_has_not_diverged() -> None:
+    def diverged(*losses: float) -> bool:
+        return has_diverged(range(len(losses)), losses, 1.0)
+
+    assert not diverged(1.0, 0.9, 2.1, 3.0, 3.0, 2.1, 0.5)
+    assert diverged(1.0, 0.9, 2.1, 3.0, 3.0, 2.1, 2.1, 0.5)
+    assert not diverged(1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0)
+    assert not diverged(1.0, 2.1, 0.9, 2.1, 0.9, 2.1, 0.9, 2.1, 0.9)
+    assert diverged(1.0, math.inf, 0.9)
+    assert not has_diverged([0, 100, 115, 150, 199], [1.0, 3.0, 3.0, 3.0, 3.0], 1.0)
+    assert has_diverged([0, 100, 115, 150, 200], [1.0, 3.0, 3.0, 3.0, 3.0], 1.0)
+    assert not has_diverged(range(9), [-1.0] + [-0.1] * 8, -1.0)
+    assert has_diverged(range(9), [-1.0] + [0.1] * 8, -1.0)
+
+
 # --- the search of learning rates ---------------------------------------------------------------------
 
 #: Steps to the goal (None: not reached) and the lowest loss (None: diverged) at a grid point.
@@ -313,6 +328,20 @@ def searched(run: Callable[[int], Outcome], first: int, *distances: int) -> tupl
             assert len(found) <= 2 * FURTHEST + 1
     arrived = {point: steps for point, steps in found.items() if steps is not None}
     return min(arrived, key=lambda point: (arrived[point], point), default=None), list(found)
+
+
+def test_two_lower_rates_are_tried_where_all_hover_above_the_goal() -> None:
+    """With momentum 0.16, 0.17 and 0.17 were lowest at one rate, half of it and twice of it; a quarter arrives."""
+
+    def run(point: int) -> Outcome:
+        return (34.0 - point, 0.05) if point <= -16 else (None, 0.16 if point == 0 else 0.17)
+
+    found, tried = searched(run, 0, 8)
+    assert found == -16
+    assert tried == [0, 8, -8, -16, -24]
+    nowhere, tried = searched(lambda point: (None, 0.16 + abs(point)), 0, 8)
+    assert nowhere is None
+    assert tried == [0, 8, -8, -16]
 
 
 def grid(first: int, distance: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnoise_cli.maths.crossing import diverged_above, smoothed_at
+from bnoise_cli.maths.crossing import has_diverged, smoothed_at
 from bnoise_cli.maths.horizon import Best, RateRuns, StepsTo, arrival, best_rate, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
@@ -73,7 +73,7 @@ class Rate:
     Attributes:
         steps: where the losses were read, ascending from 0 on.
         losses: of each replicate, one row for each reading.
-        diverged: which runs were once above twice the loss of the start; all if one was not finite.
+        diverged: which runs stayed above twice the loss of the start; all if one was not finite.
     """
 
     steps: list[int] = field(default_factory=lambda: [0])
@@ -198,7 +198,6 @@ class Trained:
         return RateRuns(rate.steps, np.array(rate.losses).T, np.array(rate.diverged), self._tolerated)
 
     def _diverged(self, rate: Rate) -> list[bool]:
-        losses = np.array(rate.losses)
-        above = np.any(losses > diverged_above(self.start_loss), axis=0) | ~np.isfinite(losses).all()
-        found: list[bool] = above.tolist()
-        return found
+        whole = all(math.isfinite(mean) for mean in rate.means)
+        runs = zip(*rate.losses, strict=True)
+        return [not whole or has_diverged(rate.steps, losses, self.start_loss) for losses in runs]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bnoise_cli import clock
-from bnoise_cli.maths.crossing import WINDOW, crossing, diverged_above, has_stalled
+from bnoise_cli.maths.crossing import WINDOW, crossing, has_diverged, has_stalled
 from bnoise_cli.measurement.training.lanes import Lanes
 from bnoise_cli.records import RunEnd
 
@@ -114,8 +114,7 @@ def evaluations_of_a_run(steps: float) -> int:
 
 def _judge(steps: Sequence[int], losses: Sequence[float], goal: Goal) -> tuple[float | None, RunEnd | None]:
     """(steps to the goal, how the run ended); None for what is not known yet: steps without an end may change."""
-    last = losses[-1]
-    if not math.isfinite(last) or last > diverged_above(goal.start_loss):
+    if has_diverged(steps, losses, goal.start_loss):
         return None, "diverged"
     at = crossing(steps, losses, goal.loss) if min(losses) <= goal.loss else None
     if at is not None and steps[-1] >= WINDOW * at:
