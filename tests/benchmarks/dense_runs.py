@@ -1,6 +1,6 @@
 """Many runs of one batch size and learning rate from the start of a sweep to a loss: its steps, and how many diverge.
 
-    python tests/benchmarks/dense_runs.py CONFIG GOAL BATCH_SIZE LEARNING_RATE [--runs 64]
+    python -m tests.benchmarks.dense_runs CONFIG GOAL BATCH_SIZE LEARNING_RATE [--runs 64]
 
 The start is that of `bnoise sweep CONFIG`, after `sweep.warmup_steps`, and so are the examples whose loss counts. The
 draws begin with those of the sweep. A run has diverged if a reading of its loss lies above twice that of the start;

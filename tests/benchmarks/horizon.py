@@ -1,6 +1,6 @@
 """The horizon against training: B_crit and the recommendation of a probe, beside a sweep from the same start.
 
-    python tests/benchmarks/horizon.py FOLDER [TASK ...] [--budget 3m] [--plans]
+    python -m tests.benchmarks.horizon FOLDER [TASK ...] [--budget 3m] [--plans]
 
 For each task: `bnoise probe`, then `bnoise sweep` from the same weights and optimizer state over the stretch that the
 probe's curve ended with. They evaluate on different examples, so the sweep's goal is the same part of its start as the
@@ -8,9 +8,10 @@ horizon's last loss of its own. Results stay in FOLDER; what lies there is not m
 
 Regret: what a pair of batch size and learning rate takes over the best pair of the sweep, in time and in time ×
 examples. Steps are the sweep's: its law at the batch size, times what the rate costs at the nearest batch size that
-was trained. Step times are the probe's. The rules (one step, B_simple, the largest) are given the best rate for their
-batch size, as if it were known; the plan and the probe have their own. Two more pairs show what can be reached: the
-fastest one that spends no more examples than `bnoise check` allows, and the one whose larger regret is least.
+was trained; or those of 64 dense runs, if the sweep has given up such a rate. Step times are the probe's. The rules
+(one step, B_simple, the largest) are given the best rate for their batch size, as if it were known; the plan and the
+probe have their own. Two more pairs show what can be reached: the fastest one that spends no more examples than `bnoise
+check` allows, and the one whose larger regret is least.
 
 `--plans` makes the table of batch sizes and learning rates of the warm-up instead.
 """
@@ -39,6 +40,7 @@ from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.records import Law
 from bnoise_cli.results.result import Result
 from bnoise_cli.results.stored import read_result
+from tests.benchmarks.dense_runs import dense_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Learning rates that differ by less than half the distance of neighbours in the sweep count as the same.
@@ -139,7 +141,7 @@ def measure(folder: Path, name: str, config: Mapping[str, Any], budget: str, *, 
         f"{trained['start_loss']:.3g}; examples {trained['cost']['gradient_examples']:,}; "
         f"horizon / trained {_ratio(result, trained):.2f}"
     )
-    for who, regret in regrets(result, trained, read_result(probed)):
+    for who, regret in regrets(result, trained, read_result(probed), file):
         print(f"  {who:28} {regret}")
 
 
@@ -194,13 +196,14 @@ def _ratio(result: Mapping[str, Any], trained: Mapping[str, Any]) -> float:
 
 
 def regrets(
-    result: Mapping[str, Any], trained: Mapping[str, Any], probed: Result
+    result: Mapping[str, Any], trained: Mapping[str, Any], probed: Result, config: Path
 ) -> Iterator[tuple[str, str]]:
     """Who recommends → time, and time × examples, over the best that the sweep found.
 
     Args:
         result: the probe's, as it is stored.
         probed: the same, read.
+        config: of both.
     """
     found, throughput = trained["critical_batch_size"], probed.throughput
     if found["value"] is None or throughput is None:
@@ -210,6 +213,9 @@ def regrets(
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
         steps = fewest * law.steps(size) * _rate_costs(trained, size, rate)
+        if math.isnan(steps) and rate is not None:
+            steps, diverged = dense_steps(config, trained["goal"], round(size), rate)
+            print(f"  of 64 dense runs of {size:.3g} at {rate:.3g} {diverged} diverged")
         seconds = steps * times.seconds(round(size))
         return seconds, seconds * steps * size
 
@@ -244,7 +250,7 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
     """Steps at a rate over those at the best one, at the trained batch size nearest to `size`.
 
     The best rate is one that all seeds have trained at, and at which none diverged. A rate of which at most an eighth
-    of the seeds did has the price of the others.
+    of the seeds did has the price of the others. NaN: the sweep has given up such a high rate.
     """
     if rate is None:
         return 1.0
@@ -283,6 +289,7 @@ def main() -> None:
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--plans", action="store_true")
     asked = parser.parse_args()
+    sys.path.append(str(Path(__file__).parent))  # dense runs import the model of a config here
     asked.folder.mkdir(parents=True, exist_ok=True)
     chosen = plans() if asked.plans else tasks()
     for name in asked.tasks or chosen:
