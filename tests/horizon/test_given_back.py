@@ -104,7 +104,7 @@ def test_levels_that_were_reached_are_kept(
     write: Write, monkeypatch: pytest.MonkeyPatch, error: BaseException, stop: StopReason
 ) -> None:
     def run(search: Search) -> None:
-        search._on_level(HORIZON.levels)
+        search._curve._on_level(HORIZON.levels)
         raise error
 
     monkeypatch.setattr(Search, "run", run)

@@ -210,7 +210,7 @@ class Still(Search):
 
     @property
     def stands_still(self) -> bool:
-        return self._reached >= 32
+        return self._curve.steps >= 32
 
 
 class Moving(Still):
@@ -220,11 +220,11 @@ class Moving(Still):
 
     def _finish(self) -> None:
         super()._finish()
-        self.moved_at = self.moved_at or self._reached
+        self.moved_at = self.moved_at or self._curve.steps
 
     @property
     def stands_still(self) -> bool:
-        return self._reached != self.moved_at and super().stands_still
+        return self._curve.steps != self.moved_at and super().stands_still
 
 
 @pytest.mark.full
@@ -298,7 +298,7 @@ def test_wherever_the_budget_ends_the_levels_are_those_of_all_runs(most: int) ->
         levels = list(found.levels)
         losses = [level.loss for level in levels]
         assert losses == sorted(losses, reverse=True)
-        found._note()
+        found._curve.derive()
         assert found.levels == levels
 
 
@@ -361,7 +361,7 @@ def test_rates_that_diverge_after_they_arrived_are_not_replicated() -> None:
     size = found.levels[-1].arrivals[0].batch_size
     for rate in found.trained.known[size].values():
         rate.diverged = [True] * rate.replicates
-    found._sharpen(1.001)
+    found._replicates.sharpen(1.001)
     assert most_useful(found.levels[-1], found._rates, found.trained) != size
 
 

@@ -11,6 +11,8 @@ _FIRST = (1 / 8, 1 / 2, 2, 8)
 _INSIDE = 3.0
 #: More batch sizes than this are given up from that end whose second size lies this factor beyond B_crit.
 _SIZES, _FAR_ENOUGH = 4, 4.0
+#: Most moves of the ladder at one level, against going round in circles.
+MOST_MOVES = 4
 
 
 class Ladder:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from bnoise_cli.errors import RunError
 from bnoise_cli.measurement import meeting
 from bnoise_cli.measurement.building import build
-from bnoise_cli.measurement.horizon import search
+from bnoise_cli.measurement.horizon import replicates, search
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates
 from bnoise_cli.measurement.timing import training_steps
 from bnoise_cli.measurement.timing.training_steps import TrainingSteps
@@ -24,7 +24,7 @@ def prepare_rank() -> None:
     if "FEW_REPLICATES" in os.environ:
         search._FIRST_REPLICATES = (1,)
         LearningRates.most_replicates = 2
-        search._CONFIRMED = search._SETTLED = 2
+        replicates._CONFIRMED = replicates._SETTLED = 2
     training_steps._SHARE = 1 / 18000  # of the budget of an hour
     meeting.TIMEOUT, meeting._PARTING = timedelta(seconds=12), timedelta(seconds=6)
     rank = os.environ.get("RANK", "")
