@@ -21,6 +21,11 @@ _TOO_EARLY = 64
 _DIVERGED, _STAYS = 1.0, 4
 
 
+def is_above(loss: float, start_loss: float) -> bool:
+    """Whether a loss is so far above that of the start that a run which stays there has diverged."""
+    return loss > start_loss + _DIVERGED * abs(start_loss)
+
+
 def has_diverged(steps: Sequence[int], losses: Sequence[float], start_loss: float) -> bool:
     """Whether a loss is not finite, or stays above twice that of the start.
 
@@ -31,7 +36,7 @@ def has_diverged(steps: Sequence[int], losses: Sequence[float], start_loss: floa
     for step, loss in zip(steps, losses, strict=True):
         if not math.isfinite(loss):
             return True
-        if loss <= start_loss + _DIVERGED * abs(start_loss):
+        if not is_above(loss, start_loss):
             since = None
         elif since is None:
             since = step

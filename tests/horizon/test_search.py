@@ -85,7 +85,7 @@ def test_a_budget_of_examples_keeps_the_levels_that_were_reached() -> None:
 def test_the_last_level_is_as_far_as_the_budget_holds() -> None:
     """Between two doublings, and it is reached: what the runs on their way to a level have taken is not lost."""
     for seed in range(4):
-        found = search(spectra()["two curvatures"], seed, steps=64, guess=30.0, most_examples=80_000)
+        found = search(spectra()["two curvatures"], seed, steps=64, guess=30.0, most_examples=100_000)
         *_, last = (level.steps for level in found.levels)
         assert 8 < last < 16
         assert not found.complete

@@ -208,11 +208,19 @@ class LearningRates:
         }
 
     def _train_for(self, size: int, point: int, steps: int) -> float | None:
+        """The loss after `steps`; None if the learning rate diverges, or does not keep that loss."""
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
-        while rate.last < target and not self._trained.has_diverged(size, point):
-            self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
-        return self._trained.loss_after(size, point, steps)
+        while not self._trained.has_diverged(size, point):
+            if rate.last < target:
+                self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
+            elif self._trained.is_thrown_up(size, point):  # for a few steps, or for good
+                self._trained.advance(size, [point], _next_mark(rate.last))
+            else:
+                break
+        loss = self._trained.loss_after(size, point, steps)
+        kept = loss is not None and self._trained.arrival_of(size, point, loss) is not None
+        return loss if kept else None
 
     def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
         """The lowest mean loss of the learning rates that were tried and did not diverge."""

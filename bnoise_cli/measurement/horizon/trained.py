@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bnoise_cli.maths.crossing import has_diverged, smoothed_at
+from bnoise_cli.maths.crossing import has_diverged, is_above, smoothed_at
 from bnoise_cli.maths.horizon import Best, RateRuns, StepsTo, arrival, best_rate, steps_to
 from bnoise_cli.maths.rate_search import PER_DOUBLING
 
@@ -117,6 +117,10 @@ class Trained:
         """Whether too many runs of a learning rate diverged. It then arrives nowhere."""
         diverged = self.known[size][point].diverged
         return sum(diverged) > self._tolerated * len(diverged)
+
+    def is_thrown_up(self, size: int, point: int) -> bool:
+        """Whether the mean loss of a learning rate is above twice that of the start at its last reading."""
+        return is_above(self.known[size][point].means[-1], self.start_loss)
 
     def begin(self, size: int, point: int, replicates: int) -> Rate:
         """One learning rate. If it is new, it begins with `replicates` replicates."""
