@@ -3,8 +3,8 @@
     python -m tests.benchmarks.dense_runs CONFIG GOAL BATCH_SIZE LEARNING_RATE [--runs 64]
 
 The start is that of `bnoise sweep CONFIG`, after `sweep.warmup_steps`, and so are the examples whose loss counts. The
-draws begin with those of the sweep. A run has diverged if a reading of its loss lies above twice that of the start;
-readings grow by 1.15 in steps, and by 1.03 near the goal.
+draws begin with those of the sweep. A run has diverged by the rule of the sweep (`maths.crossing.has_diverged`); its
+loss is read at a growth of 1.15 in steps, and of 1.03 near the goal.
 """
 
 from __future__ import annotations

@@ -129,10 +129,8 @@ def _steps_saved(result: Result) -> str | None:
     Returns:
         None if they took as many steps at the best learning rate as at the planned one.
     """
-    horizon, size = (
-        result.horizon if isinstance(result, ProbeResult) else None,
-        result.plan.training.batch_size,
-    )
+    horizon = result.horizon if isinstance(result, ProbeResult) else None
+    size = result.plan.training.batch_size
     before = planned_steps(size, horizon) if horizon is not None else None
     if horizon is None or before is None:
         return ""
