@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,17 +71,18 @@ def smoothed_at(steps: Sequence[int], losses: Sequence[float], step: float) -> f
 
 
 def has_stalled(steps: Sequence[int], losses: Sequence[float]) -> bool:
-    """Whether the mean loss of the last factor of two in steps is at least the mean loss a factor of four earlier.
+    """Whether the median loss of the last factor of two in steps is at least the median loss a factor of four earlier.
 
     A run at too high a learning rate hovers above its goal forever. The loss of a run that makes progress falls by
-    much more than its noise in this time.
+    much more than its noise in this time. It may be thrown up for a few steps: with BatchNorm and momentum a single
+    reading was 20 times above the others, and the mean with it.
     """
     last = steps[-1]
     if last < _TOO_EARLY:
         return False
     late = [loss for step, loss in zip(steps, losses, strict=True) if step > last / 2]
     early = [loss for step, loss in zip(steps, losses, strict=True) if last / 8 < step <= last / 4]
-    return math.fsum(late) / len(late) >= math.fsum(early) / len(early)
+    return median(late) >= median(early)
 
 
 def _smoothed(steps: Sequence[int], losses: Sequence[float]) -> Array:

@@ -326,6 +326,33 @@ def test_a_loss_that_does_not_fall_leaves_no_level_and_ends() -> None:
     assert found.obstacle == "the loss does not fall below 1, where it starts, at any learning rate tried"
 
 
+class Momentum:
+    """Steps that the start's momentum takes raise the loss at every learning rate; after the fifth it falls."""
+
+    def extend(self, size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
+        def loss(point: int) -> float:
+            rate = 2.0 ** (point / 8)
+            if rate > 1:
+                return 2.0
+            return 1.1 - 0.05 * rate if step < 6 else 1.05 / (1 + rate * (step - 5) / (1 + 16 / size))
+
+        return [[loss(point) for _ in replicates] for point in points]
+
+    def allow(self, part: float) -> None:
+        pass
+
+    def growth(self, part: float, wanted: float) -> float:
+        return wanted
+
+
+def test_a_loss_that_first_rises_at_every_rate_is_followed_until_it_falls() -> None:
+    """The first level, after 4 steps, has no loss below the start's; that is not the end of the search."""
+    found = Search(Momentum(), start_loss=1.0, guess=16.0, planned=16, most=128, most_steps=16)  # type: ignore[arg-type]
+    found.run()
+    assert [level.steps for level in found.levels] == [8, 16]
+    assert min(point for rates in found.trained.known.values() for point in rates) > -8 * 8
+
+
 class Floors:
     """Batch sizes below the largest stay at a high loss."""
 

@@ -133,6 +133,14 @@ def test_a_rise_at_the_beginning_is_no_stall() -> None:
     assert not any(has_stalled(steps[: i + 1], losses[: i + 1]) for i in range(len(steps)))
 
 
+def test_a_run_that_is_thrown_up_for_a_few_steps_has_not_stalled() -> None:
+    """As with BatchNorm and momentum: at every eighth reading the loss is 50 times as high."""
+    steps = growing_steps(1.15, 2000)
+    for first in range(8):
+        losses = [3.0, *(step**-0.5 * (50 if i % 8 == first else 1) for i, step in enumerate(steps[1:]))]
+        assert not any(has_stalled(steps[: i + 1], losses[: i + 1]) for i in range(len(steps)))
+
+
 def test_a_run_that_hovers_has_stalled_soon() -> None:
     """It falls to 0.5 by step 20 and stays there, with noise of a fifth."""
     generator = np.random.default_rng(1)

@@ -208,7 +208,7 @@ class LearningRates:
         }
 
     def _train_for(self, size: int, point: int, steps: int) -> float | None:
-        """The loss after `steps`; None if the learning rate diverges, or does not keep that loss."""
+        """The loss after `steps`; None if the learning rate diverges, or does not stay below the start."""
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
         while not self._trained.has_diverged(size, point):
@@ -219,8 +219,9 @@ class LearningRates:
             else:
                 break
         loss = self._trained.loss_after(size, point, steps)
-        kept = loss is not None and self._trained.arrival_of(size, point, loss) is not None
-        return loss if kept else None
+        if loss is None or loss >= self._trained.start_loss:  # momentum of the start can raise the loss first
+            return loss
+        return loss if self._trained.arrival_of(size, point, loss) is not None else None
 
     def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
         """The lowest mean loss of the learning rates that were tried and did not diverge."""

@@ -64,7 +64,7 @@ class HorizonRuns:
         steps = sum(step - self._steps.get((batch_size, key), 0) for key in keys)
         if self.gradient_examples + batch_size * steps > self._allowed * self._budget[1]:
             raise BudgetSpent
-        self.evaluation_examples += len(keys) * len(self._runner.evaluation)
+        self.evaluation_examples += len(keys) * len(self._runner.evaluation.indices)
         losses = None
         try:
             if self._stacked(batch_size, len(keys)):

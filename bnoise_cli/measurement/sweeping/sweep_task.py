@@ -89,7 +89,7 @@ class SweepTask:
     @property
     def evaluated(self) -> int:
         """The number of examples whose mean loss counts; the warm-up comes before it."""
-        return len(self.runner.evaluation)
+        return len(self.runner.evaluation.indices)
 
     def rate(self, point: int) -> float:
         """The learning rate of a grid point; 0 is the config's own."""

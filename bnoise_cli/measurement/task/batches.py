@@ -22,8 +22,8 @@ from bnoise_cli.numbers import counted
 
 #: Groups are numbered up to here, so that no group is drawn twice.
 _GROUPS = 1 << 60
-#: Bytes of a dataset that are kept in memory for training many small runs.
-_IN_MEMORY = 64 << 20
+#: Bytes that are kept in memory: of a dataset for training many small runs, and of batches that are read many times.
+_IN_MEMORY, _KEPT = 64 << 20, 1 << 30
 
 
 class Batches:
@@ -55,6 +55,7 @@ class Batches:
         self._collate = collate
         self._tensors = _as_tensors(dataset) if collate is None else None
         self._ahead: ReadAhead | None = None
+        self._kept: dict[bytes, Any] | None = None
         self.group = 1
         with user_code("the dataset's length"):
             self.dataset_length = len(dataset if self._tensors is None else self._tensors[0])
@@ -111,6 +112,18 @@ class Batches:
         held._ahead = None
         return held
 
+    def read_once(self) -> Batches:
+        """The same batches, of which each is read when it is first asked for, and then kept in memory.
+
+        A dataset that augments so gives the same examples again. Otherwise the losses of one and the same weights
+        differed by up to a sixth, with digits that are moved at random.
+        """
+        if self._tensors is not None:
+            return self
+        once = copy.copy(self)
+        once._ahead, once._kept = None, {}
+        return once
+
     def read_ahead(self) -> None:
         """From now on read what is expected in the background; only for a dataset that uses no global random stream."""
         if self._tensors is None:
@@ -131,6 +144,8 @@ class Batches:
 
     def read(self, indices: Indices) -> Any:
         """The batch before it goes to the device, mostly in the host's memory. Raises as `fetch` does."""
+        if self._kept is not None:
+            return self._read_once(self._kept, indices)
         return self._read(indices) if self._ahead is None else self._ahead.get(indices)
 
     def on_device(self, batch: Any) -> Any:
@@ -141,6 +156,16 @@ class Batches:
         """One batch in the host's memory, pinned if it goes to a GPU."""
         batch = self._collated(indices)
         return batch if self.device.type != "cuda" else map_tensors(batch, _pinned)
+
+    def _read_once(self, kept: dict[bytes, Any], indices: Indices) -> Any:
+        """A copy of the kept batch, because a model may change what it gets."""
+        key = indices.tobytes()
+        if key not in kept:
+            batch = self._read(indices)
+            if _bytes_of([*kept.values(), batch]) > _KEPT:
+                return batch
+            kept[key] = batch
+        return copy.deepcopy(kept[key])
 
     def _item(self, index: int) -> Any:
         with user_code(f"reading example {index} of the dataset"):
@@ -205,6 +230,10 @@ def _moved(batch: Any, device: torch.device) -> Any:
     if _moves_itself(batch):
         return batch.to(device)
     return [_moved(part, device) for part in batch]
+
+
+def _bytes_of(batches: list[Any]) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(batches) if isinstance(leaf, Tensor))
 
 
 def _moves_itself(part: Any) -> bool:

@@ -92,9 +92,7 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
     modes = [(module, module.training) for module in model.modules()]
     with random_streams():
         try:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
+            seed_streams(seed)
             yield origin
         finally:
             with torch.no_grad():
@@ -105,6 +103,13 @@ def preserved(model: nn.Module, seed: int, *, on_host: bool = False) -> Iterator
                 parameter.grad = gradient
             for module, mode in modes:
                 module.training = mode
+
+
+def seed_streams(seed: int) -> None:
+    """Seed the global random streams of torch (CPU and CUDA), NumPy and Python."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 @contextmanager

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -20,7 +18,7 @@ from bnoise_cli.errors import OutOfTimeError, RunError
 from bnoise_cli.measurement.ranks import ALONE, Ranks
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Indices
-from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers
+from bnoise_cli.measurement.task.preserve import BufferPlace, HeldBuffers, seed_streams
 from bnoise_cli.measurement.task.sharding import is_sharded, local_part
 from bnoise_cli.measurement.task.user_code import remedy_of_a_loss, user_code
 from bnoise_cli.measurement.task.weighing import Weighing
@@ -152,10 +150,7 @@ class Task:
         """
         self._held.restore()
         if self.traits.stochastic:
-            seed = (mask_seed + self.ranks.rank) % 2**63
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+            seed_streams((mask_seed + self.ranks.rank) % 2**63)
         kind = self.parameters[0].device.type
         with (
             user_code(f"computing the loss of {what}", remedy=remedy_of_a_loss),
@@ -227,6 +222,12 @@ class Task:
         task = copy.copy(self)
         if not self.traits.random_data:
             task.batches = self.batches.in_memory()
+        return task
+
+    def read_once(self) -> Task:
+        """The same task whose batches are read once and kept: for losses of the same examples, again and again."""
+        task = copy.copy(self)
+        task.batches = self.batches.read_once()
         return task
 
     @property

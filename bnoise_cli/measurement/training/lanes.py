@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from bnoise_cli.errors import NotFiniteError
 from bnoise_cli.measurement.task.batch_norms import set_evaluation_mode
 from bnoise_cli.measurement.task.draws import Draws, Indices, Stream
 from bnoise_cli.measurement.task.losses import mean_loss
+from bnoise_cli.measurement.task.passes import even_parts
 from bnoise_cli.measurement.task.task import Objective, Task
 from bnoise_cli.measurement.task.user_code import user_code
 from bnoise_cli.measurement.training.start import Start
@@ -41,6 +43,18 @@ class Lanes(Protocol):
         """The loss of each on the evaluation examples; may be NaN or infinite."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The examples whose mean loss says how far a run has come, and the task that reads them once for all runs."""
+
+    task: Task
+    indices: Indices
+
+    def loss(self) -> float:
+        """The loss at the present weights; NaN if it is not finite."""
+        return evaluation_loss(self.task, self.indices)
+
+
 class SingleLane:
     """One run, in the model's own parameters."""
 
@@ -52,7 +66,7 @@ class SingleLane:
         *,
         batch_size: int,
         draws: Draws,
-        evaluation: Indices,
+        evaluation: Evaluation,
         max_grad_norm: float | None,
     ) -> None:
         start.restore()
@@ -93,7 +107,7 @@ class SingleLane:
         if self._broken:
             return [math.nan]
         with evaluating(self.optimizer):
-            return [evaluation_loss(self._task, self._evaluation)]
+            return [self._evaluation.loss()]
 
 
 class StackedLanes:
@@ -114,7 +128,7 @@ class StackedLanes:
         batch_size: int,
         rates: Sequence[float],
         draws: Sequence[Draws],
-        evaluation: Indices,
+        evaluation: Evaluation,
         max_grad_norm: float | None,
     ) -> None:
         start.restore()
@@ -172,17 +186,16 @@ class StackedLanes:
             return self._losses(lanes)
 
     def _losses(self, lanes: Sequence[int]) -> list[float]:
-        task = self._task
+        task, indices = self._evaluation.task, self._evaluation.indices
         set_evaluation_mode(task.model)
         sums = torch.zeros(len(lanes), dtype=torch.float64)
         chosen = self._chosen(lanes)
-        for begin in range(0, len(self._evaluation), task.micro_batch_size):
-            part = self._evaluation[begin : begin + task.micro_batch_size]
+        for part in even_parts(indices, task.at_once):
             task.require_time()
             with torch.no_grad(), _BATCHED_ATTENTION():
                 values = vmap(self._loss, in_dims=(0, None))(chosen, task.batches.fetch(part))
             sums += len(part) * values.double().cpu()
-        return [float(value) for value in sums / len(self._evaluation)]
+        return [float(value) for value in sums / len(indices)]
 
     def weights(self, lane: int) -> list[Tensor]:
         """The parameters of one run as they are now."""
@@ -234,11 +247,11 @@ def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
                 state[key] = value.to(device)
 
 
-def evaluation_loss(task: Task, evaluation: Indices) -> float:
-    """The mean loss of the evaluation examples, always with the same random masks; NaN if it is not finite."""
+def evaluation_loss(task: Task, indices: Indices) -> float:
+    """The mean loss of evaluation examples, always with the same random masks; NaN if it is not finite."""
     set_evaluation_mode(task.model)
     try:
         with task.holding_buffers():
-            return mean_loss(task, evaluation, Draws(0, Stream.RUN_EVALUATION))
+            return mean_loss(task, indices, Draws(0, Stream.RUN_EVALUATION))
     except NotFiniteError:
         return math.nan

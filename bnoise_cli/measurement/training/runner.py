@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bnoise_cli.measurement.task.draws import Draws, Indices
 from bnoise_cli.measurement.task.task import Task
-from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes, evaluation_loss
+from bnoise_cli.measurement.training.lanes import Evaluation, SingleLane, StackedLanes
 from bnoise_cli.measurement.training.start import Start
 from bnoise_cli.measurement.training.steps import evaluating
 
@@ -24,7 +24,7 @@ class Runner:
         max_grad_norm: of gradient clipping, or None.
 
     Attributes:
-        evaluation: indices of these examples.
+        evaluation: these examples.
         start_loss: the loss before the first step.
     """
 
@@ -43,8 +43,8 @@ class Runner:
         self._make_optimizer = make_optimizer
         start.restore()
         with evaluating(self.optimizer(task.trainable, base_rate)):
-            self.evaluation = evaluation(self.task)
-            self.start_loss = evaluation_loss(self.task, self.evaluation)
+            self.evaluation = Evaluation(self.task.read_once(), evaluation(self.task))
+            self.start_loss = self.evaluation.loss()
 
     def lane(self, batch_size: int, rate: float, draws: Draws) -> SingleLane:
         """A run from the start, in the model itself."""
