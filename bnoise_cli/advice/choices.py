@@ -20,8 +20,8 @@ from bnoise_cli.spec.schema import Training
 #: Trained steps that leave the law by less than this, in logarithms, leave it by noise.
 _NOISE = 0.15
 #: Run times that differ by at most this fraction count as the same: near the least time they hardly change with the
-#: batch size, and the examples do.
-SAME_TIME = 0.03
+#: batch size, and the examples do. On ten tasks measured steps are known to about this much.
+SAME_TIME = 0.05
 #: A batch size is near the closed form within this factor: neighbouring usual sizes lie closer together.
 _NEAR = 2.0
 #: The limits of a figure are the extremes at this many values of B_crit across its interval; merely chosen.
@@ -156,20 +156,29 @@ class Options:
         return [option for n in range(fewest, world + 1) if world % n == 0 for option in self.on(n)]
 
     def first(self, options: Sequence[Option], measure: Callable[[Option], float]) -> Option | None:
-        """The first option whose `measure` counts as the same as the least; None if there are no options."""
+        """Of the options whose `measure` counts as the same as the least the planned one, or else the first.
+
+        A change that gains nothing is not worth it. None: there are no options.
+        """
         least = min(map(measure, options), default=math.inf)
-        return next((option for option in options if measure(option) <= (1 + SAME_TIME) * least), None)
+        same = [option for option in options if measure(option) <= (1 + SAME_TIME) * least]
+        return next((option for option in same if self.is_planned(option)), same[0] if same else None)
+
+    def is_planned(self, option: Option) -> bool:
+        """Whether it is the planned batch size on the planned devices."""
+        plan = self.training
+        return (option.batch_size, option.world_size) == (plan.batch_size, plan.world_size)
 
     @cached_property
     def fastest(self) -> Option:
-        """The option of least time on the planned devices; of those of the same time the one of fewest examples."""
+        """The option of least time on the planned devices; of those of the same time the planned or the smallest."""
         found = self.first(self.within(self.planned), lambda option: option.time(self.law))
         assert found is not None
         return found
 
     @cached_property
     def cheapest(self) -> Option:
-        """The option of least device time; of those that take the same the one of fewest devices and examples."""
+        """The option of least device time; of those that take the same the planned one, or on the fewest devices."""
         found = self.first(self.within(self.all), lambda option: option.cost(self.law))
         assert found is not None
         return found

@@ -54,7 +54,7 @@ def role(found: ProbeResult, name: str) -> Recommendation:
 def test_the_fastest_is_the_closed_form_rounded(critical: float, ratio: float, world: int) -> None:
     """S(B)·t(B) is symmetric in log B about sqrt(B_crit·K·t₀/t₁), so the nearest size in log B is the fastest.
 
-    A smaller one within 3% of its time takes the same time, and spends fewer examples.
+    A smaller one within 5% of its time takes the same time, and spends fewer examples.
     """
     device = Device(fixed=ratio * 1e-4, per_example=1e-4, optimizer=0.2 * ratio * 1e-4)
     found = role(plan(about(critical), device, batch_size=world, world_size=world), "fastest")
@@ -64,7 +64,7 @@ def test_the_fastest_is_the_closed_form_rounded(critical: float, ratio: float, w
     def time(size: int) -> float:
         return (1 + critical / size) * (ratio + size / world)
 
-    equal = [size for size in usual_batch_sizes(1e6, world) if time(size) <= 1.03 * time(nearest)]
+    equal = [size for size in usual_batch_sizes(1e6, world) if time(size) <= 1.05 * time(nearest)]
     assert found.batch_size == equal[0]
     assert math.isclose(time(nearest), min(map(time, equal)))
     assert found.world_size == world
@@ -85,7 +85,7 @@ def test_fewer_devices_are_cheaper_and_slower() -> None:
     assert (fast.world_size, cheap.world_size) == (8, 1)
     assert fast.row.relative_cost is not None
     assert fast.row.relative_cost > 1
-    assert cheap.row.relative_cost == pytest.approx(1, abs=0.03)
+    assert cheap.row.relative_cost == pytest.approx(1, abs=0.05)
     assert cheap.row.relative_time is not None
     assert 1 < cheap.row.relative_time < 8
     assert "communication" in codes(found)
@@ -93,7 +93,7 @@ def test_fewer_devices_are_cheaper_and_slower() -> None:
 
 def test_memory_limits_the_micro_batch_not_the_batch() -> None:
     device = Device(room=20)
-    planned = plan(about(1000.0), device)
+    planned = plan(about(1000.0), device, batch_size=8)
     found = best(planned)
     assert found.micro_batch_size <= 20
     assert planned.throughput is not None
@@ -112,8 +112,8 @@ def test_memory_limits_the_micro_batch_not_the_batch() -> None:
         )
         return (1 + 1000 / size) * (max(each, size * least) if size > largest else each)
 
-    sizes = sorted({64, *usual_batch_sizes(16_000)})
-    assert found.batch_size == next(size for size in sizes if time(size) <= 1.03 * min(map(time, sizes)))
+    sizes = usual_batch_sizes(16_000)
+    assert found.batch_size == next(size for size in sizes if time(size) <= 1.05 * min(map(time, sizes)))
 
 
 def test_no_batch_is_larger_than_the_dataset() -> None:
@@ -434,20 +434,28 @@ def test_a_recommendation_by_time_is_within_a_tenth_of_the_best_for_all_times_wi
     worst = advice.row.steps_ratio * (advice.row.step_seconds or 0.0) * width
     if advice.roles != ("balanced",):
         for row in others:
-            assert worst <= 1.03 * 1.1 * row.steps_ratio * (row.step_seconds or 0.0) / width * (1 + 1e-9)
+            assert worst <= 1.05 * 1.1 * row.steps_ratio * (row.step_seconds or 0.0) / width * (1 + 1e-9)
 
 
 def test_the_recommendation_says_which_sizes_take_the_same_time() -> None:
-    found = best(plan(about(100.0)))
+    found = best(plan(about(100.0), batch_size=8))
     assert found.same_time is not None
 
     def time(size: int) -> float:
         return (1 + 100 / size) * (30 + size)
 
     sizes = usual_batch_sizes(3000)
-    same = [size for size in sizes if abs(time(size) / time(found.batch_size) - 1) <= 0.03]
+    same = [size for size in sizes if abs(time(size) / time(found.batch_size) - 1) <= 0.05]
     assert (found.same_time.low, found.same_time.high) == (same[0], same[-1])
     assert found.same_time.low <= found.batch_size < found.same_time.high
+
+
+@pytest.mark.parametrize(("planned", "kept"), [(32, False), (48, True), (64, True), (96, False)])
+def test_a_plan_that_takes_the_same_time_is_kept(planned: int, kept: bool) -> None:
+    """With 30 + B to a step, 48 takes 0.5% more than the least time, 64 2%, and 32 and 96 more than 5%."""
+    found = best(plan(about(100.0), batch_size=planned))
+    assert (found.batch_size == planned) == kept
+    assert found.batch_size == (planned if kept else 48)
 
 
 def test_fewer_threads_than_usual_are_told() -> None:

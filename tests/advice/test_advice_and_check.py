@@ -76,13 +76,13 @@ def test_what_is_recommended_passes_the_check_or_says_why_not(
         assert verdict is Verdict.PASS
 
 
-@pytest.mark.parametrize(("allowed", "size"), [(1.0, 96), (0.25, 24), (8.0, 384)])
+@pytest.mark.parametrize(("allowed", "size"), [(1.0, 96), (0.25, 24), (8.0, 256)])
 def test_the_recommendation_is_the_fastest_that_the_check_passes(allowed: float, size: int) -> None:
     found = advised(100.0, 2000.0, check={"max_compute_overhead": allowed})
     assert found.recommendation is not None
     assert found.recommendation.batch_size == size
     assert ("fastest" in found.recommendation.roles) == (allowed == 8.0)
-    assert ("384 would take" in found.recommendation.reason) == (allowed != 8.0)
+    assert ("256 would take" in found.recommendation.reason) == (allowed != 8.0)
 
 
 def test_an_own_limit_beyond_the_check_is_used_up_and_the_verdict_says_so() -> None:

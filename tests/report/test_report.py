@@ -174,7 +174,7 @@ def test_any_number_of_alternatives_is_marked() -> None:
     found = ahead()
     assert found.recommendation is not None
     several = dataclasses.replace(found, alternatives=(found.recommendation,) * 5)
-    assert texts(draw([("r", several)]).axes[1]).count("B = 32") == 6
+    assert texts(draw([("r", several)]).axes[1]).count("B = 24") == 6
 
 
 def test_a_horizon_without_an_upper_limit_is_drawn(tmp_path: Path) -> None:

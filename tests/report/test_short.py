@@ -141,7 +141,7 @@ def test_a_planned_run_that_did_not_arrive_takes_more_than_it_was_trained(write:
     assert [row[:4] for row in takes(found)] == [
         ("planned", "64", "0.0500", "320"),
         ("planned batch, best rate", "64", "0.100", "180"),
-        ("recommended", "32", "0.100", "260"),
+        ("recommended", "24", "0.100", "310"),
     ]
     late = [
         dataclasses.replace(run, steps=None, reached=False, examples=64 * 410)
