@@ -8,10 +8,11 @@ horizon's last loss of its own. Results stay in FOLDER; what lies there is not m
 
 Regret: what a pair of batch size and learning rate takes over the best pair of the sweep, in time and in time ×
 examples. Steps are the sweep's: its law at the batch size, times what the rate costs at the nearest batch size that
-was trained; or those of 64 dense runs, if the sweep has given up such a rate. Step times are the probe's. The rules
-(one step, B_simple, the largest) are given the best rate for their batch size, as if it were known; the plan and the
-probe have their own. Two more pairs show what can be reached: the fastest one that spends no more examples than `bnoise
-check` allows, and the one whose larger regret is least.
+was trained; or those of 16 dense runs, if the sweep has none at such a rate. Step times are the probe's,
+of the fastest split into micro-batches; with BatchNorm into those that were trained. The rules (one step, B_simple, the
+largest) are given the best rate for their batch size, as if it were known; the plan and the probe have their own. Two
+more pairs show what can be reached: the fastest one that spends no more examples than `bnoise check` allows, and the
+one whose larger regret is least.
 
 `--plans` makes the table of batch sizes and learning rates of the warm-up instead.
 """
@@ -45,6 +46,8 @@ from tests.benchmarks.dense_runs import dense_steps
 ROOT = Path(__file__).resolve().parents[2]
 #: Learning rates that differ by less than half the distance of neighbours in the sweep count as the same.
 _SAME_RATE = 2 ** (1 / 16)
+#: Runs that price a learning rate at which the sweep has none: they know its steps to about 5%.
+_DENSE_RUNS = 16
 
 
 class ResNet(nn.Module):
@@ -209,17 +212,17 @@ def regrets(
     if found["value"] is None or throughput is None:
         return
     law = Law(found["value"], found["sharpness"])
-    fewest, times = trained["min_steps"]["value"], StepTimes(throughput)
+    fewest, times, group = trained["min_steps"]["value"], StepTimes(throughput), probed.provenance.group
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
         steps = fewest * law.steps(size) * _rate_costs(trained, size, rate)
         if math.isnan(steps) and rate is not None:
-            steps, diverged = dense_steps(config, trained["goal"], round(size), rate)
-            print(f"  of 64 dense runs of {size:.3g} at {rate:.3g} {diverged} diverged")
-        seconds = steps * times.seconds(round(size))
+            steps, diverged = dense_steps(config, trained["goal"], round(size), rate, _DENSE_RUNS)
+            print(f"  of {_DENSE_RUNS} dense runs of {size:.3g} at {rate:.3g} {diverged} diverged")
+        seconds = steps * times.best_split(max(1, round(size / group)) * group, group=group).seconds
         return seconds, seconds * steps * size
 
-    grid = sorted({float(round(size)) for size in np.geomspace(1, 4096, 97)})
+    grid = sorted({float(max(1, round(size / group)) * group) for size in np.geomspace(1, 4096, 97)})
     prices = {size: price(size, None) for size in grid}
     least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
     allowed = [size for size in grid if not beyond_the_check(round(size), law, probed.plan.check)]
@@ -250,7 +253,7 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
     """Steps at a rate over those at the best one, at the trained batch size nearest to `size`.
 
     The best rate is one that all seeds have trained at, and at which none diverged. A rate of which at most an eighth
-    of the seeds did has the price of the others. NaN: the sweep has given up such a high rate.
+    of the seeds did has the price of the others. NaN: the sweep has given up or not tried rates so high or so low.
     """
     if rate is None:
         return 1.0
@@ -274,9 +277,7 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
     rate *= best_of[nearest] / expected
     near, best = means[nearest], means[nearest][best_of[nearest]]
     low, high = min(near), max(near)
-    if rate < low:
-        return math.exp(near[low] - best) * low / rate
-    if rate > high * _SAME_RATE:
+    if not low / _SAME_RATE <= rate <= high * _SAME_RATE:
         return math.nan
     return math.exp(float(np.interp(math.log(rate), np.log(list(near)), list(near.values()))) - best)
 
