@@ -353,6 +353,24 @@ def test_a_loss_that_first_rises_at_every_rate_is_followed_until_it_falls() -> N
     assert min(point for rates in found.trained.known.values() for point in rates) > -8 * 8
 
 
+class Spiked:
+    """At every learning rate the loss is low after four and five steps alone."""
+
+    def extend(self, size: int, points: list[int], replicates: range, step: int) -> list[list[float]]:
+        loss = 0.99 if step < 4 else 0.5 if step < 6 else 1.9
+        return [[loss for _ in replicates] for _ in points]
+
+    def allow(self, part: float) -> None:
+        pass
+
+
+def test_where_no_rate_keeps_its_loss_the_reason_is_not_the_budget() -> None:
+    found = Search(Spiked(), start_loss=1.0, guess=8.0, planned=8, most_steps=4)  # type: ignore[arg-type]
+    found.run()
+    assert found.levels == []
+    assert found.obstacle == "no learning rate that was tried keeps the loss below 1, where it starts"
+
+
 class Floors:
     """Batch sizes below the largest stay at a high loss."""
 

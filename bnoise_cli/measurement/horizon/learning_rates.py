@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from bnoise_cli.maths.crossing import WINDOW
 from bnoise_cli.maths.horizon import OUTSIDE_VALLEY
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
-from bnoise_cli.measurement.horizon.trained import BudgetSpent, Rate, Trained
+from bnoise_cli.measurement.horizon.trained import NothingKept, Rate, Trained
 
 #: The loss is read when the step has grown by this factor.
 _MARK = 1.4
@@ -50,7 +50,7 @@ class LearningRates:
         _go_outwards(found, first, lambda: {}, lambda point: {point: self._train_for(size, point, steps)})
         values = [value for value in found.values() if value is not None]
         if not values:
-            raise BudgetSpent  # every learning rate diverges; the caller says so
+            raise NothingKept
         return min(values)
 
     def repeat(self, size: int, most: int) -> bool:

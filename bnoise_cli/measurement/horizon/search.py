@@ -12,7 +12,7 @@ from bnoise_cli.measurement.horizon.ladder import MOST_MOVES, Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
 from bnoise_cli.measurement.horizon.levels import Levels
 from bnoise_cli.measurement.horizon.replicates import Replicates
-from bnoise_cli.measurement.horizon.trained import BudgetSpent, Runs, Trained
+from bnoise_cli.measurement.horizon.trained import BudgetSpent, NothingKept, Runs, Trained
 from bnoise_cli.measurement.outcome import is_far, lowest_loss
 
 #: Replicates that a learning rate begins with, from the smallest batch size of the ladder on: larger batches have less
@@ -80,7 +80,7 @@ class Search:
             safe_rates=safe_rates,
             move=self._move_at_the_end,
         )
-        self.complete = False
+        self.complete = self._nothing_kept = False
 
     @property
     def levels(self) -> list[Level]:
@@ -114,7 +114,8 @@ class Search:
         self._runs.allow(part)
         try:
             work()
-        except BudgetSpent:
+        except BudgetSpent as end:
+            self._nothing_kept = isinstance(end, NothingKept)
             return False
         return True
 
@@ -261,6 +262,8 @@ class Search:
                 f"smaller batch sizes did not come to the loss of {self.ladder[-1]} after {self._curve.steps} steps, "
                 "although they took twice its examples"
             )
+        if self._nothing_kept:
+            return f"no learning rate that was tried keeps the loss below {start:.3g}, where it starts"
         return None
 
     def _first_replicates(self, size: int) -> int:

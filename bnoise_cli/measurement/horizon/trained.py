@@ -31,6 +31,10 @@ class BudgetSpent(Exception):  # noqa: N818  an event, not a mistake
     """The time or the examples that the horizon may take are spent."""
 
 
+class NothingKept(BudgetSpent):
+    """No learning rate that was tried keeps a loss below the start: to spend more would not help."""
+
+
 def stream_of(point: int, replicate: int) -> int:
     """The number of a run's random stream.
 
