@@ -8,13 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnoise_cli.advice.advise import advise
 from bnoise_cli.advice.choices import Options
-from bnoise_cli.advice.learning_rate import learning_rate
+from bnoise_cli.advice.learning_rate import learning_rate, measured_learning_rate
 from bnoise_cli.errors import CallError
 from bnoise_cli.maths.tradeoff import usual_batch_sizes
 from bnoise_cli.records import Estimate, Law, Parallel, Recommendation, Threads
@@ -736,3 +737,38 @@ def test_trained_steps_count_where_they_leave_the_law(slower: float, counted: fl
         assert ratios[32] == pytest.approx(counted)
         assert ratios[128] == ratios[512] == pytest.approx(1)
         assert min(counted, 1) <= ratios[64] <= max(counted, 1)
+
+
+def rate_at(rates: dict[int, float], size: int) -> float:
+    found, _ = measured_learning_rate(rates, size)
+    assert found is not None
+    return found
+
+
+def test_a_measured_rate_lies_on_the_curve_of_exact_ones() -> None:
+    """Steep at small batch sizes and flat at large ones, as in training; beyond them it is that of the nearest."""
+    exact = {size: 0.4 / (1 + 100 / size) ** 0.7 for size in (8, 32, 64, 128, 512)}
+    for size in (8, 16, 32, 48, 64, 96, 128, 256, 512):
+        assert rate_at(exact, size) == pytest.approx(0.4 / (1 + 100 / size) ** 0.7, rel=0.12)
+    assert rate_at(exact, 4) == rate_at(exact, 8)
+    assert rate_at(exact, 4096) == rate_at(exact, 512)
+    assert rate_at({64: 0.3}, 16) == 0.3
+    assert rate_at({16: 0.1, 64: 0.2}, 32) == pytest.approx(0.141, rel=0.01)
+
+
+def test_a_measured_rate_scatters_less_than_each_and_never_lies_above_its_neighbours() -> None:
+    """Rates of single batch sizes that are off by 15%: at their sizes and between them."""
+    generator = np.random.default_rng(0)
+    exact = {size: 0.01 * size**0.5 for size in (8, 32, 64, 128, 512)}
+    alone, smooth = [], []
+    for _ in range(200):
+        noisy = {size: rate * math.exp(0.15 * generator.standard_normal()) for size, rate in exact.items()}
+        for size, rate in exact.items():
+            found = rate_at(noisy, size)
+            assert found <= 1.005 * noisy[size]
+            if 8 < size < 512:
+                alone.append(math.log(noisy[size] / rate))
+                smooth.append(math.log(found / rate))
+    too_high = [np.mean(np.square(np.maximum(errors, 0))) for errors in (smooth, alone)]
+    assert too_high[0] < 0.5 * too_high[1]
+    assert np.mean(np.square(smooth)) < np.mean(np.square(alone))

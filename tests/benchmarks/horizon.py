@@ -35,7 +35,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from bnoise_cli.advice.learning_rate import measured_learning_rate
 from bnoise_cli.advice.limits import beyond_the_check
 from bnoise_cli.maths.step_time import StepTimes
 from bnoise_cli.records import Law
@@ -271,10 +270,9 @@ def _rate_costs(trained: Mapping[str, Any], size: float, rate: float | None) -> 
     }
     whole = {of: [x for x in rates if len(rates[x]) >= seeds] for of, rates in arrived.items()}
     best_of = {of: min(rates, key=means[of].__getitem__) for of, rates in whole.items() if rates}
-    expected, _ = measured_learning_rate(best_of, round(size))
+    sizes, known = np.log(np.array(sorted(best_of.items()), dtype=float)).T
     nearest = min(best_of, key=lambda other: abs(math.log(other / size)))
-    assert expected is not None
-    rate *= best_of[nearest] / expected
+    rate *= best_of[nearest] / math.exp(float(np.interp(math.log(size), sizes, known)))
     near, best = means[nearest], means[nearest][best_of[nearest]]
     low, high = min(near), max(near)
     if not low / _SAME_RATE <= rate <= high * _SAME_RATE:

@@ -38,7 +38,8 @@ def runs_section(
     size, rates, advised = result.plan.training.batch_size, result.best_rates, result.recommendation
     named = [("planned", planned)] if planned is not None else []
     if size in trained:
-        named.append(("planned batch, best rate", Run(size, rates[size], trained[size])))
+        kept = advised.learning_rate if advised is not None and advised.batch_size == size else None
+        named.append(("planned batch, best rate", Run(size, kept or rates[size], trained[size])))
     if (
         advised is not None
         and advised.batch_size != size
