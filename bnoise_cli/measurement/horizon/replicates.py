@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from bnoise_cli.measurement.horizon.curve import Curve
 from bnoise_cli.measurement.horizon.ladder import MOST_MOVES, Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LearningRates
-from bnoise_cli.measurement.horizon.levels import Levels
 from bnoise_cli.measurement.horizon.nearby import around_recommended, most_useful
 from bnoise_cli.measurement.horizon.trained import Trained
 
@@ -40,7 +40,7 @@ class Replicates:
 
     def __init__(
         self,
-        levels: Levels,
+        curve: Curve,
         trained: Trained,
         ladder: Ladder,
         *,
@@ -49,26 +49,26 @@ class Replicates:
         safe_rates: LearningRates,
         move: Callable[[], bool],
     ) -> None:
-        self._levels, self._trained, self._ladder, self._planned = levels, trained, ladder, planned
+        self._curve, self._trained, self._ladder, self._planned = curve, trained, ladder, planned
         self._rates, self._safe_rates, self._move = rates, safe_rates, move
 
     def sharpen(self, factor: float) -> None:
         """Add replicates until the limits of the last B_crit lie within a factor of it, or they hardly help."""
-        for point in self._levels.last.arrivals:
+        for point in self._curve.last.arrivals:
             self._replicate(point.batch_size, _LEAST_REPLICATES)
-        self._levels.derive()
+        self._curve.derive()
         moves = 0
-        while self._levels.last.fit.log_error > math.log(factor):
-            size = most_useful(self._levels.last, self._rates, self._trained)
+        while self._curve.last.fit.log_error > math.log(factor):
+            size = most_useful(self._curve.last, self._rates, self._trained)
             if size is None:
                 return
             self._replicate(size, 2 * self._trained.most_replicates(size))
-            self._levels.derive()
+            self._curve.derive()
             moves += moves < MOST_MOVES and self._move()
 
     def train_plan(self) -> None:
         """Train the planned batch size too: at its best learning rate, and at the planned one."""
-        level, size = self._levels.last, self._planned
+        level, size = self._curve.last, self._planned
         if abs(math.log(size) - level.fit.log_critical) > math.log(_FAR):
             return
         if size not in self._ladder.sizes:
@@ -76,43 +76,43 @@ class Replicates:
         best = self._trained.best(size, level.loss)
         if best is not None:
             self._rates.arrivals(size, [0], level.loss, best=math.exp(best.log_steps), late=_LATE_PLAN)
-        self._levels.derive()
+        self._curve.derive()
 
     def settle_rates(self) -> None:
         """Train more replicates of the planned batch size and of those near B_crit, and rates given up too early."""
-        level = self._levels.last
+        level = self._curve.last
         for size in level.sizes:
             distance = math.log(size) - level.fit.log_critical
             if size == self._planned or -math.log(_BELOW) <= distance <= math.log(_ABOVE):
                 self._replicate(size, _SETTLED)
                 while self._rates.reconsider(size, level.loss):
                     self._replicate(size, _SETTLED)
-        self._levels.derive()
+        self._curve.derive()
 
     def confirm_rates(self) -> None:
         """Make sure of the learning rates that a recommended one lies between; more runs can move B_crit to others."""
-        level, confirmed = self._levels.last, set[int]()
+        level, confirmed = self._curve.last, set[int]()
         while True:
             self._train_between()
-            lacking = [size for size in around_recommended(self._levels.last) if size not in confirmed]
+            lacking = [size for size in around_recommended(self._curve.last) if size not in confirmed]
             if not lacking:
                 return
             for size in lacking:
                 self._safe_rates.confirm(size, level.loss, level.steps, _SETTLED, _CONFIRMED)
             confirmed.update(lacking)
-            self._levels.derive()
+            self._curve.derive()
 
     def _train_between(self) -> None:
         """Train a batch size between those around which one is recommended, if they lie far apart."""
-        level = self._levels.last
+        level = self._curve.last
         around = around_recommended(level)
         if around[-1] > _GAP * around[0]:
             middle = self._ladder.allowed(math.sqrt(around[0] * around[-1]))
             if middle not in around:
                 self._rates.to_loss(middle, level.loss, level.steps)
-                self._levels.derive()
+                self._curve.derive()
 
     def _replicate(self, size: int, count: int) -> None:
-        level = self._levels.last
+        level = self._curve.last
         if self._rates.fill(size, level.loss, count):
             self._rates.to_loss(size, level.loss, level.steps)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 
 from bnoise_cli.maths.horizon import Level, StepsTo, excludes, fit_law
 from bnoise_cli.maths.steps_fit import StepsFit
-from bnoise_cli.measurement.horizon.curve import KNOWN, last_changes, stands_still, surely_moves
+from bnoise_cli.measurement.horizon.curve import KNOWN, Curve, last_changes, stands_still, surely_moves
 from bnoise_cli.measurement.horizon.ladder import MOST_MOVES, Ladder
 from bnoise_cli.measurement.horizon.learning_rates import LONGEST, LearningRates
-from bnoise_cli.measurement.horizon.levels import Levels
 from bnoise_cli.measurement.horizon.replicates import Replicates
 from bnoise_cli.measurement.horizon.trained import BudgetSpent, NothingKept, Runs, Trained
 from bnoise_cli.measurement.outcome import is_far, lowest_loss
@@ -70,7 +69,7 @@ class Search:
             LearningRates(of, planned=planned, replicates=self._first_replicates)
             for of in (self.trained, self.safe)
         )
-        self._curve = Levels(self.trained, self._ladder, on_level)
+        self._curve = Curve(self.trained, self._ladder, on_level)
         self._replicates = Replicates(
             self._curve,
             self.trained,
