@@ -122,10 +122,12 @@ def _about_movement(found: HorizonFound) -> Iterator[Doubt]:
         return
     if 1 / 1.15 <= change <= 1.15 and last.steps >= _SHORT:
         return
-    moves = "rises" if change > 1 else "falls"
+    moves = "rise" if change > 1 else "fall"
+    is_sure = abs(last.fit.log_critical - before.fit.log_critical) > last.fit.log_error
+    moves = f"still {moves}s" if is_sure else f"may still {moves}"
     yield Doubt(
         code="horizon_moves",
-        finding=f"the critical batch size still {moves} with the length of training: "
+        finding=f"the critical batch size {moves} with the length of training: "
         f"{significant(before.fit.critical.value)} over {count(before.steps)} steps of a large batch, "
         f"{significant(last.fit.critical.value)} over {count(last.steps)}",
         remedy=f"It holds for training to a loss of {significant(last.loss)}. {farther if found.is_far else more} to "

@@ -95,6 +95,16 @@ def test_a_curve_that_moves_is_open_to_that_side(
     assert estimate.high == (pytest.approx(high) if high is not None else None)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [((100.0, 60.0), "still falls"), ((50.0, 60.0), "may still rise"), ((60.0, 50.0), "may still fall")],
+)
+def test_a_change_within_the_interval_is_not_said_to_be_sure(values: tuple[float, ...], said: str) -> None:
+    levels = tuple(level(8 << k, value, 0.3 - 0.05 * k) for k, value in enumerate(values))
+    [doubt] = probe_doubts(ahead(levels=levels, stands_still=False), CONFIG)
+    assert f"the critical batch size {said} with the length of training: " in doubt.finding
+
+
 def test_a_curve_that_moves_to_a_low_loss_is_about_the_way_there() -> None:
     levels = (level(8, 20.0, 0.2), level(16, 60.0, 0.04))  # from 0.41
     run = ahead(levels=levels, stands_still=False)
