@@ -214,14 +214,15 @@ def regrets(
     fewest, times, group = trained["min_steps"]["value"], StepTimes(throughput), probed.provenance.group
 
     def price(size: float, rate: float | None) -> tuple[float, float]:
+        size = max(1, round(size / group)) * group
         steps = fewest * law.steps(size) * _rate_costs(trained, size, rate)
         if math.isnan(steps) and rate is not None:
-            steps, diverged = dense_steps(config, trained["goal"], round(size), rate, _DENSE_RUNS)
+            steps, diverged = dense_steps(config, trained["goal"], size, rate, _DENSE_RUNS)
             print(f"  of {_DENSE_RUNS} dense runs of {size:.3g} at {rate:.3g} {diverged} diverged")
-        seconds = steps * times.best_split(max(1, round(size / group)) * group, group=group).seconds
+        seconds = steps * times.best_split(size, group=group).seconds
         return seconds, seconds * steps * size
 
-    grid = sorted({float(max(1, round(size / group)) * group) for size in np.geomspace(1, 4096, 97)})
+    grid = sorted({float(round(size)) for size in np.geomspace(group, 4096, 97)})
     prices = {size: price(size, None) for size in grid}
     least_time, least_product = (min(pair[i] for pair in prices.values()) for i in (0, 1))
     allowed = [size for size in grid if not beyond_the_check(round(size), law, probed.plan.check)]
