@@ -25,6 +25,8 @@ LONGEST = WINDOW * _LATE
 _DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
 _CLOSEST = (*_DISTANCES, PER_DOUBLING // 8)
 _CLIFF = 1.3
+#: A rate does not keep the loss after some steps if that is seen when they have grown by this factor beyond the window.
+_KEPT = 2
 #: If a rate has not reached a loss with this many times the examples of a larger batch size, others are tried.
 _TOO_MANY = 2
 
@@ -208,20 +210,24 @@ class LearningRates:
         }
 
     def _train_for(self, size: int, point: int, steps: int) -> float | None:
-        """The loss after `steps`; None if the learning rate diverges, or does not stay below the start."""
+        """The loss after `steps`; None if the learning rate diverges, or does not keep a loss below the start."""
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
         while not self._trained.has_diverged(size, point):
+            loss = self._trained.loss_after(size, point, steps)
             if rate.last < target:
                 self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
             elif self._trained.is_thrown_up(size, point):  # for a few steps, or for good
                 self._trained.advance(size, [point], _next_mark(rate.last))
+            elif loss is None or loss >= self._trained.start_loss:  # momentum can raise it first
+                return loss
+            elif self._trained.arrival_of(size, point, loss) is not None:
+                return loss
+            elif rate.last < _KEPT * target:
+                self._trained.advance(size, [point], _next_mark(rate.last))
             else:
                 break
-        loss = self._trained.loss_after(size, point, steps)
-        if loss is None or loss >= self._trained.start_loss:  # momentum of the start can raise the loss first
-            return loss
-        return loss if self._trained.arrival_of(size, point, loss) is not None else None
+        return None
 
     def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
         """The lowest mean loss of the learning rates that were tried and did not diverge."""
