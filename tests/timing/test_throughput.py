@@ -223,7 +223,7 @@ def test_beyond_what_was_tried_the_line_goes_on_and_a_doubt_says_so() -> None:
     advised = advise(dataclasses.replace(result(), config=unlimited, throughput=found))
     best = advised.recommendation
     assert best is not None
-    assert best.batch_size >= 256
+    assert best.batch_size >= 192
     assert best.accumulation_steps == 1
     assert "not_tried" in [doubt.code for doubt in advised.doubts]
     full = timed(Device(fixed=1.0, per_example=1e-3, room=32))

@@ -17,7 +17,7 @@ from bnoise_cli.examples.quadratic import NoisyQuadratic, mean_loss, unit_noise
 from bnoise_cli.measurement.task.batches import Batches
 from bnoise_cli.measurement.task.draws import Draws, Stream
 from bnoise_cli.measurement.task.task import Task, Traits
-from bnoise_cli.measurement.training.lanes import SingleLane, StackedLanes
+from bnoise_cli.measurement.training.lanes import Evaluation, SingleLane, StackedLanes
 from bnoise_cli.measurement.training.start import Start
 from tests.cases import CPU, cross_entropy
 
@@ -85,7 +85,7 @@ def test_runs_side_by_side_are_the_runs_one_by_one(
     training; in single precision, 1e-7, a unit of the MLP near zero may switch in one and not in the other.
     """
     task = make_task(dtype, micro_batch_size)
-    evaluation = np.arange(task.batches.length)
+    evaluation = Evaluation(task, np.arange(task.batches.length))
     start = Start(task)
     common: dict[str, Any] = {"batch_size": 12, "evaluation": evaluation, "max_grad_norm": max_grad_norm}
 
@@ -125,7 +125,11 @@ def test_a_run_that_diverges_leaves_the_others_alone() -> None:
     """θ ← (1 − εh)θ with ε = 1e30 overflows in two steps; the other run takes the steps it takes by itself."""
     task = quadratic(torch.float32, 64)
     start = Start(task)
-    common: dict[str, Any] = {"batch_size": 8, "evaluation": np.arange(512), "max_grad_norm": None}
+    common: dict[str, Any] = {
+        "batch_size": 8,
+        "evaluation": Evaluation(task, np.arange(512)),
+        "max_grad_norm": None,
+    }
     lane = SingleLane(task, start, sgd(task.parameters, 0.1), draws=Draws(0, Stream.TRAINING_RUN), **common)
     for _ in range(5):
         lane.step((0,))
