@@ -42,8 +42,8 @@ _PROBE_SHARE, FEWEST_PROBE_EXAMPLES = 0.02, 4096
 _HORIZON_SHARE, _HORIZON_PRECISION = 0.1, 0.3
 
 
-class BudgetSpentError(Exception):
-    """The time that the user allowed is over."""
+class BudgetSpentError(RunError):
+    """The time that the user allowed is over. A probe under way passes it on, as it passes on what went wrong."""
 
 
 class SweepSession:
