@@ -36,7 +36,7 @@ _RESAMPLES = 20
 #: A loss was not reached if the run is back above it by this fraction of the way to it soon afterwards, by the median
 #: of the readings within this factor of steps: a step that is too large for training can gain much once, and a good
 #: rate can throw a single reading up.
-_REBOUND, _SOON = 0.1, 2.0
+_REBOUND, SOON = 0.1, 2.0
 #: The law is fitted to batch sizes within this factor of B_crit, if there are enough of them. Further away it is a
 #: power law, and says more of its own error than of B_crit.
 _FITTED = 20.0
@@ -128,7 +128,7 @@ def arrival(runs: RateRuns, loss: float, chosen: NDArray[np.int_] | None = None)
         return None
     at = max(at, 1.0)  # no part of a step can be taken, and what the next one loses must be seen
     later = [(step, value) for step, value in zip(runs.steps, mean, strict=True) if step >= WINDOW * at]
-    soon = [value for step, value in later if step <= _SOON * later[0][0]]
+    soon = [value for step, value in later if step <= SOON * later[0][0]]
     highest = loss + _REBOUND * (float(mean[0]) - loss)
     return None if soon and not median(soon) <= highest else at
 

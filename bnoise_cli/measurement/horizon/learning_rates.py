@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from bnoise_cli.maths.crossing import WINDOW
-from bnoise_cli.maths.horizon import OUTSIDE_VALLEY
+from bnoise_cli.maths.horizon import OUTSIDE_VALLEY, SOON
 from bnoise_cli.maths.rate_search import PER_DOUBLING, fastest, is_steep, next_rate
 from bnoise_cli.measurement.horizon.trained import NothingKept, Rate, Trained
 
@@ -25,8 +25,6 @@ LONGEST = WINDOW * _LATE
 _DISTANCES = (PER_DOUBLING, PER_DOUBLING // 2, PER_DOUBLING // 4)
 _CLOSEST = (*_DISTANCES, PER_DOUBLING // 8)
 _CLIFF = 1.3
-#: A rate does not keep the loss after some steps if that is seen when they have grown by this factor beyond the window.
-_KEPT = 2
 #: If a rate has not reached a loss with this many times the examples of a larger batch size, others are tried.
 _TOO_MANY = 2
 
@@ -214,19 +212,18 @@ class LearningRates:
         rate = self._trained.begin(size, point, self._replicates(size))
         target = max(steps + 1, math.ceil(WINDOW * steps))
         while not self._trained.has_diverged(size, point):
-            loss = self._trained.loss_after(size, point, steps)
             if rate.last < target:
                 self._trained.advance(size, [point], min(target, _next_mark(rate.last)))
-            elif self._trained.is_thrown_up(size, point):  # for a few steps, or for good
-                self._trained.advance(size, [point], _next_mark(rate.last))
-            elif loss is None or loss >= self._trained.start_loss:  # momentum can raise it first
-                return loss
-            elif self._trained.arrival_of(size, point, loss) is not None:
-                return loss
-            elif rate.last < _KEPT * target:
-                self._trained.advance(size, [point], _next_mark(rate.last))
-            else:
-                break
+                continue
+            if not self._trained.is_thrown_up(size, point):  # for a few steps, or for good
+                loss = self._trained.loss_after(size, point, steps)
+                if loss is None or loss >= self._trained.start_loss:  # momentum can raise it first
+                    return loss
+                if self._trained.arrival_of(size, point, loss) is not None:
+                    return loss
+                if rate.last >= SOON * target:
+                    return None
+            self._trained.advance(size, [point], _next_mark(rate.last))
         return None
 
     def _lowest(self, size: int, found: dict[int, float | None]) -> dict[int, float]:
